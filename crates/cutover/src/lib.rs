@@ -1,0 +1,12 @@
+//! The rooms of `cutover`. See ARCHITECTURE.md for the map.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod conductor;
+pub mod demo;
+pub mod journal;
+pub mod preflight;
+pub mod probe;
+pub mod store;
+pub mod supervisor;
