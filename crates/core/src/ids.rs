@@ -49,7 +49,7 @@ impl fmt::Display for Instance {
 }
 
 /// A published thing that can be installed: package, version and the digest that freezes its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
     /// Package name, or the directory that releases come from.
@@ -58,4 +58,14 @@ pub struct Release {
     pub version: String,
     /// `sha512-…` as the registry states it, or our own tree digest for a directory.
     pub digest: String,
+}
+
+/// A generation and the release that is sealed in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Installed {
+    /// Where it lies.
+    pub generation: Generation,
+    /// What it is.
+    pub release: Release,
 }

@@ -1,7 +1,39 @@
 //! What an update is: one pure state machine and its readings. This crate knows no files, sockets, processes or clocks.
+//!
+//! [`step`] decides; [`wants`], [`posture`] and [`patience`] say what the world must do about it; [`judge`] is the only
+//! maker of evidence; [`replay`] turns a journal back into a state.
 
+mod act;
+mod event;
 mod ids;
+mod judge;
 mod observation;
+mod order;
+mod policy;
+mod readings;
+mod refusal;
+mod replay;
+mod report;
+mod state;
+mod status;
+mod step;
 
-pub use ids::{BootId, Generation, Instance, Release, RunId};
+pub use act::{Act, PREPARING, ROLLING_BACK, Ticket, cutting_over};
+pub use event::{Boot, Done, Event, Exit};
+pub use ids::{BootId, Generation, Installed, Instance, Release, RunId};
+pub use judge::{Evidence, Expectation, Fact, FactName, Reading, Verdict, judge};
 pub use observation::{Code, FileIdentity, Listener, Observations, OldProcess, Owner, Seen};
+pub use order::{DataOrder, DataWish, Order, Wanted};
+pub use policy::{
+    DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings, Strategy,
+};
+pub use readings::{Effect, Posture, Process, Wants, patience, posture, wants};
+pub use refusal::Refusal;
+pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay};
+pub use report::{Record, Report, Serves, StepRecord, report};
+pub use state::{
+    Aim, Base, Cut, Extent, Kept, Maintenance, Phase, Preparation, Restarts, Retreat, Retried, Revived, Run,
+    Serving, State, Traffic, Tree, Watch, Wish,
+};
+pub use status::{Cause, Ending, Fault, Kind, Resolution, Status, Writes};
+pub use step::{EXIT_CONFIG, STEP_VERSION, Transition, step};

@@ -1,0 +1,193 @@
+//! Facts. An event is durable before anything that follows from it is done.
+
+use crate::{
+    BootId, Expectation, Fault, Generation, Installed, Instance, Observations, Order, Release, RunId,
+    Settings, Ticket,
+};
+use serde::{Deserialize, Serialize};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "event")]
+pub enum Event {
+    /// Somebody asked for something. `run` is the id of the run that it may begin.
+    #[serde(rename_all = "camelCase")]
+    Ordered {
+        /// The id that the run gets if the order begins one.
+        run: RunId,
+        /// What was asked.
+        order: Order,
+        /// Who asked, for the record.
+        actor: String,
+        /// The rules as they stand now.
+        settings: Settings,
+    },
+    /// An act was done.
+    #[serde(rename_all = "camelCase")]
+    Finished {
+        /// Which.
+        ticket: Ticket,
+        /// With what result.
+        done: Done,
+    },
+    /// An act could not be done.
+    #[serde(rename_all = "camelCase")]
+    Faulted {
+        /// Which.
+        ticket: Ticket,
+        /// Why.
+        fault: Fault,
+    },
+    /// Before the target's first start the state no longer was what the snapshot holds, with the source's fingerprint.
+    #[serde(rename_all = "camelCase")]
+    SnapshotStale {
+        /// The Start that noticed.
+        ticket: Ticket,
+    },
+    /// A keeper waits to exec a generation; nothing runs yet.
+    #[serde(rename_all = "camelCase")]
+    Spawned {
+        /// What it will exec.
+        generation: Generation,
+        /// The keeper.
+        keeper: Instance,
+    },
+    /// A service process ended.
+    #[serde(rename_all = "camelCase")]
+    Exited {
+        /// Which.
+        instance: Instance,
+        /// How.
+        exit: Exit,
+    },
+    /// The process of a resting service proved itself once.
+    #[serde(rename_all = "camelCase")]
+    Ready {
+        /// What was required.
+        expectation: Expectation,
+        /// What was seen.
+        observations: Observations,
+    },
+    /// The watched version fails: crash limit, a confirmed tripwire, or readiness lost.
+    #[serde(rename_all = "camelCase")]
+    Degraded {
+        /// The id that an automatic revert gets.
+        run: RunId,
+        /// In what way.
+        fault: Fault,
+    },
+    /// From now on the front may let traffic through to the target.
+    #[serde(rename_all = "camelCase")]
+    Released {
+        /// The Release act.
+        ticket: Ticket,
+    },
+    /// The watch window is over.
+    #[serde(rename_all = "camelCase")]
+    WatchEnded {
+        /// The watched run.
+        run: RunId,
+    },
+    /// A sealed tree is not what was sealed.
+    #[serde(rename_all = "camelCase")]
+    TreeChanged {
+        /// The id that a run of resealing gets.
+        run: RunId,
+        /// Which tree.
+        generation: Generation,
+        /// What changed, for a person.
+        fault: Fault,
+        /// The rules as they stand now.
+        settings: Settings,
+    },
+    /// The front died; its successor boots closed.
+    FrontLost,
+    /// The daemon began again.
+    #[serde(rename_all = "camelCase")]
+    Recovered {
+        /// Whether the machine rebooted since the entry before.
+        boot: Boot,
+        /// The boot.
+        boot_id: BootId,
+        /// The service process that lives.
+        live: Option<Instance>,
+    },
+}
+
+/// Whether the machine was rebooted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boot {
+    /// The same boot.
+    Same,
+    /// Another one.
+    New,
+}
+
+/// How a process ended, as its keeper recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// By exit, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody recorded it; the reason stands here.
+    Unknown(String),
+}
+
+/// The result of an act.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "done")]
+pub enum Done {
+    /// Resolve: the exact release.
+    #[serde(rename_all = "camelCase")]
+    Resolved {
+        /// Which.
+        release: Release,
+    },
+    /// Resolve: the live process already is that release; nothing is to be done.
+    #[serde(rename_all = "camelCase")]
+    AlreadyCurrent {
+        /// Which.
+        release: Release,
+    },
+    /// Stage: sealed.
+    #[serde(rename_all = "camelCase")]
+    Staged {
+        /// Where.
+        installed: Installed,
+    },
+    /// Preflight: nothing blocks. Findings are for the report.
+    #[serde(rename_all = "camelCase")]
+    Checked {
+        /// Warnings and notes, in words.
+        findings: Vec<String>,
+    },
+    /// Rehearse, Await, Drain: not done, for a reason that the report shows.
+    #[serde(rename_all = "camelCase")]
+    Skipped {
+        /// Why.
+        why: String,
+    },
+    /// Start: the process that lives now.
+    #[serde(rename_all = "camelCase")]
+    Started {
+        /// It.
+        instance: Instance,
+    },
+    /// Prove, Soak: what was required and the last round of what was seen. Judged again when it is applied.
+    #[serde(rename_all = "camelCase")]
+    Observed {
+        /// What was required.
+        expectation: Expectation,
+        /// What was seen.
+        observations: Observations,
+    },
+    /// Every other act: done, with figures for the report.
+    #[serde(rename_all = "camelCase")]
+    Done {
+        /// What was done, in words (`forced after 10 s`, `1,204 files`).
+        note: String,
+    },
+}

@@ -1,0 +1,274 @@
+//! The one function that says what counts as verified.
+
+use crate::{Code, Generation, Instance, Observations, Owner, Seen};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What must hold, all of it about one and the same process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expectation {
+    /// The generation that must run.
+    pub generation: Generation,
+    /// The version that the service itself must state.
+    pub version: String,
+    /// The build id that it must state, where it has one.
+    pub build: Option<String>,
+    /// The process that the keeper recorded before exec.
+    pub instance: Instance,
+    /// The service's own instance id as the first passing round saw it; a change breaks the streak.
+    pub service_instance: Option<String>,
+    /// The plugins that must run, as `name@version`, sorted.
+    pub plugins: Vec<String>,
+    /// The code in the sealed generation, and where it runs.
+    pub code: Code,
+    /// Passing rounds in a row.
+    pub streak: u32,
+    /// Facts without which there is no proof. A required fact that does not apply is a missing fact.
+    pub required: BTreeSet<FactName>,
+}
+
+/// The facts of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactName {
+    /// V1.
+    Identity,
+    /// V2.
+    Code,
+    /// V3.
+    Port,
+    /// V4.
+    Version,
+    /// V4, build id.
+    Build,
+    /// V5.
+    Instance,
+    /// V6, liveness endpoint.
+    Liveness,
+    /// V6, readiness endpoint.
+    Readiness,
+    /// V7.
+    Plugins,
+    /// V8.
+    UserPath,
+    /// V9.
+    Traffic,
+    /// V10.
+    Tripwires,
+    /// V11.
+    OldGone,
+}
+
+/// One line of the table of facts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fact {
+    /// Which.
+    pub name: FactName,
+    /// What was required, in words.
+    pub expected: String,
+    /// What was observed, or why nothing was.
+    pub observed: String,
+    /// How it reads.
+    pub reading: Reading,
+    /// When it was observed (ms of Unix time); absent where it does not apply.
+    pub at: Option<u64>,
+    /// Where it was read.
+    pub source: String,
+}
+
+/// How a fact reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    /// As required.
+    Holds,
+    /// Not as required; it may still become so (a service that boots).
+    NotYet,
+    /// Evidence against the process.
+    Contradicts,
+    /// No evidence.
+    Missing,
+    /// The service has no such thing, and nothing requires it.
+    NotApplicable,
+}
+
+/// The content of "verified". Only [`judge`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    instance: Instance,
+    facts: Vec<Fact>,
+}
+
+impl Evidence {
+    /// The process that was proven.
+    #[must_use]
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// All facts.
+    #[must_use]
+    pub fn facts(&self) -> &[Fact] {
+        &self.facts
+    }
+}
+
+/// What a round of observations amounts to.
+#[must_use = "a verdict that nobody reads is a skipped check"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything required holds.
+    Verified(Evidence),
+    /// There is evidence against it.
+    Refuted(Vec<Fact>),
+    /// Not enough evidence. Never a pass, and not by itself a reason to go back.
+    Inconclusive(Vec<Fact>),
+}
+
+impl Verdict {
+    /// The facts, whatever they amount to.
+    #[must_use]
+    pub fn facts(&self) -> &[Fact] {
+        match self {
+            Self::Verified(evidence) => evidence.facts(),
+            Self::Refuted(facts) | Self::Inconclusive(facts) => facts,
+        }
+    }
+
+    /// What is missing or contradicts, in one line for a person. Empty if everything holds.
+    #[must_use]
+    pub fn shortfall(&self) -> String {
+        let lines: Vec<String> = self
+            .facts()
+            .iter()
+            .filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable))
+            .map(|fact| format!("{:?}: expected {}, observed {}", fact.name, fact.expected, fact.observed))
+            .collect();
+        lines.join("; ")
+    }
+}
+
+/// Says what the observations amount to. Pure; a timeout does not exist here, only what was seen.
+pub fn judge(expectation: &Expectation, observations: &Observations) -> Verdict {
+    let facts = facts(expectation, observations);
+    if facts.iter().any(|fact| fact.reading == Reading::Contradicts) {
+        return Verdict::Refuted(facts);
+    }
+    let holds = |fact: &Fact| match fact.reading {
+        Reading::Holds => true,
+        Reading::NotApplicable => !expectation.required.contains(&fact.name),
+        Reading::NotYet | Reading::Contradicts | Reading::Missing => false,
+    };
+    if facts.iter().all(holds) && observations.streak >= expectation.streak {
+        return Verdict::Verified(Evidence { instance: expectation.instance.clone(), facts });
+    }
+    Verdict::Inconclusive(facts)
+}
+
+fn facts(expectation: &Expectation, seen: &Observations) -> Vec<Fact> {
+    let required = &expectation.required;
+    let mut facts = vec![
+        fact(FactName::Identity, &seen.identity, required, expectation.instance.to_string(), |instance| {
+            (instance.to_string(), exactly(*instance == expectation.instance))
+        }),
+        fact(FactName::Code, &seen.code, required, describe(&expectation.code), |code| {
+            (describe(code), exactly(*code == expectation.code))
+        }),
+        fact(
+            FactName::Port,
+            &seen.listeners,
+            required,
+            "every listener is the instance's".into(),
+            |listeners| {
+                let own = listeners.iter().all(|l| !matches!(l.owner, Owner::Foreign { .. }));
+                let words: Vec<String> =
+                    listeners.iter().map(|l| format!("{} {:?}", l.address, l.owner)).collect();
+                (words.join(", "), eventually(own && !listeners.is_empty()))
+            },
+        ),
+    ];
+    // A version stated by somebody else's listener says nothing about this process.
+    let stranger = facts.iter().any(|fact| fact.reading != Reading::Holds && fact.name != FactName::Code);
+    let version = |matches: bool| if stranger { eventually(matches) } else { exactly(matches) };
+    facts.extend([
+        fact(FactName::Version, &seen.version, required, expectation.version.clone(), |observed| {
+            (observed.clone(), version(*observed == expectation.version))
+        }),
+        fact(FactName::Build, &seen.build, required, build_words(expectation), |observed| {
+            let matches = expectation.build.as_ref().is_none_or(|build| build == observed);
+            (observed.clone(), version(matches))
+        }),
+        fact(FactName::Instance, &seen.service_instance, required, "one and the same".into(), |observed| {
+            let same = expectation.service_instance.as_ref().is_none_or(|first| first == observed);
+            (observed.clone(), eventually(same))
+        }),
+        fact(FactName::Liveness, &seen.live, required, "live".into(), |live| answer(*live)),
+        fact(FactName::Readiness, &seen.ready, required, "ready".into(), |ready| answer(*ready)),
+        fact(FactName::Plugins, &seen.plugins, required, expectation.plugins.join(", "), |plugins| {
+            (plugins.join(", "), eventually(*plugins == expectation.plugins))
+        }),
+        fact(FactName::UserPath, &seen.user_path, required, "works".into(), |works| answer(*works)),
+        fact(FactName::Traffic, &seen.traffic, required, "no worse than before".into(), |good| answer(*good)),
+        fact(FactName::Tripwires, &seen.tripwires, required, "none".into(), |lines| {
+            (lines.join(" | "), exactly(lines.is_empty()))
+        }),
+        fact(FactName::OldGone, &seen.old, required, "no old process".into(), |old| {
+            (format!("{:?}", old.alive), eventually(old.alive.is_empty()))
+        }),
+    ]);
+    facts
+}
+
+fn fact<T>(
+    name: FactName,
+    seen: &Seen<T>,
+    required: &BTreeSet<FactName>,
+    expected: String,
+    read: impl FnOnce(&T) -> (String, Reading),
+) -> Fact {
+    match seen {
+        Seen::Yes { value, at_ms, source } => {
+            let (observed, reading) = read(value);
+            Fact { name, expected, observed, reading, at: Some(*at_ms), source: source.clone() }
+        }
+        Seen::Missing { why, at_ms, source } => Fact {
+            name,
+            expected,
+            observed: why.clone(),
+            reading: Reading::Missing,
+            at: Some(*at_ms),
+            source: source.clone(),
+        },
+        Seen::NotApplicable { why } => {
+            let reading = if required.contains(&name) { Reading::Missing } else { Reading::NotApplicable };
+            Fact { name, expected, observed: why.clone(), reading, at: None, source: String::new() }
+        }
+    }
+}
+
+/// A mismatch is evidence against the process.
+fn exactly(matches: bool) -> Reading {
+    if matches { Reading::Holds } else { Reading::Contradicts }
+}
+
+/// A mismatch may still turn into a match.
+fn eventually(matches: bool) -> Reading {
+    if matches { Reading::Holds } else { Reading::NotYet }
+}
+
+fn answer(good: bool) -> (String, Reading) {
+    (if good { "yes" } else { "no" }.to_owned(), eventually(good))
+}
+
+fn describe(code: &Code) -> String {
+    format!(
+        "generation {} entry {}:{} sha256 {:.12} exe {} cwd {}",
+        code.generation, code.entry.device, code.entry.inode, code.entry.sha256, code.exe, code.cwd
+    )
+}
+
+fn build_words(expectation: &Expectation) -> String {
+    expectation.build.clone().unwrap_or_else(|| "any, constant".to_owned())
+}

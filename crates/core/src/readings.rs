@@ -1,0 +1,277 @@
+//! What a state wants of the world: three readings, functions of the state alone.
+
+use crate::{
+    Act, Aim, Base, Cut, DataOrder, Extent, Installed, Instance, Kind, Maintenance, Phase, Preparation,
+    Release, Restarts, Retreat, Run, RunId, Serving, Settings, State, Ticket, Traffic, Tree, Wanted, Wish,
+};
+use std::time::Duration;
+
+/// What the world must be made to be.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wants {
+    /// The service's process.
+    pub process: Process,
+    /// The act under way.
+    pub act: Option<(Ticket, Effect)>,
+}
+
+/// What is wanted of the service's process outside of acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// It runs from this generation; an exit is answered by a start with capped back-off.
+    Run(Installed),
+    /// This one shall end first, then the generation runs again.
+    Replace(Instance, Installed),
+    /// It does not run.
+    Stopped,
+    /// The act under way decides.
+    LeaveAlone,
+}
+
+/// An act with what it needs to know. Every effect must be idempotent and establish its own precondition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Find the exact release.
+    Resolve(Wanted),
+    /// Fetch and seal it.
+    Stage(Release),
+    /// Look for what would break, compared with what runs now.
+    Preflight {
+        /// The sealed target.
+        target: Installed,
+        /// What runs now.
+        source: Option<Installed>,
+    },
+    /// Boot it in isolation.
+    Rehearse(Installed),
+    /// Wait for a window or an approval.
+    Await,
+    /// Let the service finish its work while it serves.
+    Drain,
+    /// End every process of the service, proven gone. Must first see the front hold.
+    Stop,
+    /// Copy declared state under this run's name. Must first prove the old process gone (`StopStart`).
+    Snapshot(RunId),
+    /// Lay down an older snapshot.
+    Place(RunId),
+    /// Move the pointer.
+    Switch(Installed),
+    /// Ask the old process by intent and signal to end itself.
+    Signal,
+    /// Start this generation; a live instance of it is adopted.
+    Start {
+        /// What to start.
+        installed: Installed,
+        /// The snapshot that the stopped state must still equal, if the target was never spawned.
+        compare: Option<RunId>,
+    },
+    /// Prove this process, from zero.
+    Prove {
+        /// What must run.
+        installed: Installed,
+        /// The process.
+        instance: Option<Instance>,
+    },
+    /// Append `Released`; the front follows the posture.
+    Release,
+    /// Prove on, under traffic.
+    Soak {
+        /// What must run.
+        installed: Installed,
+        /// The process.
+        instance: Option<Instance>,
+    },
+    /// Put this run's snapshot back. Must first prove the target gone.
+    Restore(RunId),
+    /// Nothing to undo: the counterpart was never begun.
+    Nothing(&'static str),
+    /// Move the pointer back, or remove it where there was none.
+    SwitchBack(Option<Installed>),
+}
+
+/// What the front shows to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Posture {
+    /// Requests go to the service.
+    Serve,
+    /// Requests wait.
+    Hold,
+    /// Declared maintenance: 503 with what happened and what to type.
+    Maintain,
+}
+
+/// What the world must be made to be.
+pub fn wants(state: &State) -> Wants {
+    Wants { process: process(state), act: act(state) }
+}
+
+fn process(state: &State) -> Process {
+    if matches!(state.phase, Phase::CuttingOver(_) | Phase::RollingBack(_)) {
+        return Process::LeaveAlone;
+    }
+    if state.wish == Wish::Stopped || state.restarts == Restarts::Halted || state.parked.is_some() {
+        return Process::Stopped;
+    }
+    let Some(current) = state.current.clone() else { return Process::Stopped };
+    let maintenance = match &state.phase {
+        Phase::Maintenance(maintenance) => Some(maintenance),
+        Phase::Preparing(Preparation { base: Base::Maintenance(maintenance), .. }) => Some(maintenance),
+        _ => None,
+    };
+    if maintenance.is_some_and(|maintenance| !revives(maintenance, &current)) {
+        return Process::Stopped;
+    }
+    match &state.leaving {
+        Some(leaving) => Process::Replace(leaving.clone(), current),
+        None => Process::Run(current),
+    }
+}
+
+/// Whether maintenance may try the old version again by itself: its code and data are known to fit together.
+fn revives(maintenance: &Maintenance, current: &Installed) -> bool {
+    maintenance.coherent == Some(current.generation)
+        && maintenance.run.source.as_ref() == Some(current)
+        && maintenance.target != *current
+}
+
+fn act(state: &State) -> Option<(Ticket, Effect)> {
+    match &state.phase {
+        Phase::Preparing(preparation) => {
+            let ticket = Ticket { run: preparation.run.id.clone(), act: preparation.act, round: 0 };
+            Some((ticket, preparing(preparation)?))
+        }
+        Phase::CuttingOver(cut) => Some((cut.ticket(), forward(cut)?)),
+        Phase::RollingBack(retreat) => Some((retreat.cut.ticket(), back(retreat)?)),
+        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => None,
+    }
+}
+
+fn preparing(preparation: &Preparation) -> Option<Effect> {
+    let effect = match (preparation.act, &preparation.aim) {
+        (Act::Resolve, Aim::Wanted(wanted)) => Effect::Resolve(wanted.clone()),
+        (Act::Stage, Aim::Resolved(release)) => Effect::Stage(release.clone()),
+        (Act::Preflight, Aim::Staged(target)) => {
+            Effect::Preflight { target: target.clone(), source: preparation.run.source.clone() }
+        }
+        (Act::Rehearse, Aim::Staged(target)) => Effect::Rehearse(target.clone()),
+        (Act::Await, _) => Effect::Await,
+        (Act::Drain, _) => Effect::Drain,
+        _ => return None,
+    };
+    Some(effect)
+}
+
+fn forward(cut: &Cut) -> Option<Effect> {
+    let installed = cut.target.clone();
+    let instance = cut.live.clone();
+    let effect = match cut.act {
+        Act::Stop => Effect::Stop,
+        Act::Snapshot => Effect::Snapshot(cut.run.snapshot.clone()),
+        Act::Place => match &cut.run.data {
+            DataOrder::Restore { snapshot } => Effect::Place(snapshot.clone()),
+            DataOrder::Keep => return None,
+        },
+        Act::Switch => Effect::Switch(installed),
+        Act::Signal => Effect::Signal,
+        Act::Start => {
+            let compare =
+                (cut.start == Extent::Never && cut.place == Extent::Never).then(|| cut.run.snapshot.clone());
+            Effect::Start { installed, compare }
+        }
+        Act::Prove => Effect::Prove { installed, instance },
+        Act::Release => Effect::Release,
+        Act::Soak => Effect::Soak { installed, instance },
+        _ => return None,
+    };
+    Some(effect)
+}
+
+fn back(retreat: &Retreat) -> Option<Effect> {
+    let cut = &retreat.cut;
+    let touched = cut.start > Extent::Never || cut.place > Extent::Never;
+    let effect = match (cut.act, &cut.run.source) {
+        (Act::Stop, _) if cut.start == Extent::Never => Effect::Nothing("the target was never started"),
+        (Act::Stop, _) => Effect::Stop,
+        (Act::Restore, _) if !touched => Effect::Nothing("the data was never touched"),
+        (Act::Restore, _) => Effect::Restore(cut.run.snapshot.clone()),
+        (Act::SwitchBack, _) if cut.switch == Extent::Never => Effect::Nothing("the pointer never moved"),
+        (Act::SwitchBack, source) => Effect::SwitchBack(source.clone()),
+        (Act::Start, Some(source)) => Effect::Start { installed: source.clone(), compare: None },
+        (Act::Prove, Some(source)) => Effect::Prove { installed: source.clone(), instance: cut.live.clone() },
+        _ => return None,
+    };
+    Some(effect)
+}
+
+/// What the front shows. Serving is bound to the live instance that was last proven.
+#[must_use]
+pub fn posture(state: &State) -> Posture {
+    let proven = matches!(state.serving, Serving::Proven(_));
+    match &state.phase {
+        Phase::CuttingOver(cut) => {
+            let released = cut.traffic == Traffic::Released && proven && cut.live.is_some();
+            match () {
+                () if cut.run.kind == Kind::Accept => Posture::Maintain,
+                () if released => Posture::Serve,
+                () if state.tree == Tree::Damaged => Posture::Maintain,
+                () => Posture::Hold,
+            }
+        }
+        Phase::RollingBack(retreat) => match retreat.cut.base {
+            Base::Maintenance(_) => Posture::Maintain,
+            Base::Idle | Base::Watching(_) => Posture::Hold,
+        },
+        Phase::Maintenance(_) => Posture::Maintain,
+        Phase::Preparing(Preparation { base: Base::Maintenance(_), .. }) => Posture::Maintain,
+        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => resting(state, proven),
+    }
+}
+
+fn resting(state: &State, proven: bool) -> Posture {
+    let stopped = state.wish == Wish::Stopped || state.restarts == Restarts::Halted;
+    if state.tree == Tree::Damaged || stopped || state.current.is_none() || state.parked.is_some() {
+        return Posture::Maintain;
+    }
+    if proven || matches!(state.serving, Serving::Waived(Some(_))) { Posture::Serve } else { Posture::Hold }
+}
+
+/// How long the act under way, or the watch, may last at most. The clock is the boot-time clock; a limit that passes is
+/// a fault named `timeout`, never a success.
+#[must_use]
+pub fn patience(state: &State) -> Option<Duration> {
+    let (run, act): (&Run, Act) = match &state.phase {
+        Phase::Preparing(preparation) => (&preparation.run, preparation.act),
+        Phase::CuttingOver(cut) => (&cut.run, cut.act),
+        Phase::RollingBack(retreat) => (&retreat.cut.run, retreat.cut.act),
+        Phase::Watching(watch) => return Some(watch.settings.policy.watch),
+        Phase::Idle | Phase::Maintenance(_) => return None,
+    };
+    Some(limit(act, &run.settings))
+}
+
+/// Past TERM's grace a KILL and the descendants need a moment.
+const KILL_SLACK: Duration = Duration::from_secs(15);
+
+fn limit(act: Act, settings: &Settings) -> Duration {
+    let policy = &settings.policy;
+    match act {
+        Act::Stop => policy.drain + policy.stop_grace + KILL_SLACK,
+        Act::Signal => policy.drain + policy.stop_grace,
+        Act::Drain => policy.drain,
+        Act::Soak => policy.soak + policy.start_deadline,
+        Act::Resolve
+        | Act::Stage
+        | Act::Preflight
+        | Act::Rehearse
+        | Act::Await
+        | Act::Snapshot
+        | Act::Place
+        | Act::Switch
+        | Act::Start
+        | Act::Prove
+        | Act::Release
+        | Act::Restore
+        | Act::SwitchBack => policy.hard_cap,
+    }
+}

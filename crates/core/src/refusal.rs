@@ -1,0 +1,53 @@
+//! Why the caller is told no. A refusal changes nothing and leaves nothing behind.
+
+use crate::RunId;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Why an event does not apply.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "refusal")]
+pub enum Refusal {
+    /// One run at a time.
+    #[error("run {run} is already under way")]
+    AlreadyRunning {
+        /// The open run.
+        run: RunId,
+    },
+    /// A parked run waits for `start` or `cancel`.
+    #[error("run {run} is switched and waits for `start` (or `cancel`)")]
+    Parked {
+        /// The parked run.
+        run: RunId,
+    },
+    /// Too late to cancel or stop.
+    #[error("run {run} is past the cut; it ends by itself")]
+    PastTheCut {
+        /// The open run.
+        run: RunId,
+    },
+    /// The answer belongs to an act that is no longer under way.
+    #[error("stale answer")]
+    Stale,
+    /// The order means nothing in this state.
+    #[error("{why}")]
+    NotNow {
+        /// Why, and what to do instead.
+        why: String,
+    },
+    /// Going back with the data as it is would start old code on migrated data.
+    #[error("the data was migrated: `--data keep` would start old code on it; use `--data restore`")]
+    KeepOnMigrated,
+    /// There is nothing to go back to.
+    #[error("no kept generation to go back to")]
+    NothingKept,
+    /// The wish already holds.
+    #[error("already so")]
+    AlreadySo,
+    /// The observations do not prove what the act needs.
+    #[error("not proven: {why}")]
+    Unproven {
+        /// What is missing or contradicts.
+        why: String,
+    },
+}

@@ -1,0 +1,222 @@
+//! The one function that decides: state and event to state, pure and total. One file per phase below.
+
+mod cutting_over;
+mod maintenance;
+mod preparing;
+mod resting;
+mod rolling_back;
+
+use crate::{
+    Act, Boot, Cause, Cut, Ending, Event, Exit, Fault, Installed, Instance, Kind, Order, Phase, Refusal,
+    Resolution, Restarts, Run, Serving, State, Status, Writes,
+};
+
+/// Version of the rules in this file and below. Journaled with every entry; it must be raised whenever an old
+/// journal would replay to another state.
+pub const STEP_VERSION: u32 = 1;
+
+/// The `EX_CONFIG` exit code: starting again cannot help.
+pub const EXIT_CONFIG: i32 = 78;
+
+/// What an event led to.
+#[must_use = "an event that is not followed is a lost fact"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The state that follows.
+    pub state: State,
+    /// A run that this event ended.
+    pub ended: Option<Ending>,
+}
+
+impl Transition {
+    fn to(state: State) -> Self {
+        Self { state, ended: None }
+    }
+
+    fn ending(mut state: State, ending: Ending) -> Self {
+        state.last = Some(ending.clone());
+        Self { state, ended: Some(ending) }
+    }
+}
+
+/// Applies one event. Pure, total, and the only place where a state changes.
+///
+/// # Errors
+/// A [`Refusal`] if the event does not apply; the state then stays as it was and nothing is journaled.
+pub fn step(state: &State, event: &Event) -> Result<Transition, Refusal> {
+    match event {
+        Event::Ordered { run, order, settings, .. } => ordered(state, &Ordering { run, order, settings }),
+        Event::Exited { instance, exit } => Ok(exited(state, instance, exit)),
+        Event::FrontLost => Ok(Transition::to(state.clone())),
+        Event::Recovered { boot, live, .. } => Ok(recovered(state, *boot, live.as_ref())),
+        Event::TreeChanged { run, generation, fault, settings } => {
+            Ok(resting::tree_changed(state, run, *generation, fault, settings))
+        }
+        Event::Degraded { run, fault } => resting::degraded(state, run, fault),
+        Event::WatchEnded { run } => resting::watch_ended(state, run),
+        Event::Ready { expectation, observations } => resting::ready(state, expectation, observations),
+        Event::Spawned { generation, .. } => Ok(Transition::to(spawned(state, *generation))),
+        Event::Finished { .. }
+        | Event::Faulted { .. }
+        | Event::SnapshotStale { .. }
+        | Event::Released { .. } => match &state.phase {
+            Phase::Preparing(preparation) => preparing::step(state, preparation, event),
+            Phase::CuttingOver(cut) => cutting_over::step(state, cut, event),
+            Phase::RollingBack(retreat) => rolling_back::step(state, retreat, event),
+            Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => Err(Refusal::Stale),
+        },
+    }
+}
+
+/// An order with what it may begin.
+struct Ordering<'a> {
+    run: &'a crate::RunId,
+    order: &'a Order,
+    settings: &'a crate::Settings,
+}
+
+fn ordered(state: &State, ordering: &Ordering<'_>) -> Result<Transition, Refusal> {
+    match &state.phase {
+        Phase::Preparing(preparation) => preparing::ordered(state, preparation, ordering.order),
+        Phase::CuttingOver(Cut { run, .. }) => Err(past_the_cut(run, ordering.order)),
+        Phase::RollingBack(retreat) => Err(past_the_cut(&retreat.cut.run, ordering.order)),
+        Phase::Idle | Phase::Watching(_) => resting::ordered(state, ordering),
+        Phase::Maintenance(maintenance) => maintenance::ordered(state, maintenance, ordering),
+    }
+}
+
+fn past_the_cut(run: &Run, order: &Order) -> Refusal {
+    let run = run.id.clone();
+    match order {
+        Order::Start | Order::Stop | Order::Cancel | Order::Restart => Refusal::PastTheCut { run },
+        Order::Update { .. }
+        | Order::Rollback { .. }
+        | Order::Retry
+        | Order::RecoverRollback
+        | Order::Accept => Refusal::AlreadyRunning { run },
+    }
+}
+
+/// Changes the durable wish, in any resting phase.
+fn wished(state: &State, order: &Order) -> Result<State, Refusal> {
+    let wish = if *order == Order::Start { crate::Wish::Run } else { crate::Wish::Stopped };
+    let halted = *order == Order::Start && state.restarts == Restarts::Halted;
+    if wish == state.wish && !halted {
+        return Err(Refusal::AlreadySo);
+    }
+    let mut next = state.clone();
+    next.wish = wish;
+    next.restarts = Restarts::Allowed;
+    if wish == crate::Wish::Stopped {
+        next.serving = Serving::Unproven;
+        next.leaving = None;
+    }
+    Ok(next)
+}
+
+/// A keeper is journaled: from here on its generation may run.
+fn spawned(state: &State, generation: crate::Generation) -> State {
+    let mut next = state.clone();
+    if let Phase::CuttingOver(cut) = &mut next.phase
+        && cut.act == Act::Start
+        && cut.target.generation == generation
+    {
+        cut.start = cut.start.max(crate::Extent::Begun);
+        next.serving = Serving::Unproven;
+    }
+    next
+}
+
+/// A process ended. Always a fact; where nobody depends on that process it is information only.
+fn exited(state: &State, instance: &Instance, exit: &Exit) -> Transition {
+    let mut next = forget(state, instance);
+    match &state.phase {
+        Phase::CuttingOver(cut)
+            if cut.live.as_ref() == Some(instance)
+                && matches!(cut.act, Act::Prove | Act::Release | Act::Soak) =>
+        {
+            let fault = Fault { code: "exited".into(), detail: format!("the new process ended: {exit:?}") };
+            cutting_over::faulted(&next, cut, &fault, cutting_over::Process::Gone)
+        }
+        Phase::RollingBack(retreat) if retreat.cut.act == Act::Prove => {
+            rolling_back::exited(&next, retreat, instance, exit)
+        }
+        Phase::Idle => {
+            if *exit == Exit::Code(EXIT_CONFIG) {
+                next.restarts = Restarts::Halted;
+            }
+            Transition::to(next)
+        }
+        _ => Transition::to(next),
+    }
+}
+
+/// The state without any claim that `instance` lives.
+fn forget(state: &State, instance: &Instance) -> State {
+    let mut next = state.clone();
+    next.serving = match &state.serving {
+        Serving::Proven(live) if live == instance => Serving::Unproven,
+        Serving::Waived(Some(live)) if live == instance => Serving::Waived(None),
+        other => other.clone(),
+    };
+    if next.leaving.as_ref() == Some(instance) {
+        next.leaving = None;
+    }
+    next
+}
+
+/// The daemon began again: whatever does not live any more is forgotten, and an open run counts the interruption.
+fn recovered(state: &State, boot: Boot, live: Option<&Instance>) -> Transition {
+    let mut next = state.clone();
+    next.serving = match &state.serving {
+        Serving::Proven(instance) if live != Some(instance) => Serving::Unproven,
+        Serving::Waived(Some(instance)) if live != Some(instance) => Serving::Waived(None),
+        other => other.clone(),
+    };
+    if next.leaving.as_ref() != live {
+        next.leaving = None;
+    }
+    match &state.phase {
+        Phase::CuttingOver(cut) => cutting_over::recovered(&next, cut, boot, live),
+        Phase::RollingBack(retreat) => rolling_back::recovered(&next, retreat),
+        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) | Phase::Maintenance(_) => {
+            Transition::to(next)
+        }
+    }
+}
+
+/// An ending of `run`, with what is told.
+fn ending(run: &Run, target: Option<&Installed>, told: Told, causes: Vec<Cause>, writes: Writes) -> Ending {
+    Ending {
+        run: run.id.clone(),
+        kind: run.kind,
+        target: target.cloned(),
+        status: told.status,
+        resolution: told.resolution,
+        causes,
+        writes,
+    }
+}
+
+/// What an ending tells.
+#[derive(Clone, Copy)]
+struct Told {
+    status: Option<Status>,
+    resolution: Resolution,
+}
+
+impl Told {
+    const fn new(status: Status, resolution: Resolution) -> Self {
+        Self { status: Some(status), resolution }
+    }
+}
+
+/// The word that a retreat under way tells.
+pub(crate) fn told_of_retreat(retreat: &crate::Retreat) -> Status {
+    rolling_back::told(retreat)
+}
+
+/// Whether `run` is a reseal: same release, no way back.
+fn is_reseal(run: &Run) -> bool {
+    run.kind == Kind::TreeChanged
+}

@@ -1,0 +1,169 @@
+//! Declared maintenance: a person decides. Its only exits are orders, and an old version known to be coherent.
+
+use super::{Ordering, Told, Transition, ending, resting, rolling_back, wished};
+use crate::{
+    Act, Aim, Base, Cause, Cut, DataOrder, Extent, Generation, Installed, Kind, Maintenance, Order, Phase,
+    Refusal, Resolution, Run, Serving, State, Status, Traffic, Tree, Writes,
+};
+
+/// Enters maintenance at the end of `run`.
+pub(super) fn declared(
+    state: &State,
+    run: Run,
+    target: Installed,
+    coherent: Option<Generation>,
+    place: Extent,
+    causes: Vec<Cause>,
+) -> Transition {
+    let told = Told::new(Status::RestartFailed, Resolution::Maintenance);
+    let ended = ending(&run, Some(&target), told, causes.clone(), Writes::Kept);
+    let mut next = state.clone();
+    next.serving = Serving::Unproven;
+    next.parked = None;
+    next.tree = Tree::Sealed;
+    next.phase = Phase::Maintenance(Maintenance { run, target, coherent, place, causes });
+    Transition::ending(next, ended)
+}
+
+/// Back in the maintenance that a run began in; what is coherent may have changed.
+pub(super) fn again(
+    state: &State,
+    base: &Maintenance,
+    coherent: Option<Generation>,
+    run: &Run,
+    causes: Vec<Cause>,
+) -> Transition {
+    let told = Told::new(Status::RestartFailed, Resolution::Maintenance);
+    let ended = ending(run, Some(&base.target), told, causes.clone(), Writes::Kept);
+    let mut maintenance = base.clone();
+    maintenance.coherent = coherent;
+    maintenance.causes.extend(causes);
+    let mut next = state.clone();
+    next.serving = Serving::Unproven;
+    next.phase = Phase::Maintenance(maintenance);
+    Transition::ending(next, ended)
+}
+
+pub(super) fn ordered(
+    state: &State,
+    maintenance: &Maintenance,
+    ordering: &Ordering<'_>,
+) -> Result<Transition, Refusal> {
+    let mut next = state.clone();
+    next.phase = match ordering.order {
+        Order::Start | Order::Stop => return wished(state, ordering.order).map(Transition::to),
+        Order::Cancel => return Err(Refusal::NotNow { why: "no run is under way".into() }),
+        Order::Restart => {
+            return Err(Refusal::NotNow {
+                why: "in maintenance: use `recover --retry`, `--rollback` or `--accept`".into(),
+            });
+        }
+        Order::Rollback { .. } | Order::RecoverRollback => {
+            if maintenance.run.kind == Kind::TreeChanged {
+                return Err(Refusal::NotNow {
+                    why: "there is no other version to go back to: use `recover --retry`".into(),
+                });
+            }
+            rolling_back::ordered(maintenance, ordering.run)
+        }
+        Order::Update { wanted } => {
+            in_step(state, maintenance)?;
+            let run = Run {
+                source: state.current.clone(),
+                data: DataOrder::Keep,
+                snapshot: ordering.run.clone(),
+                ..run_of(maintenance, ordering, Kind::Update)
+            };
+            let aim = Aim::Wanted(wanted.clone());
+            Phase::Preparing(resting::preparation(run, aim, Base::Maintenance(maintenance.clone())))
+        }
+        Order::Accept => {
+            in_step(state, maintenance)?;
+            let Some(current) = state.current.clone() else { return Err(Refusal::NothingKept) };
+            next.wish = crate::Wish::Run;
+            Phase::CuttingOver(at_start(maintenance, run_of(maintenance, ordering, Kind::Accept), current))
+        }
+        Order::Retry => {
+            next.wish = crate::Wish::Run;
+            retry(state, maintenance, ordering, &mut next.tree)?
+        }
+    };
+    Ok(Transition::to(next))
+}
+
+fn retry(
+    state: &State,
+    maintenance: &Maintenance,
+    ordering: &Ordering<'_>,
+    tree: &mut Tree,
+) -> Result<Phase, Refusal> {
+    let run = run_of(maintenance, ordering, maintenance.run.kind);
+    let target = &maintenance.target;
+    if maintenance.run.kind == Kind::TreeChanged {
+        *tree = Tree::Damaged;
+        let aim = Aim::Resolved(target.release.clone());
+        return Ok(Phase::Preparing(resting::preparation(run, aim, Base::Idle)));
+    }
+    let ran = state.current.as_ref() == Some(target) && maintenance.coherent == Some(target.generation);
+    if ran {
+        let cut = at_start(maintenance, run, target.clone());
+        return Ok(Phase::CuttingOver(Cut { base: Base::Idle, traffic: Traffic::Released, ..cut }));
+    }
+    if maintenance.coherent.is_some()
+        && maintenance.coherent == maintenance.run.source.as_ref().map(|source| source.generation)
+    {
+        let aim = Aim::Staged(target.clone());
+        let run = Run { snapshot: run.id.clone(), ..run };
+        return Ok(Phase::Preparing(resting::preparation(run, aim, Base::Maintenance(maintenance.clone()))));
+    }
+    Err(not_coherent())
+}
+
+/// Resumes at Start: the snapshot of the run stays what it was.
+fn at_start(maintenance: &Maintenance, run: Run, target: Installed) -> Cut {
+    Cut {
+        run,
+        target,
+        act: Act::Start,
+        base: Base::Maintenance(maintenance.clone()),
+        attempts: 1,
+        interruptions: 0,
+        round: 0,
+        switch: Extent::Finished,
+        place: maintenance.place,
+        start: Extent::Finished,
+        live: None,
+        traffic: Traffic::Held,
+        writes: Writes::Kept,
+        source_tree: Tree::Sealed,
+    }
+}
+
+fn run_of(maintenance: &Maintenance, ordering: &Ordering<'_>, kind: Kind) -> Run {
+    Run { id: ordering.run.clone(), kind, settings: ordering.settings.clone(), ..maintenance.run.clone() }
+}
+
+/// Refused unless code and data of what the pointer names are known to fit together.
+fn in_step(state: &State, maintenance: &Maintenance) -> Result<(), Refusal> {
+    if maintenance.coherent.is_some() && maintenance.coherent == state.current_generation() {
+        Ok(())
+    } else {
+        Err(not_coherent())
+    }
+}
+
+fn not_coherent() -> Refusal {
+    Refusal::NotNow {
+        why: "code and data are not known to fit together: only `recover --rollback` is safe".into(),
+    }
+}
+
+/// The old version came up by itself and proved itself.
+pub(super) fn ended_by_itself(state: &State, maintenance: &Maintenance) -> Transition {
+    let mut next = state.clone();
+    next.phase = Phase::Idle;
+    let told = Told::new(Status::RestartFailed, Resolution::OldVerified);
+    let ended =
+        ending(&maintenance.run, Some(&maintenance.target), told, maintenance.causes.clone(), Writes::Kept);
+    Transition::ending(next, ended)
+}

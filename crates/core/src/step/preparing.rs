@@ -1,0 +1,177 @@
+//! Before the cut: nothing has changed, every fault leads back to the base.
+
+use super::{Told, Transition, ending, wished};
+use crate::{
+    Act, Aim, Base, Cause, Cut, DataOrder, Done, Event, Extent, Fault, Installed, Order, Phase, Preparation,
+    Refusal, Resolution, State, Status, Traffic, Tree, Wish, Writes, act,
+};
+
+pub(super) fn step(state: &State, preparation: &Preparation, event: &Event) -> Result<Transition, Refusal> {
+    let under_way = |ticket: &crate::Ticket| {
+        ticket.run == preparation.run.id && ticket.act == preparation.act && ticket.round == 0
+    };
+    match event {
+        Event::Finished { ticket, done } if under_way(ticket) => finished(state, preparation, done),
+        Event::Faulted { ticket, fault } if under_way(ticket) => Ok(faulted(state, preparation, fault)),
+        _ => Err(Refusal::Stale),
+    }
+}
+
+pub(super) fn ordered(
+    state: &State,
+    preparation: &Preparation,
+    order: &Order,
+) -> Result<Transition, Refusal> {
+    match order {
+        Order::Start | Order::Stop => wished(state, order).map(Transition::to),
+        Order::Cancel if !super::is_reseal(&preparation.run) => {
+            let fault =
+                Fault { code: "cancelled".into(), detail: "cancelled before anything changed".into() };
+            Ok(faulted(state, preparation, &fault))
+        }
+        Order::Cancel => Err(Refusal::NotNow {
+            why: "the running tree is damaged: resealing it cannot be cancelled; `stop` stops the service"
+                .into(),
+        }),
+        Order::Update { .. }
+        | Order::Rollback { .. }
+        | Order::Restart
+        | Order::Retry
+        | Order::RecoverRollback
+        | Order::Accept => Err(Refusal::AlreadyRunning { run: preparation.run.id.clone() }),
+    }
+}
+
+fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Transition, Refusal> {
+    let mut next = preparation.clone();
+    match (preparation.act, done) {
+        (Act::Resolve, Done::AlreadyCurrent { release }) => {
+            return already_current(state, preparation, release);
+        }
+        (Act::Resolve, Done::Resolved { release }) => next.aim = Aim::Resolved(release.clone()),
+        (Act::Stage, Done::Staged { installed }) => {
+            if preparation.aim != Aim::Resolved(installed.release.clone()) {
+                return Err(Refusal::Unproven { why: "another release was staged than was resolved".into() });
+            }
+            next.aim = Aim::Staged(installed.clone());
+        }
+        (Act::Preflight, Done::Checked { .. })
+        | (Act::Rehearse | Act::Await | Act::Drain, Done::Skipped { .. } | Done::Done { .. }) => {}
+        _ => return Err(Refusal::Stale),
+    }
+    let Some(act) = act::after(&act::PREPARING, preparation.act) else {
+        return cut(state, preparation);
+    };
+    next.act = act;
+    let mut state = state.clone();
+    state.phase = Phase::Preparing(next);
+    Ok(Transition::to(state))
+}
+
+/// Nothing to do: no restart, nothing written but this.
+fn already_current(
+    state: &State,
+    preparation: &Preparation,
+    release: &crate::Release,
+) -> Result<Transition, Refusal> {
+    let current = state.current.as_ref().filter(|installed| installed.release == *release);
+    if current.is_none()
+        || matches!(preparation.base, Base::Maintenance(_))
+        || super::is_reseal(&preparation.run)
+    {
+        return Err(Refusal::Unproven {
+            why: "the release is not the current one, or it is not in order".into(),
+        });
+    }
+    let told = Told { status: None, resolution: Resolution::None };
+    let ended = ending(&preparation.run, current, told, Vec::new(), Writes::Kept);
+    let mut state = state.clone();
+    state.phase = base_phase(&preparation.base);
+    Ok(Transition { state, ended: Some(ended) })
+}
+
+/// The cut: from here on the world changes.
+fn cut(state: &State, preparation: &Preparation) -> Result<Transition, Refusal> {
+    let Aim::Staged(target) = &preparation.aim else {
+        return Err(Refusal::Unproven { why: "nothing is staged".into() });
+    };
+    let mut state = state.clone();
+    if !super::is_reseal(&preparation.run) {
+        state.parked = None;
+    }
+    state.phase = Phase::CuttingOver(first_act(preparation, target));
+    Ok(Transition::to(state))
+}
+
+fn first_act(preparation: &Preparation, target: &Installed) -> Cut {
+    let run = preparation.run.clone();
+    let restores = matches!(run.data, DataOrder::Restore { .. });
+    let acts = act::cutting_over(&run.settings, &run.data);
+    Cut {
+        act: acts[0],
+        run,
+        target: target.clone(),
+        base: preparation.base.clone(),
+        attempts: 1,
+        interruptions: 0,
+        round: 0,
+        switch: Extent::Never,
+        place: Extent::Never,
+        start: Extent::Never,
+        live: None,
+        traffic: Traffic::Held,
+        writes: if restores { Writes::GivenUp } else { Writes::Kept },
+        source_tree: Tree::Sealed,
+    }
+}
+
+/// Back to the base, nothing changed.
+pub(super) fn faulted(state: &State, preparation: &Preparation, fault: &Fault) -> Transition {
+    let causes = vec![Cause { act: preparation.act, fault: fault.clone() }];
+    if super::is_reseal(&preparation.run)
+        && let Some(damaged) = &preparation.run.source
+    {
+        let target = damaged.clone();
+        return super::maintenance::declared(
+            state,
+            preparation.run.clone(),
+            target,
+            None,
+            Extent::Never,
+            causes,
+        );
+    }
+    let target = match &preparation.aim {
+        Aim::Staged(installed) => Some(installed),
+        Aim::Wanted(_) | Aim::Resolved(_) => None,
+    };
+    let told = Told::new(Status::UpdateFailed, base_resolution(state, &preparation.base));
+    let ended = ending(&preparation.run, target, told, causes, Writes::Kept);
+    let mut next = state.clone();
+    next.phase = base_phase(&preparation.base);
+    if matches!(preparation.base, Base::Maintenance(_)) {
+        return Transition { state: next, ended: Some(ended) };
+    }
+    Transition::ending(next, ended)
+}
+
+/// How a run that changed nothing is resolved: by what serves, if it has proven itself.
+fn base_resolution(state: &State, base: &Base) -> Resolution {
+    match base {
+        Base::Maintenance(_) => Resolution::Maintenance,
+        Base::Idle | Base::Watching(_) => match (&state.serving, &state.current, state.wish) {
+            (crate::Serving::Proven(_), _, _) => Resolution::OldVerified,
+            (_, None, _) | (_, _, Wish::Stopped) => Resolution::None,
+            _ => Resolution::OldUnverified,
+        },
+    }
+}
+
+/// The resting phase that a base stands for.
+pub(super) fn base_phase(base: &Base) -> Phase {
+    match base {
+        Base::Idle => Phase::Idle,
+        Base::Watching(watch) => Phase::Watching(watch.clone()),
+        Base::Maintenance(maintenance) => Phase::Maintenance(maintenance.clone()),
+    }
+}

@@ -1,0 +1,285 @@
+//! Idle and Watching: orders are accepted, failures of a watched version begin a revert, foreign changes a reseal.
+
+use super::{Ordering, Transition, cutting_over, preparing, wished};
+use crate::{
+    Act, Aim, Base, DataClass, DataOrder, DataWish, Expectation, Fault, Generation, Installed, Instance,
+    Kept, Kind, Maintenance, Observations, Order, Phase, Preparation, Refusal, Restarts, RestoreAfterRelease,
+    Retreat, Run, RunId, Serving, Settings, State, Tree, Verdict, Wish, judge,
+};
+
+pub(super) fn ordered(state: &State, ordering: &Ordering<'_>) -> Result<Transition, Refusal> {
+    if let Some(parked) = &state.parked {
+        return parked_order(state, parked, ordering.order);
+    }
+    match ordering.order {
+        Order::Update { wanted } => {
+            let aim = Aim::Wanted(wanted.clone());
+            Ok(begin(state, ordering, Kind::Update, DataOrder::Keep, aim))
+        }
+        Order::Rollback { to, data } => rollback(state, ordering, to, *data),
+        Order::Start | Order::Stop => wished(state, ordering.order).map(Transition::to),
+        Order::Restart => restart(state),
+        Order::Cancel => Err(Refusal::NotNow { why: "no run is under way".into() }),
+        Order::Retry | Order::RecoverRollback | Order::Accept => {
+            Err(Refusal::NotNow { why: "the service is not in maintenance: nothing to recover".into() })
+        }
+    }
+}
+
+/// A switched run on a stopped service: `start` proves it, `cancel` takes it back, everything else waits.
+fn parked_order(state: &State, parked: &crate::Cut, order: &Order) -> Result<Transition, Refusal> {
+    let mut next = state.clone();
+    match order {
+        Order::Start => {
+            next = wished(state, order)?;
+            next.parked = None;
+            next.phase = Phase::CuttingOver(parked.clone());
+            Ok(Transition::to(next))
+        }
+        Order::Stop => wished(state, order).map(Transition::to),
+        Order::Cancel if parked.run.kind == Kind::TreeChanged => {
+            Err(Refusal::Parked { run: parked.run.id.clone() })
+        }
+        Order::Cancel => {
+            let mut cut = parked.clone();
+            cut.act = Act::Stop;
+            cut.round = cut.round.saturating_add(1);
+            let fault =
+                Fault { code: "cancelled".into(), detail: "cancelled while it waited for `start`".into() };
+            next.parked = None;
+            let causes = vec![crate::Cause { act: parked.act, fault }];
+            next.phase = Phase::RollingBack(Retreat {
+                cut,
+                causes,
+                retried: crate::Retried::No,
+                revived: crate::Revived::No,
+            });
+            Ok(Transition::to(next))
+        }
+        _ => Err(Refusal::Parked { run: parked.run.id.clone() }),
+    }
+}
+
+fn restart(state: &State) -> Result<Transition, Refusal> {
+    let live = match &state.serving {
+        Serving::Proven(live) | Serving::Waived(Some(live)) => live.clone(),
+        Serving::Unproven | Serving::Waived(None) => {
+            return Err(Refusal::NotNow {
+                why: "no proven process to restart; it is being started already".into(),
+            });
+        }
+    };
+    let mut next = state.clone();
+    next.serving =
+        if matches!(state.serving, Serving::Waived(_)) { Serving::Waived(None) } else { Serving::Unproven };
+    next.leaving = Some(live);
+    Ok(Transition::to(next))
+}
+
+fn rollback(
+    state: &State,
+    ordering: &Ordering<'_>,
+    to: &Installed,
+    wish: DataWish,
+) -> Result<Transition, Refusal> {
+    if state.current.is_none() || state.current_generation() == Some(to.generation) {
+        return Err(Refusal::NothingKept);
+    }
+    let kept = state.previous.as_ref().filter(|kept| kept.installed == *to);
+    let data = match (wish, ordering.settings.class, kept) {
+        (DataWish::Keep, DataClass::Migrated, _) => return Err(Refusal::KeepOnMigrated),
+        (DataWish::Keep, DataClass::None | DataClass::Neutral, _) => DataOrder::Keep,
+        (DataWish::Restore, _, Some(Kept { snapshot, settings, .. }))
+            if settings.class == DataClass::Migrated =>
+        {
+            DataOrder::Restore { snapshot: snapshot.clone() }
+        }
+        (DataWish::Restore, _, _) => {
+            return Err(Refusal::NotNow {
+                why: "there is no snapshot for that generation: use `--data keep` where the data allows it"
+                    .into(),
+            });
+        }
+    };
+    Ok(begin(state, ordering, Kind::Rollback, data, Aim::Staged(to.clone())))
+}
+
+fn begin(state: &State, ordering: &Ordering<'_>, kind: Kind, data: DataOrder, aim: Aim) -> Transition {
+    let base = match &state.phase {
+        Phase::Watching(watch) => Base::Watching(watch.clone()),
+        _ => Base::Idle,
+    };
+    let run = Run {
+        id: ordering.run.clone(),
+        kind,
+        source: state.current.clone(),
+        data,
+        snapshot: ordering.run.clone(),
+        settings: ordering.settings.clone(),
+    };
+    let mut next = state.clone();
+    next.restarts = Restarts::Allowed;
+    next.phase = Phase::Preparing(preparation(run, aim, base));
+    Transition::to(next)
+}
+
+/// A preparation at the first act that its aim still needs.
+pub(super) fn preparation(run: Run, aim: Aim, base: Base) -> Preparation {
+    let act = match &aim {
+        Aim::Wanted(_) => Act::Resolve,
+        Aim::Resolved(_) => Act::Stage,
+        Aim::Staged(_) => Act::Preflight,
+    };
+    Preparation { run, act, aim, base }
+}
+
+/// The process of a resting service proved itself once (rule 3).
+pub(super) fn ready(
+    state: &State,
+    expectation: &Expectation,
+    observations: &Observations,
+) -> Result<Transition, Refusal> {
+    let resting = match &state.phase {
+        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => true,
+        Phase::Preparing(_) => true,
+        Phase::CuttingOver(_) | Phase::RollingBack(_) => false,
+    };
+    if !resting || state.current_generation() != Some(expectation.generation) || state.wish == Wish::Stopped {
+        return Err(Refusal::Stale);
+    }
+    let instance = proven(state.current.as_ref(), expectation, observations)?;
+    let mut next = state.clone();
+    next.serving = match &state.serving {
+        Serving::Waived(_) => Serving::Waived(Some(instance)),
+        Serving::Unproven | Serving::Proven(_) => Serving::Proven(instance),
+    };
+    if let Phase::Maintenance(maintenance) = &state.phase {
+        return Ok(super::maintenance::ended_by_itself(&next, maintenance));
+    }
+    Ok(Transition::to(next))
+}
+
+/// The instance that the observations prove to run `installed`.
+pub(super) fn proven(
+    installed: Option<&Installed>,
+    expectation: &Expectation,
+    observations: &Observations,
+) -> Result<Instance, Refusal> {
+    let right = installed.is_some_and(|installed| {
+        expectation.generation == installed.generation && expectation.version == installed.release.version
+    });
+    if !right {
+        return Err(Refusal::Unproven { why: "the proof is about another generation or version".into() });
+    }
+    match judge(expectation, observations) {
+        Verdict::Verified(evidence) => Ok(evidence.instance().clone()),
+        verdict @ (Verdict::Refuted(_) | Verdict::Inconclusive(_)) => {
+            Err(Refusal::Unproven { why: verdict.shortfall() })
+        }
+    }
+}
+
+pub(super) fn watch_ended(state: &State, run: &RunId) -> Result<Transition, Refusal> {
+    let Phase::Watching(watch) = &state.phase else { return Err(Refusal::Stale) };
+    if watch.run != *run {
+        return Err(Refusal::Stale);
+    }
+    let mut next = state.clone();
+    next.phase = Phase::Idle;
+    Ok(Transition::to(next))
+}
+
+/// The watched version fails: go back where the data allows it, else alarm and keep serving (rules 14 and 17).
+pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Transition, Refusal> {
+    let (resting, ended) = match &state.phase {
+        Phase::Watching(_) => (state.clone(), None),
+        Phase::Preparing(preparation)
+            if matches!(preparation.base, Base::Watching(_)) && !super::is_reseal(&preparation.run) =>
+        {
+            let Transition { state, ended } = preparing::faulted(state, preparation, fault);
+            (state, ended)
+        }
+        _ => return Err(Refusal::Stale),
+    };
+    let Phase::Watching(watch) = resting.phase.clone() else { return Err(Refusal::Stale) };
+    let mut next = resting;
+    next.serving = Serving::Unproven;
+    if let Some(kept) = next.previous.clone().filter(may_revert) {
+        let data = match kept.settings.class {
+            DataClass::Migrated => DataOrder::Restore { snapshot: kept.snapshot },
+            DataClass::None | DataClass::Neutral => DataOrder::Keep,
+        };
+        let source = next.current.clone();
+        let id = run.clone();
+        let run =
+            Run { snapshot: id.clone(), id, kind: Kind::AutoRevert, source, data, settings: kept.settings };
+        let aim = Aim::Staged(kept.installed);
+        next.phase = Phase::Preparing(preparation(run, aim, Base::Watching(watch)));
+    }
+    Ok(Transition { state: next, ended })
+}
+
+fn may_revert(kept: &Kept) -> bool {
+    kept.settings.class != DataClass::Migrated
+        || kept.settings.policy.restore_after_release == RestoreAfterRelease::Allowed
+}
+
+/// A sealed tree is not what was sealed (rule 13).
+pub(super) fn tree_changed(
+    state: &State,
+    run: &RunId,
+    generation: Generation,
+    fault: &Fault,
+    settings: &Settings,
+) -> Transition {
+    match &state.phase {
+        Phase::CuttingOver(cut) => return cutting_over::tree_changed(state, cut, generation, fault),
+        Phase::Maintenance(maintenance) => return doubted(state, maintenance, generation),
+        Phase::RollingBack(_) => return Transition::to(state.clone()),
+        Phase::Preparing(preparation) if super::is_reseal(&preparation.run) => {
+            return Transition::to(state.clone());
+        }
+        Phase::Preparing(preparation) if matches!(preparation.base, Base::Maintenance(_)) => {
+            return Transition::to(state.clone());
+        }
+        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => {}
+    }
+    if state.current_generation() != Some(generation) {
+        return Transition::to(state.clone());
+    }
+    let (mut next, ended) = match &state.phase {
+        Phase::Preparing(preparation) => {
+            let Transition { state, ended } = preparing::faulted(state, preparation, fault);
+            (state, ended)
+        }
+        _ => (state.clone(), None),
+    };
+    let base = match &next.phase {
+        Phase::Watching(watch) => Base::Watching(watch.clone()),
+        _ => Base::Idle,
+    };
+    let Some(current) = next.current.clone() else { return Transition { state: next, ended } };
+    let aim = Aim::Resolved(current.release.clone());
+    let run = Run {
+        id: run.clone(),
+        kind: Kind::TreeChanged,
+        source: Some(current),
+        data: DataOrder::Keep,
+        snapshot: run.clone(),
+        settings: settings.clone(),
+    };
+    next.tree = Tree::Damaged;
+    next.phase = Phase::Preparing(preparation(run, aim, base));
+    Transition { state: next, ended }
+}
+
+/// A tree that maintenance counted on is damaged: it is coherent no more.
+fn doubted(state: &State, maintenance: &Maintenance, generation: Generation) -> Transition {
+    let mut next = state.clone();
+    if maintenance.coherent == Some(generation)
+        && let Phase::Maintenance(maintenance) = &mut next.phase
+    {
+        maintenance.coherent = None;
+    }
+    Transition::to(next)
+}
