@@ -196,3 +196,49 @@ fn bytes_that_are_no_text_do_not_stop_the_scan() {
     log.write(&format!("{}\r\n", gone("a.js")));
     assert_eq!(names(&log.scanner().look(AT_MS)), ["a.js"]);
 }
+
+#[test]
+fn a_relative_module_trips_only_with_a_require_stack_from_the_generation() {
+    let statement = "Error: Cannot find module './gone'\n";
+    let mut log = Log::new();
+    log.write(&format!("{statement}Require stack:\n- /home/alice/a.js\n- {ROOT}/core/b.js\n"));
+    log.write(&format!("{statement}something else\n- {ROOT}/core/b.js\n"));
+    log.write(&format!("- {ROOT}/core/b.js\n{statement}"));
+    let mut scanner = log.scanner();
+    assert_eq!(names(&scanner.look(AT_MS)), [""; 0]);
+    log.write(&format!("Require stack:\n- {ROOT}/core/b.js\n    at Module._load\n"));
+    assert_eq!(names(&scanner.look(AT_MS)), ["gone"]);
+}
+
+/// Programs that miss something of their own, and one that does not.
+const PROGRAMS: [(&str, &str, bool); 7] = [
+    ("a.mjs", "import './gone.mjs'", true),
+    ("b.mjs", "import {nope} from './fine.mjs'", true),
+    ("c.mjs", "import('ws-that-is-not-there').catch((e) => console.error(e))", true),
+    ("d.cjs", "require('./gone')", true),
+    ("e.cjs", "require(__dirname + '/gone.cjs')", true),
+    ("f.mjs", "import('./gone.mjs').catch((e) => console.error('shutdown error:', e.message))", true),
+    ("g.cjs", "try { require('an-optional-thing') } catch (e) { console.error(e) }", false),
+];
+
+#[test]
+fn what_node_really_says_trips() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::write(root.join("fine.mjs"), "export const fine = 1").unwrap();
+    for (name, program, trips) in PROGRAMS {
+        std::fs::write(root.join(name), program).unwrap();
+        let Ok(output) = std::process::Command::new("node").arg(root.join(name)).output() else {
+            println!("skipped: no node here");
+            return;
+        };
+        let mut log = Log::new();
+        log.file.write_all(&output.stderr).unwrap();
+        let seen = TripwireScanner::whole(log.path(), &root).look(AT_MS);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(!names(&seen).is_empty(), trips, "{name}: {said}");
+        let elsewhere = TripwireScanner::whole(log.path(), Path::new(ROOT)).look(AT_MS);
+        // A missing export names no absolute path, so it cannot be told from another generation's.
+        assert_eq!(!names(&elsewhere).is_empty(), name == "b.mjs", "{name}: {said}");
+    }
+}

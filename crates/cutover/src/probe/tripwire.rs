@@ -7,6 +7,7 @@ mod statement;
 
 use super::Error;
 use cutover_core::Seen;
+use statement::Saying;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -28,6 +29,8 @@ pub struct TripwireScanner {
     /// The file that was read last and how far; none before the first look at a whole log.
     position: Option<(FileId, u64)>,
     line: Line,
+    /// A statement whose require stack has not been seen yet.
+    suspect: Option<String>,
     tripped: Vec<String>,
 }
 
@@ -37,7 +40,7 @@ impl TripwireScanner {
     #[must_use]
     pub fn whole(log: PathBuf, root: &Path) -> Self {
         let root = format!("{}/", root.to_string_lossy().trim_end_matches('/'));
-        Self { log, root, position: None, line: Line::default(), tripped: Vec::new() }
+        Self { log, root, position: None, line: Line::default(), suspect: None, tripped: Vec::new() }
     }
 
     /// Scans `log` from `offset` (bytes) of the file that has the name now.
@@ -139,13 +142,34 @@ impl TripwireScanner {
     }
 
     fn take_in(&mut self, bytes: &[u8]) {
-        let Self { root, line, tripped, .. } = self;
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let Some(head) = line.extend(part) else { continue };
-            let text = String::from_utf8_lossy(&head);
-            if tripped.len() < LINES_MAX && statement::trips(&text, root) {
-                tripped.push(text.trim().to_owned());
+            if let Some(head) = self.line.extend(part) {
+                self.read_line(&String::from_utf8_lossy(&head));
             }
+        }
+    }
+
+    fn read_line(&mut self, line: &str) {
+        if let Some(suspect) = self.suspect.take() {
+            if statement::opens_require_stack(line) {
+                self.suspect = Some(suspect);
+                return;
+            }
+            if statement::requires_from(line, &self.root) {
+                self.trip(suspect);
+                return;
+            }
+        }
+        match statement::saying(line, &self.root) {
+            Saying::Nothing => {}
+            Saying::Gone => self.trip(line.trim().to_owned()),
+            Saying::GoneSomewhere => self.suspect = Some(line.trim().to_owned()),
+        }
+    }
+
+    fn trip(&mut self, line: String) {
+        if self.tripped.len() < LINES_MAX {
+            self.tripped.push(line);
         }
     }
 }

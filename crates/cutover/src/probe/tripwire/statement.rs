@@ -9,24 +9,45 @@ const PREFIXES_MAX: usize = 6;
 const NAME_BYTES_MAX: usize = 40;
 const LEVELS: [&str; 8] = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "critical"];
 
-/// Does the line begin with a statement that something in `root` (with its trailing slash) is gone?
-pub(super) fn trips(line: &str, root: &str) -> bool {
+/// What a line says about a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Saying {
+    /// Nothing, or something about other places.
+    Nothing,
+    /// Something of it is gone.
+    Gone,
+    /// A relative module is gone; the require stack on the next lines tells from where.
+    GoneSomewhere,
+}
+
+/// What the line says about what is in `root` (with its trailing slash), if it begins with a statement.
+pub(super) fn saying(line: &str, root: &str) -> Saying {
     let line = without_colours(line);
     let mut rest = line.trim_start_matches(INDENTS);
     for _ in 0..=PREFIXES_MAX {
-        if let Some(tripped) = judged(rest, root) {
-            return tripped;
+        if let Some(said) = stated(rest, root) {
+            return said;
         }
         match without_prefix(rest) {
             Some(shorter) => rest = shorter.trim_start_matches(INDENTS),
-            None => return false,
+            None => return Saying::Nothing,
         }
     }
-    false
+    Saying::Nothing
 }
 
-/// Whether a statement stands at the beginning, and if so, whether it is about this generation.
-fn judged(text: &str, root: &str) -> Option<bool> {
+/// Is the line between a statement and the first path of its require stack?
+pub(super) fn opens_require_stack(line: &str) -> bool {
+    line.trim() == "Require stack:"
+}
+
+/// Does the line name a file in `root` as an entry of a require stack?
+pub(super) fn requires_from(line: &str, root: &str) -> bool {
+    line.trim_start_matches(INDENTS).strip_prefix("- ").is_some_and(|path| path.starts_with(root))
+}
+
+/// What the statement at the beginning says, if one stands there.
+fn stated(text: &str, root: &str) -> Option<Saying> {
     let text = text.strip_prefix("Uncaught ").unwrap_or(text);
     let class = ["Error", "SyntaxError", "TypeError"].into_iter().find_map(|class| text.strip_prefix(class));
     let after_class = class.unwrap_or(text);
@@ -42,17 +63,23 @@ fn judged(text: &str, root: &str) -> Option<bool> {
             let mut paths = [Some(missing), importer].into_iter().flatten().filter_map(absolute).peekable();
             // Without a path only node's own code tells such a statement from a program's remark.
             return Some(match paths.peek() {
-                Some(_) => paths.any(|path| path.starts_with(root)),
-                None => coded.is_some(),
+                Some(_) => gone_if(paths.any(|path| path.starts_with(root))),
+                None if coded.is_some() => Saying::Gone,
+                None if missing.starts_with("./") || missing.starts_with("../") => Saying::GoneSomewhere,
+                None => Saying::Nothing,
             });
         }
     }
     if let Some(rest) = text.strip_prefix("The requested module '") {
         let (module, rest) = rest.split_once('\'')?;
         let lacks = rest.starts_with(" does not provide an export named '");
-        return Some(lacks && absolute(module).is_none_or(|path| path.starts_with(root)));
+        return Some(gone_if(lacks && absolute(module).is_none_or(|path| path.starts_with(root))));
     }
-    text.starts_with("does not provide an export named '").then_some(true)
+    text.starts_with("does not provide an export named '").then_some(Saying::Gone)
+}
+
+fn gone_if(tells: bool) -> Saying {
+    if tells { Saying::Gone } else { Saying::Nothing }
 }
 
 fn absolute(path: &str) -> Option<&str> {
@@ -105,9 +132,13 @@ fn is_time(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::trips;
+    use super::{Saying, saying};
 
     const ROOT: &str = "/srv/generations/0007/";
+
+    fn trips(line: &str, root: &str) -> bool {
+        saying(line, root) == Saying::Gone
+    }
 
     #[test]
     fn what_node_says_of_its_own_generation_trips_with_any_usual_prefix() {
