@@ -1,5 +1,7 @@
 //! The intent file against a real directory.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
+
 use cutover_intent::{
     Instance, Intent, Owner, Receiver, Refusal, RunId, Withdrawal, boot_time_ms, consume, issue,
     prepare_directory, withdraw,
