@@ -2,8 +2,8 @@
 
 pub mod api;
 pub mod cli;
-pub mod config;
 pub mod conductor;
+pub mod config;
 pub mod demo;
 pub mod journal;
 pub mod preflight;

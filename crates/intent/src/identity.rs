@@ -11,8 +11,6 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What `/proc/PID/stat` says about one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// State letter: `R`, `S`, `D`, `Z` (a zombie), `X`, …
-    pub state: char,
     /// Pid of the parent; 0 for none.
     pub parent: u32,
     /// Start time in clock ticks since boot (field 22).
@@ -38,17 +36,10 @@ impl Stat {
         let end = line.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(&line[end + 1..]).ok()?;
         let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        // The state is field 3 and the parent field 4: 17 more stand before field 22.
+        let parent = fields.nth(1)?.parse().ok()?;
+        // The state was field 3 and the parent field 4: 17 more stand before field 22.
         let start_time = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, parent, start_time })
-    }
-
-    /// Whether the process has ended and only waits to be reaped.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        Some(Self { parent, start_time })
     }
 }
 
@@ -84,7 +75,7 @@ mod tests {
     #[test]
     fn a_command_with_spaces_and_parentheses_does_not_shift_the_fields() {
         let line = b"42 (a ) R 7 (x) S 9 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3";
-        assert_eq!(Stat::parse(line), Some(Stat { state: 'S', parent: 9, start_time: 987_654 }));
+        assert_eq!(Stat::parse(line), Some(Stat { parent: 9, start_time: 987_654 }));
     }
 
     #[test]
@@ -94,10 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn a_process_reads_its_own_parent_and_is_alive() {
+    fn a_process_reads_its_own_parent() {
         let own = Stat::read(std::process::id()).unwrap();
         assert_eq!(own.parent, std::os::unix::process::parent_id());
-        assert!(!own.is_over());
     }
 
     #[test]
