@@ -5,12 +5,14 @@ mod answers;
 mod assembly;
 mod hello;
 mod http;
+mod process;
 mod settings;
 mod tripwire;
 mod wire;
 
 pub use answers::{Clock, ServiceAnswers, observe_service};
-pub use assembly::{ProcessFacts, assemble};
+pub use assembly::assemble;
+pub use process::{Before, ProcessFacts, observe_process};
 pub use settings::{
     Address, Ask, Field, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
 };
@@ -146,15 +148,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// The whole story in one line: what failed and every cause below it.
     fn why(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(found) = cause {
-            words.push_str(": ");
-            words.push_str(&found.to_string());
-            cause = found.source();
-        }
-        words
+        why(self)
     }
+}
+
+/// The whole story in one line: what failed and every cause below it.
+fn why(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(found) = cause {
+        words.push_str(": ");
+        words.push_str(&found.to_string());
+        cause = found.source();
+    }
+    words
 }

@@ -1,21 +1,9 @@
 //! Puts everything together that was seen of one process at one instant.
 
 use super::answers::{ServiceAnswers, both};
-use cutover_core::{Code, Instance, Listener, Observations, OldProcess, Seen};
+use super::process::ProcessFacts;
+use cutover_core::{Observations, Seen};
 use std::fmt::Debug;
-
-/// What the system tells of a process without asking it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessFacts {
-    /// Who it is.
-    pub identity: Seen<Instance>,
-    /// The code it runs.
-    pub code: Seen<Code>,
-    /// Who listens on the service's port.
-    pub listeners: Seen<Vec<Listener>>,
-    /// What is left of the process before it.
-    pub old: Seen<OldProcess>,
-}
 
 /// One round's observations. `direct` is what the service said at its own address, `elsewhere` what it said through the
 /// front; they must not contradict each other, and nothing may be missing in either. `streak` is counted by the caller.
