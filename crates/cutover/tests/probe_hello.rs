@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::probe::{
-    Address, Ask, Fields, FirstFrame, Hello, Pointer, ProbeSettings, ServiceAnswers, Token, VersionProbe,
-    observe_service,
+    Address, Ask, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, ServiceAnswers, Token,
+    VersionProbe, observe_service,
 };
 use cutover_core::Seen;
 use futures_util::{SinkExt, StreamExt};
@@ -108,6 +108,7 @@ async fn the_hello_tells_version_build_and_boot() {
     assert_eq!(said.version.value().unwrap(), "2026.9.6");
     assert_eq!(said.build.value().unwrap(), "b");
     assert_eq!(said.service_instance.value().unwrap(), "x");
+    assert_eq!(said.user_path.value(), Some(&true), "a hello is a WebSocket that opened as expected");
     let Seen::Yes { source, .. } = said.version else { unreachable!("seen above") };
     assert_eq!(source, format!("OpenClaw hello at {address}"));
 }
@@ -160,8 +161,9 @@ async fn a_starting_gateway_is_missing_with_its_own_words() {
     let said = ask(&address).await;
     let expected =
         "the service refused the handshake: UNAVAILABLE, starting, startup-sidecars, retry after 500 ms";
-    assert_eq!(why(&said.version), expected);
-    assert_eq!(why(&said.build), expected);
+    for why in [why(&said.version), why(&said.build), why(&said.user_path)] {
+        assert_eq!(why, expected);
+    }
 }
 
 #[tokio::test]
@@ -265,4 +267,34 @@ async fn the_first_frame_is_the_expected_one_or_the_path_is_broken() {
     assert_eq!(said.user_path.value(), Some(&true));
     let said = observe_service(&settings(), &other, &|| 7).await;
     assert_eq!(said.user_path.value(), Some(&false));
+}
+
+/// Slow set: a real gateway that runs at `CUTOVER_TEST_OPENCLAW` (`127.0.0.1:PORT VERSION TOKEN`).
+#[tokio::test]
+async fn a_real_gateway_answers_every_question() {
+    let Ok(real) = std::env::var("CUTOVER_TEST_OPENCLAW") else {
+        println!("skipped: CUTOVER_TEST_OPENCLAW names no gateway");
+        return;
+    };
+    let [address, version, token] = real.split(' ').collect::<Vec<_>>()[..] else { panic!("{real}") };
+    let address = Address::Tcp(address.parse().unwrap());
+    let ask = async |token: &str| {
+        let hello = Hello::new("/", Some(Token::new(token))).unwrap();
+        let real = ProbeSettings {
+            live: Some(HttpCheck::new("/healthz", []).unwrap()),
+            ready: Some(HttpCheck::new("/readyz", []).unwrap()),
+            version: Some(VersionProbe { ask: Ask::OpenClawHello(hello), fields: Fields::of_openclaw() }),
+            page: Some(HttpCheck::new("/", []).unwrap()),
+            first_frame: None,
+            request_limit: LIMIT,
+        };
+        observe_service(&real, &address, &|| 7).await
+    };
+    let said = ask(token).await;
+    assert_eq!(said.version.value().map(String::as_str), Some(version), "{said:?}");
+    assert_eq!((said.live.value(), said.ready.value()), (Some(&true), Some(&true)), "{said:?}");
+    assert_eq!(said.user_path.value(), Some(&true), "{said:?}");
+    println!("{said:?}");
+    let said = ask("a wrong token").await;
+    assert!(why(&said.version).contains("refused the handshake"), "{said:?}");
 }

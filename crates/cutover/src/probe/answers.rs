@@ -49,7 +49,12 @@ pub async fn observe_service(
         round.page(settings.page.as_ref()),
         round.first_frame(settings.first_frame.as_ref()),
     );
-    let user_path = both(page, first_frame);
+    let greeted = match (&settings.first_frame, &settings.version) {
+        // The handshake begins with that frame: a second connection for it would only fill the service's log.
+        (None, Some(VersionProbe { ask: Ask::OpenClawHello(_), .. })) => is_there(&document),
+        _ => first_frame,
+    };
+    let user_path = both(page, greeted);
     let Some(probe) = &settings.version else {
         let version = Seen::Missing {
             why: "no version probe is configured".to_owned(),
@@ -145,6 +150,16 @@ impl Round<'_> {
 
 fn unasked<T>(noun: &str) -> Seen<T> {
     Seen::NotApplicable { why: format!("no {noun} is configured for this service") }
+}
+
+fn is_there(document: &Seen<Value>) -> Seen<bool> {
+    match document {
+        Seen::Yes { at_ms, source, .. } => Seen::Yes { value: true, at_ms: *at_ms, source: source.clone() },
+        Seen::Missing { why, at_ms, source } => {
+            Seen::Missing { why: why.clone(), at_ms: *at_ms, source: source.clone() }
+        }
+        Seen::NotApplicable { why } => Seen::NotApplicable { why: why.clone() },
+    }
 }
 
 /// 2xx says yes, 5xx says no; anything else answers another question.

@@ -60,7 +60,7 @@ pub struct ProbeSettings {
     pub version: Option<VersionProbe>,
     /// A page that a user opens: must be HTML.
     pub page: Option<HttpCheck>,
-    /// What a user's WebSocket is greeted with.
+    /// What a user's WebSocket is greeted with. Not needed beside [`Ask::OpenClawHello`], which waits for the greeting.
     pub first_frame: Option<FirstFrame>,
     /// How long one exchange may take, from connecting to the last byte. All exchanges of a round run at once, so this
     /// is also the limit of a round.
