@@ -193,12 +193,13 @@ impl Journal {
     /// Refuses what is not a journal, what a newer cutover wrote, and a file system without a write-ahead log; nothing is
     /// changed then, and nothing is ever put aside by itself.
     pub fn open(path: &Path, settings: &Settings) -> Result<Self, Error> {
-        make_private(path)?;
+        make_if_missing(path)?;
         let open_error = |source| Error::Open { path: path.to_owned(), source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags).map_err(open_error)?;
         conn.busy_timeout(settings.busy_limit).map_err(open_error)?;
         schema::check(&conn, path)?;
+        make_private(path)?;
         require_wal(&conn, path)?;
         require_full_sync(&conn, path)?;
         schema::migrate(&mut conn, path)?;
@@ -289,16 +290,31 @@ impl Journal {
     }
 }
 
-/// Makes the file with its mode. By path only: closing a descriptor of the file would drop SQLite's locks on it.
-fn make_private(path: &Path) -> Result<(), Error> {
-    let make_error = |source| Error::Make { path: path.to_owned(), source };
+/// Makes the file with its mode if there is none. Never opens one that is there: closing it again would drop SQLite's
+/// locks on it.
+fn make_if_missing(path: &Path) -> Result<(), Error> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(make_error)
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::Make { path: path.to_owned(), source })
         }
-        Err(error) => Err(make_error(error)),
+        _ => Ok(()),
     }
+}
+
+/// Takes other users' access away from the file and from what SQLite keeps beside it.
+fn make_private(path: &Path) -> Result<(), Error> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let private = std::fs::set_permissions(&name, Permissions::from_mode(0o600));
+        match private {
+            Err(source) if suffix.is_empty() || source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Make { path: name.into(), source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn require_wal(conn: &Connection, path: &Path) -> Result<(), Error> {

@@ -97,7 +97,7 @@ fn an_entry_whose_checkpoint_is_refused_is_not_appended_either() {
 #[test]
 fn the_files_are_the_owners_alone_even_if_they_were_not_before() {
     let (dir, path) = in_dir();
-    std::fs::write(&path, "").unwrap();
+    drop(Journal::open(&path, &settings()).unwrap());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let mut journal = Journal::open(&path, &settings()).unwrap();
     journal.append(&entry("web", None, 1)).unwrap();
@@ -158,6 +158,7 @@ fn r28_a_file_that_is_no_journal_is_refused_unchanged() {
     let foreign = dir.path().join("foreign.sqlite");
     sql(&foreign, "CREATE TABLE accounts (name)");
     for path in [&path, &foreign] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let before = std::fs::read(path).unwrap();
         let refused = Journal::open(path, &settings()).map(drop).unwrap_err();
         assert!(matches!(refused, Error::NotAJournal { .. }), "{refused:?}");
@@ -165,6 +166,7 @@ fn r28_a_file_that_is_no_journal_is_refused_unchanged() {
         let refused = Reader::open(path, BUSY).map(drop).unwrap_err();
         assert!(matches!(refused, Error::NotAJournal { .. }), "{refused:?}");
         assert_eq!(std::fs::read(path).unwrap(), before);
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o644);
     }
 }
 
