@@ -5,6 +5,7 @@ pub mod cli;
 pub mod conductor;
 pub mod config;
 pub mod demo;
+mod front_process;
 pub mod journal;
 pub mod preflight;
 pub mod probe;
