@@ -98,7 +98,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < LIMIT, "never: {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -184,9 +184,11 @@ async fn an_exit_code_is_on_record_and_so_is_a_signal() {
     }
 }
 
+type Breaker = fn(&mut Launch);
+
 #[tokio::test]
 async fn a_program_that_cannot_be_executed_is_told_from_one_that_failed() {
-    let breakers: [(&str, fn(&mut Launch)); 3] = [
+    let breakers: [(&str, Breaker); 3] = [
         ("no/such/program", |launch| launch.program = "/no/such/program".into()),
         ("/no/such/directory", |launch| launch.cwd = "/no/such/directory".into()),
         ("service.sh", |launch| launch.program.clone_from(&launch.entry)),
@@ -358,6 +360,86 @@ async fn the_exit_of_a_service_whose_keeper_was_killed_is_a_missing_fact() {
 }
 
 #[tokio::test]
+async fn a_keeper_killed_at_any_moment_around_the_word_leaves_a_decided_start() {
+    for round in 0..12_u32 {
+        let place = Place::new();
+        let prepared = place.prepare(&place.script("touch $D/ran; exec sleep 1000\n")).await;
+        let keeper = prepared.keeper.clone();
+        let going = tokio::spawn(prepared.go(LIMIT));
+        tokio::task::yield_now().await;
+        let until = Instant::now() + Duration::from_micros(500) * round;
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        kill(&keeper, Signal::KILL);
+        gone(&keeper);
+        let told = going.await.unwrap();
+        match place.adopt().await {
+            Adopted::NeverStarted => {
+                assert!(told.is_err(), "round {round}: {told:?}");
+                eventually("the shim has gone", || bearing(&place.nonce).unwrap().is_empty());
+                assert!(!place.file("ran").exists());
+            }
+            // A shim without its byte is on record too, and goes by itself.
+            Adopted::Running(live) => {
+                assert_eq!(live.keeper, None);
+                eventually("it runs or went", || place.file("ran").exists() || !live.is_alive().unwrap());
+                live.stop(budget(LIMIT), &[]).await.unwrap();
+                assert!(matches!(live.exited(LIMIT).await.unwrap(), Exit::Unknown { .. }));
+            }
+            Adopted::Lost { .. } => assert!(!place.file("ran").exists()),
+            other @ Adopted::Exited { .. } => panic!("round {round}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_word_that_is_not_answered_in_time_is_undecided_and_never_lost() {
+    let place = Place::new();
+    let prepared = place.prepare(&place.script("exec sleep 1000\n")).await;
+    let keeper = prepared.keeper.clone();
+    kill(&keeper, Signal::STOP);
+    let told = prepared.go(SHORT).await;
+    assert!(matches!(told, Err(Error::Undecided { .. })), "{told:?}");
+    let found = adopt(&place.directory(), SHORT).await;
+    assert!(matches!(found, Err(Error::Undecided { .. })), "{found:?}");
+    kill(&keeper, Signal::CONT);
+    let Adopted::Running(live) = place.adopt().await else { panic!("it should run") };
+    live.stop(budget(LIMIT), &[]).await.unwrap();
+}
+
+#[test]
+fn a_wait_that_is_given_up_ends_its_thread() {
+    // A process of its own, because the threads of other tests wait too.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stand_in_for_one_that_gives_up", "--ignored", "--nocapture"])
+        .env("STAND_IN_GIVES_UP", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("gave up"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "run as a process by another test"]
+async fn stand_in_for_one_that_gives_up() {
+    if std::env::var_os("STAND_IN_GIVES_UP").is_none() {
+        return;
+    }
+    let waiting = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("wait-ended")).count()
+    };
+    let own = process::own().unwrap();
+    let wait = tokio::spawn(async move { process::ended(&own).await });
+    eventually("it waits", || waiting() == 1);
+    wait.abort();
+    eventually("it waits no more", || waiting() == 0);
+    println!("gave up");
+}
+
+#[tokio::test]
 async fn a_keeper_is_deaf_to_polite_signals() {
     let place = Place::new();
     let live = place.start("while ! test -e $D/end; do sleep 0.02; done; exit 3\n").await;
@@ -459,7 +541,7 @@ async fn an_exit_is_recorded_at_once_though_descendants_live_on() {
     let child = place.instance("child");
     let keeper = live.keeper.clone().unwrap();
     assert!(is_alive(&child) && is_alive(&keeper), "the keeper stays while there is somebody to reap");
-    assert_eq!(live.family().unwrap(), [child.clone()]);
+    assert_eq!(live.family().unwrap(), std::slice::from_ref(&child));
     kill(&child, Signal::KILL);
     gone(&keeper);
 }
