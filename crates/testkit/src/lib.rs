@@ -1,1 +1,3 @@
-//! Skeleton.
+//! Workshop tools: what tests and benchmarks need and the product does not.
+
+pub mod load;
