@@ -2,8 +2,9 @@
 
 pub mod api;
 pub mod cli;
-pub mod config;
 pub mod conductor;
+pub mod config;
+pub mod crash_point;
 pub mod demo;
 pub mod journal;
 pub mod preflight;
