@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod conductor;
 pub mod config;
+pub mod crash_point;
 pub mod demo;
 mod front_process;
 pub mod journal;
