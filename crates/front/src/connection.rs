@@ -17,7 +17,7 @@ use crate::proxy::{Client, Lane};
 use crate::stats::Gauge;
 
 /// How long a client may take to read an answer that was given before its request had ended.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Serves a client until it leaves, or until the front does.
 pub(crate) async fn converse(shared: Arc<Shared>, socket: Socket, address: Option<SocketAddr>, lane: Lane) {
@@ -35,8 +35,20 @@ pub(crate) async fn converse(shared: Arc<Shared>, socket: Socket, address: Optio
         lane,
         requests: AtomicU64::new(0),
     });
-    let service = service_fn(move |request| Arc::clone(&client).answer(request));
     let io = TokioIo::new(Stream::client(Arc::clone(&socket), judgement));
+    if let Err(error) = exchange(&shared, client, io).await {
+        debug!(%error, "client connection");
+    }
+    // Unless the connection was upgraded, this is the last holder of the socket.
+    if Arc::strong_count(&socket) == 1 && !socket.is_gone() {
+        socket.finish();
+        let _ = shared.leaving.run_until_cancelled(socket.linger(LINGER)).await;
+    }
+}
+
+/// Answers the connection's requests one after the other, until either side ends it.
+async fn exchange(shared: &Shared, client: Arc<Client>, io: TokioIo<Stream>) -> hyper::Result<()> {
+    let service = service_fn(move |request| Arc::clone(&client).answer(request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.head_timeout)
@@ -45,19 +57,11 @@ pub(crate) async fn converse(shared: Arc<Shared>, socket: Socket, address: Optio
         .serve_connection(io, service)
         .with_upgrades();
     tokio::pin!(connection);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = &mut connection => ended,
         () = shared.leaving.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "client connection");
-    }
-    // Unless the connection was upgraded, this is the last holder of the socket.
-    if Arc::strong_count(&socket) == 1 && !socket.is_gone() {
-        socket.finish();
-        socket.linger(LINGER).await;
     }
 }

@@ -102,6 +102,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> Result<(), Erro
         () = admit_probes(&shared, &probe.listener) => {}
     }
     shared.listeners.close();
+    shared.gate.dismiss();
     shared.clients.close();
     if timeout(shared.limits.farewell, shared.clients.wait()).await.is_err() {
         warn!(clients = shared.clients.len(), "ending with open client connections");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
 use crate::peer::Socket;
@@ -186,6 +186,12 @@ impl Gate {
         self.release(&mut inner);
     }
 
+    /// The front ends: nobody is kept waiting for it. What is in flight may finish.
+    pub(crate) fn dismiss(self: &Arc<Self>) {
+        let notice = self.lock().notice();
+        self.set(Posture::Maintain { notice, upstream: None });
+    }
+
     /// Waits, briefly, until exchanges that are all but over have ended and idle connections are closed.
     pub(crate) async fn settle(&self) {
         let former = self.lock().former.clone();
@@ -210,7 +216,7 @@ impl Gate {
             Knock::Wait(answer) => answer,
         };
         let place = Place { gate: self, number: arrival.number };
-        let mut checks = interval(CLIENT_CHECK);
+        let mut checks = interval_at(TokioInstant::now() + CLIENT_CHECK, CLIENT_CHECK);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let admission = loop {
             tokio::select! {
@@ -264,30 +270,12 @@ impl Gate {
         }
     }
 
-    /// Waits until no exchange with a former upstream is open; at the limit cuts what is left.
-    pub(crate) async fn drain(&self, limit: Duration) -> Drained {
-        let begun = Instant::now();
+    /// Begins a drain: what it will wait for are the exchanges with former upstreams that are open now.
+    pub(crate) fn begin_drain(&self) -> Drain {
         let former = self.lock().former.clone();
         let open = former.iter().map(|epoch| epoch.open_exchanges()).sum();
         let closed = self.counters.closed_total.load(Relaxed);
-        let all_quiet = async {
-            for epoch in &former {
-                epoch.quiet().await;
-            }
-        };
-        tokio::pin!(all_quiet);
-        if timeout(limit, &mut all_quiet).await.is_err() {
-            former.iter().for_each(|epoch| epoch.cut());
-            if timeout(CUT_LIMIT, all_quiet).await.is_err() {
-                debug!("some cut exchanges have not ended yet");
-            }
-        }
-        Drained {
-            open,
-            cut: self.counters.cut.load(Relaxed),
-            websockets: self.counters.closed_total.load(Relaxed) - closed,
-            waited: begun.elapsed(),
-        }
+        Drain { former, open, closed, begun: Instant::now(), counters: Arc::clone(&self.counters) }
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -448,6 +436,39 @@ impl Inner {
     }
 }
 
+/// A drain under way.
+pub(crate) struct Drain {
+    former: Vec<Arc<Epoch>>,
+    open: u64,
+    closed: u64,
+    begun: Instant,
+    counters: Arc<Counters>,
+}
+
+impl Drain {
+    /// Waits until all is over; at the limit cuts what is left.
+    pub(crate) async fn finish(self, limit: Duration) -> Drained {
+        let all_quiet = async {
+            for epoch in &self.former {
+                epoch.quiet().await;
+            }
+        };
+        tokio::pin!(all_quiet);
+        if timeout(limit, &mut all_quiet).await.is_err() {
+            self.former.iter().for_each(|epoch| epoch.cut());
+            if timeout(CUT_LIMIT, all_quiet).await.is_err() {
+                debug!("some cut exchanges have not ended yet");
+            }
+        }
+        Drained {
+            open: self.open,
+            cut: self.counters.cut.load(Relaxed),
+            websockets: self.counters.closed_total.load(Relaxed) - self.closed,
+            waited: self.begun.elapsed(),
+        }
+    }
+}
+
 async fn reach(epoch: &Epoch) {
     let mut pause = KNOCK_FIRST;
     loop {
@@ -471,5 +492,76 @@ impl Drop for Place<'_> {
         if self.gate.lock().queue.remove(&self.number).is_some() {
             count(&self.gate.counters.gone_total);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    use tokio::net::UnixStream;
+    use tokio::task::JoinSet;
+
+    use crate::Upstream;
+
+    fn patience() -> Patience {
+        Patience { limit: Duration::from_secs(60), notice: Notice::unexplained("web") }
+    }
+
+    fn gate() -> Arc<Gate> {
+        Gate::closed(patience(), Arc::default(), Caps { held_max: 4096, held_head_max: 1024 })
+    }
+
+    #[tokio::test]
+    async fn requests_pass_in_the_order_of_their_arrival_and_who_comes_later_queues_behind() {
+        let gate = gate();
+        let (here, _there) = UnixStream::pair().unwrap();
+        let client = Arc::new(Socket::Unix(here));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut all = JoinSet::new();
+        let mut come = |number: usize| {
+            let (gate, client, order) = (gate.clone(), client.clone(), order.clone());
+            let arrival = gate.arrive(0);
+            all.spawn(async move {
+                let admission = gate.admit(arrival, &client).await;
+                assert!(matches!(admission, Ok(Admission::Go(_))));
+                order.lock().unwrap().push(number);
+            });
+        };
+        for number in 0..1000 {
+            come(number);
+        }
+        while gate.stats().held < 1000 {
+            tokio::task::yield_now().await;
+        }
+        let upstream = Upstream::at("127.0.0.1:9".parse().unwrap());
+        gate.set(Posture::Serve { upstream, patience: patience() });
+        for number in 1000..1100 {
+            come(number);
+        }
+        assert_eq!(gate.stats().held, 1000 - BATCH as u64, "the first batch passes at once, and nobody else");
+        while let Some(ended) = all.join_next().await {
+            ended.unwrap();
+        }
+        assert!(order.lock().unwrap().iter().copied().eq(0..1100));
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_keeps_the_place_it_had() {
+        let gate = gate();
+        let first = gate.arrive(0);
+        let second = gate.arrive(0);
+        let (Knock::Wait(mut second), Knock::Wait(mut first)) = (gate.knock(second), gate.knock(first))
+        else {
+            panic!("a closed gate lets nobody pass");
+        };
+        gate.lock().queue.pop_first().unwrap();
+        assert!(first.try_recv().is_err());
+        assert!(
+            matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed)),
+            "the first is at the head"
+        );
+        assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
     }
 }

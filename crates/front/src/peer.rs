@@ -15,8 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::framing::RequestWalk;
 
-/// What a peer that was told goodbye may still send before the front stops listening to it.
-const FAREWELL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// No request has an ambiguous head so far.
 const NO_HEAD: u64 = u64::MAX;
 
 /// A connected stream socket.
@@ -79,14 +78,9 @@ impl Socket {
     /// Reads and discards until the other end closes, so that closing does not destroy what it has not read yet.
     pub(crate) async fn linger(&self, limit: Duration) {
         let discard = async {
-            let mut seen = 0;
             let mut buffer = Vec::with_capacity(16 * 1024);
-            while seen < FAREWELL_BYTES_MAX {
+            while self.read(&mut buffer).await.is_ok_and(|read| read > 0) {
                 buffer.clear();
-                match self.read(&mut buffer).await {
-                    Ok(0) | Err(_) => return,
-                    Ok(read) => seen += read,
-                }
             }
         };
         let _ = tokio::time::timeout(limit, discard).await;

@@ -23,8 +23,8 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
                 let Some(line) = line? else { return Ok(()) };
                 let Call { id, order } = serde_json::from_slice(&line)?;
                 if let Order::Drain { limit } = order {
-                    let gate = Arc::clone(&shared.gate);
-                    drains.spawn(async move { Reply { id, answer: Answer::Drained(gate.drain(limit).await) } });
+                    let drain = shared.gate.begin_drain();
+                    drains.spawn(async move { Reply { id, answer: Answer::Drained(drain.finish(limit).await) } });
                     continue;
                 }
                 Reply { id, answer: obey(&shared, &mut reader, order).await }

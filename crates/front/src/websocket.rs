@@ -76,7 +76,6 @@ impl Relay {
         let (cutting, maintained) =
             (self.pass.epoch().cutting().clone(), self.pass.epoch().maintained().clone());
         let mut over = tokio::select! {
-            biased;
             end = self.down.pump() => match end { End::Source => Over::ServiceGone, End::Sink => Over::ClientGone },
             end = self.up.pump() => match end { End::Source => Over::ClientGone, End::Sink => Over::ServiceDeaf },
             () = cutting.cancelled() => Over::Cut,

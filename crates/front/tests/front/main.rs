@@ -1,4 +1,5 @@
 //! The front through its front door: real sockets, real servers, real processes.
+#![allow(clippy::unwrap_used)]
 
 mod control;
 mod drain;

@@ -7,7 +7,7 @@ use cutover_front::{Forwarded, Posture, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::service::{Service, answer};
+use crate::service::{Service, answer, hear_out};
 use crate::stage::{Stage, patience, until};
 use crate::visitor::LIMIT;
 
@@ -63,22 +63,6 @@ async fn upstream_connections_are_used_again() {
 #[tokio::test]
 async fn bodies_stream_both_ways_before_they_end() {
     let stage = Stage::new().await;
-    // Answers each piece of the request's body as it comes.
-    let service = Service::start(|_, mut stream| async move {
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.ok()?;
-        let mut buffer = [0; 1024];
-        loop {
-            let read = stream.read(&mut buffer).await.ok()?;
-            let piece = String::from_utf8_lossy(&buffer[..read]).into_owned();
-            if read == 0 || piece.contains("0\r\n\r\n") {
-                stream.write_all(b"0\r\n\r\n").await.ok()?;
-                return None;
-            }
-            stream.write_all(format!("{read:x}\r\n{piece}\r\n").as_bytes()).await.ok()?;
-        }
-    });
-    // The service's own reader waits for the whole body, so this one reads the head only.
-    drop(service);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     stage.serve(listener.local_addr().unwrap()).await;
     let mut visitor = stage.visitor().await;
@@ -214,11 +198,7 @@ async fn an_answer_that_has_begun_is_never_begun_again() {
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_request_from_the_service() {
     let stage = Stage::new().await;
-    let service = Service::start(|_, stream| async move {
-        std::future::pending::<()>().await;
-        Some(stream)
-    })
-    .await;
+    let service = Service::start(|_, stream| hear_out(stream)).await;
     stage.serve(service.address).await;
     let mut visitor = stage.visitor().await;
     visitor.ask_for("/").await;
@@ -252,7 +232,10 @@ async fn heads_of_all_kinds_keep_their_length_and_have_no_body() {
 async fn an_old_client_is_served_too() {
     let stage = Stage::new().await;
     let service = Service::start(|_, mut stream| async move {
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").await.ok()?;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+            .await
+            .ok()?;
         Some(stream)
     })
     .await;

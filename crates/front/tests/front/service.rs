@@ -59,7 +59,8 @@ impl Service {
         let conduct: Conduct = Arc::new(move |asked, stream| Box::pin(conduct(asked, stream)));
         let listener = TcpListener::from_std(cutover_front::bind(address).unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let (asked, open, accepted): (Arc<Mutex<Vec<Asked>>>, Arc<Mutex<usize>>, Arc<Mutex<usize>>) = Default::default();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (open, accepted) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
         let stopping = CancellationToken::new();
         let task = tokio::spawn({
             let (asked, open, accepted) = (asked.clone(), open.clone(), accepted.clone());
@@ -131,6 +132,13 @@ pub(crate) async fn answer(mut stream: TcpStream, text: String) -> Option<TcpStr
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
     stream.write_all(head.as_bytes()).await.ok()?;
     Some(stream)
+}
+
+/// Takes what comes until the front closes, and says nothing.
+pub(crate) async fn hear_out(mut stream: TcpStream) -> Option<TcpStream> {
+    let mut buffer = [0; 4096];
+    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    None
 }
 
 async fn serve(mut stream: TcpStream, conduct: Conduct, log: Arc<Mutex<Vec<Asked>>>) {

@@ -2,12 +2,16 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::task::Poll;
 use std::time::Duration;
 
 use cutover_front::control::ControlClient;
-use cutover_front::{HoldId, Limits, Notice, Options, Patience, Posture, Stats, Upstream, bind, serve};
+use cutover_front::{
+    Drained, HoldId, Limits, Notice, Options, Patience, Posture, Stats, Upstream, bind, serve,
+};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +70,20 @@ impl Stage {
         self.daemon.set_posture(posture, LIMIT).await.unwrap();
     }
 
+    /// Orders a drain and returns once the front has begun it.
+    pub(crate) async fn begin_drain(&self) -> JoinHandle<Drained> {
+        let daemon = self.daemon.clone();
+        let mut draining = Box::pin(async move { daemon.drain(LIMIT, LIMIT).await.unwrap() });
+        std::future::poll_fn(|cx| {
+            assert!(draining.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        // Orders are taken in the order in which they were given.
+        self.stats().await;
+        tokio::spawn(draining)
+    }
+
     pub(crate) async fn visitor(&self) -> Visitor {
         Visitor::to(self.address).await
     }
@@ -100,6 +118,10 @@ impl Drop for Stage {
 
 pub(crate) fn serving(address: SocketAddr) -> Posture {
     Posture::Serve { upstream: Upstream::at(address), patience: patience(LIMIT) }
+}
+
+pub(crate) fn holding(id: &str) -> Posture {
+    Posture::Hold { hold: HoldId::from(id), patience: patience(LIMIT), upstream: None }
 }
 
 pub(crate) fn patience(limit: Duration) -> Patience {

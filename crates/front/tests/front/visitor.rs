@@ -59,7 +59,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Visitor<S> {
 
     pub(crate) async fn post(&mut self, target: &str, body: &str) {
         let length = body.len();
-        self.send(format!("POST {target} HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n{body}")).await;
+        self.send(format!("POST {target} HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n{body}"))
+            .await;
     }
 
     /// Reads one answer to its end.
@@ -78,7 +79,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Visitor<S> {
             while self.buffer.len() < length && self.fill().await > 0 {}
             answer.is_whole = self.buffer.len() >= length;
             let taken = self.buffer.len().min(length);
-            answer.body = String::from_utf8_lossy(&self.buffer.drain(..taken).collect::<Vec<_>>()).into_owned();
+            answer.body =
+                String::from_utf8_lossy(&self.buffer.drain(..taken).collect::<Vec<_>>()).into_owned();
         }
         answer
     }
@@ -90,7 +92,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Visitor<S> {
                 let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
                 return Answer { status, head, body: String::new(), is_whole: true };
             }
-            assert!(self.fill().await > 0, "closed without an answer: {:?}", String::from_utf8_lossy(&self.buffer));
+            assert!(
+                self.fill().await > 0,
+                "closed without an answer: {:?}",
+                String::from_utf8_lossy(&self.buffer)
+            );
         }
     }
 
