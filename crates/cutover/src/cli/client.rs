@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 /// Nobody answers on the daemon's socket.
 #[derive(Debug, thiserror::Error)]
 #[error("no daemon answers at {path}; start it with `cutover serve`")]
-pub struct NoDaemon {
+pub(crate) struct NoDaemon {
     /// The socket.
     pub path: PathBuf,
 }

@@ -89,6 +89,7 @@ async fn stop_services(registry: &Registry) {
         if tokio::time::timeout(FAREWELL, stopped).await.is_err() {
             tracing::warn!(service = service.service, "still runs");
         }
+        service.close_front().await;
     }
 }
 
@@ -100,6 +101,9 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
     conductor::private_directory(&layout.state)?;
     conductor::private_directory(&layout.runtime)?;
     conductor::private_directory(&layout.runtime.join("fronts"))?;
+    passage(&layout.runtime)?;
+    conductor::private_directory(&layout.intents())?;
+    passage(&layout.intents())?;
     if !Layout::fits_socket(&layout.probe_lane("a-name-of-usual-length")) {
         bail!("{} is too long for a socket; name a shorter one with --runtime", layout.runtime.display());
     }
@@ -154,6 +158,11 @@ async fn begun(
         ledger: ledger.clone(),
     };
     conductor::begin(beginning, &|name| std::env::var_os(name)).await
+}
+
+/// A service under another uid must be able to pass through to its own intent directory.
+fn passage(path: &Path) -> anyhow::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o711)).with_context(|| format!("opening a way through {}", path.display()))
 }
 
 /// One daemon per state directory. The kernel lets the lock go when its holder ends, however that happens.

@@ -78,6 +78,11 @@ impl Handle {
         answer.await.map_err(|_| gone())?
     }
 
+    /// Ends the service's front, for a daemon that ends with its services.
+    pub async fn close_front(&self) {
+        self.executor.front.quit().await;
+    }
+
     /// What can be seen now.
     #[must_use]
     pub fn view(&self) -> View {

@@ -83,7 +83,9 @@ impl Executor {
     async fn space(&self, resolved: &store::Resolved) -> Result<String, Fault> {
         let (store, source, resolved) = (self.site.store.clone(), self.site.source(), resolved.clone());
         let space = super::acts::blocking("space", move || store.space(&source, &resolved)).await?;
-        Ok(space.to_string())
+        let words = format!("needs {}, {} bytes are free", space.need, space.free);
+        space.check().map_err(super::acts::chain("no_space"))?;
+        Ok(words)
     }
 }
 

@@ -173,7 +173,7 @@ impl Site {
                     Scripts::On => store::Scripts::On,
                 },
                 cache: self.layout.npm_cache(),
-                ..store::Npm::default()
+                limits: store::Limits::default(),
             }),
         }
     }
@@ -185,7 +185,7 @@ impl Site {
         }
     }
 
-    fn npm_env(&self) -> BTreeMap<OsString, OsString> {
+    fn npm_env(&self) -> Vec<(OsString, OsString)> {
         self.env.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 

@@ -1,6 +1,6 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
-use super::acts::{Executor, Proof, Prover, Starting, fault};
+use super::acts::{Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
 use crate::supervisor::{self, Live};
 use cutover_core::{Event, Fault, FactName, Installed, Instance, Policy, Process, Reading, RunId, Serving, Settings, State, wants};
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Executor {
     async fn resume(&self, installed: &Installed, policy: &Policy) -> Result<(), Fault> {
         self.closed(policy.hold).await?;
         if let Err(fault) = self.spawn(&Starting { installed, policy }).await {
-            if fault.code == "tree_changed" {
+            if fault.code == TREE_CHANGED {
                 self.tree_changed(installed, fault.clone()).await;
             }
             return Err(fault);
@@ -111,11 +111,13 @@ impl Executor {
         loop {
             if Instant::now() >= compare_at {
                 let begun = Instant::now();
-                let (store, generation) = (self.site.store.clone(), installed.generation);
-                let compared = tokio::task::spawn_blocking(move || store.compare(generation)).await;
-                if let Err(error) = compared.expect("BUG: comparing a tree panicked") {
-                    self.tree_changed(installed, super::acts::chain("tree_changed")(error)).await;
-                    return Ok(());
+                match self.sealed(installed.generation).await {
+                    Err(fault) if fault.code == TREE_CHANGED => {
+                        self.tree_changed(installed, fault).await;
+                        return Ok(());
+                    }
+                    Err(fault) => tracing::warn!(service = self.site.settings.name, detail = fault.detail, "tree"),
+                    Ok(()) => {}
                 }
                 compare_at = Instant::now() + (begun.elapsed() * COMPARE_SHARE).max(LOOK);
             }

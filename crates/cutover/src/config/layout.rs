@@ -94,7 +94,7 @@ impl Layout {
     /// The intent file of a service.
     #[must_use]
     pub fn intent(&self, name: &str) -> PathBuf {
-        self.intents().join(name)
+        self.intents().join(name).join("intent.json")
     }
 
     /// The directory of intents.

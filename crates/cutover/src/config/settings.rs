@@ -192,7 +192,7 @@ pub struct StateSettings {
     /// Where it lies.
     pub path: PathBuf,
     /// Whether it is an SQLite database with companions (else files).
-    pub kind: crate::store::snapshot::Kind,
+    pub kind: crate::store::snapshot::StateKind,
 }
 
 /// A value that cannot be used, and what to write instead.
@@ -429,8 +429,8 @@ fn forwarded(forwarded: Option<ForwardedFragment>) -> cutover_front::Forwarded {
 
 fn state(fragment: &super::fragment::StateFragment) -> StateSettings {
     let kind = match fragment.kind {
-        StateKind::Files => crate::store::snapshot::Kind::Files,
-        StateKind::Sqlite => crate::store::snapshot::Kind::Sqlite,
+        StateKind::Files => crate::store::snapshot::StateKind::Files,
+        StateKind::Sqlite => crate::store::snapshot::StateKind::Sqlite,
     };
     StateSettings { path: fragment.path.clone(), kind }
 }

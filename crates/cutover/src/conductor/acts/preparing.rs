@@ -50,7 +50,7 @@ impl Executor {
         }
         let (shown, of) = (self.clone(), ticket.clone());
         let progress = move |progress: store::Progress| {
-            shown.progress(&of, progress.phase.to_string(), progress.files, progress.files_total);
+            shown.progress(&of, format!("{:?}", progress.phase).to_lowercase(), progress.done, progress.total);
         };
         let generation =
             self.site.store.stage(&self.site.source(), &resolved, progress).await.map_err(chain("stage"))?;
@@ -93,7 +93,8 @@ impl Executor {
         } else {
             let paths = self.site.state_paths();
             let snapshots = self.site.snapshots();
-            findings.extend(blocking("preflight", move || super::data::look(&paths, &snapshots)).await?);
+            let looked = tokio::task::spawn_blocking(move || super::data::look(&paths, &snapshots)).await;
+            findings.extend(looked.expect("BUG: looking at the state panicked")?);
         }
         if source.is_none() {
             findings.push("first installation: there is no version to go back to".into());

@@ -64,8 +64,7 @@ impl Executor {
     /// Starts a generation whose tree is what was sealed, on a port that nobody else holds.
     pub(in super::super) async fn spawn(&self, starting: &Starting<'_>) -> Result<Arc<Live>, Fault> {
         let generation = starting.installed.generation;
-        let store = self.site.store.clone();
-        super::blocking("tree_changed", move || store.compare(generation)).await?;
+        self.sealed(generation).await?;
         self.port_free(starting.policy.hard_cap).await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let directory = self.site.instances().join(&nonce);
