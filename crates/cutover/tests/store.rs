@@ -411,6 +411,22 @@ async fn what_may_not_be_in_a_generation_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn under_root_a_release_stays_readable_to_the_group_of_its_owner_and_to_nobody_else() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: giving files to another user needs root");
+        return;
+    }
+    let yard = Yard::new();
+    let page = yard.release("1.0").join("share/page.html");
+    std::os::unix::fs::chown(&page, Some(65534), Some(65533)).unwrap();
+    fs::set_permissions(&page, fs::Permissions::from_mode(0o600)).unwrap();
+    let resolved = yard.resolve("1.0").await;
+    let generation = yard.store.stage(&yard.source(), &resolved, |_| ()).await.unwrap();
+    let sealed = fs::metadata(yard.store.root(generation).unwrap().join("share/page.html")).unwrap();
+    assert_eq!((sealed.uid(), sealed.gid(), sealed.mode() & 0o777), (0, 65533, 0o440));
+}
+
+#[tokio::test]
 async fn a_release_that_changed_after_it_was_resolved_is_refused() {
     let yard = Yard::new();
     let dir = yard.release("1.0");

@@ -105,7 +105,9 @@ fn toy(version: &str) -> Package {
 #[tokio::test]
 async fn a_tag_is_frozen_when_it_is_resolved_and_its_tree_is_sealed_as_resolved() {
     let yard = Yard::new().await;
-    yard.registry.publish(&Package::new("@part/dep", "1.4.0").file("dep.js", "exports.dep = 1\n"));
+    let upstream = Registry::start().await.unwrap();
+    upstream.publish(&Package::new("@part/dep", "1.4.0").file("dep.js", "exports.dep = 1\n"));
+    yard.registry.redirect_unknown_to(&upstream.url());
     let script = serde_json::json!({"postinstall": "echo ran > ran"});
     let first = toy("2026.5.3-1").dependency("@part/dep", "^1.0.0").field("scripts", script);
     yard.registry.publish(&first.published_at("2026-05-03T10:00:00.000Z"));
@@ -177,7 +179,13 @@ async fn r66_a_registry_that_fails_is_asked_a_bounded_number_of_times() {
     assert!(matches!(&error, Error::Unreachable { attempts: 2, .. }), "{error}");
     assert_eq!(yard.asked("toy"), 5);
 
-    yard.npm.limits.attempts = 1;
+    yard.registry.behave("toy");
+    yard.registry.trouble("toy", Trouble::StalledPackument);
+    yard.npm.limits.answer = Duration::from_secs(2);
+    let error = yard.latest().await.unwrap_err();
+    assert!(matches!(&error, Error::Unreachable { attempts: 2, .. }), "{error}");
+
+    yard.npm.limits = Limits { attempts: 1, ..Limits::default() };
     yard.npm.registry = Some("http://127.0.0.1:1/".into());
     let error = yard.latest().await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { said, .. } if said.contains("127.0.0.1:1")), "{error}");
@@ -213,7 +221,11 @@ async fn r66_bad_integrity_is_refused_wherever_it_appears() {
 async fn r66_a_tarball_that_is_cut_short_or_never_comes_is_no_generation() {
     let mut yard = Yard::new().await;
     yard.npm.limits.attempts = 1;
-    yard.registry.publish(&toy("1.0.0").file("filling", "lorem ipsum ".repeat(4000)));
+    let build = yard.dir.path().join("build");
+    fs::create_dir(&build).unwrap();
+    fs::write(build.join("package.json"), r#"{"name": "toy", "version": "1.0.0"}"#).unwrap();
+    fs::write(build.join("filling"), "lorem ipsum ".repeat(4000)).unwrap();
+    yard.registry.publish_directory(&build).unwrap();
     let resolved = yard.latest().await.unwrap();
     yard.registry.trouble("toy", Trouble::TruncatedTarball);
     let cut = yard.stage(&resolved).await.unwrap_err();
@@ -227,6 +239,31 @@ async fn r66_a_tarball_that_is_cut_short_or_never_comes_is_no_generation() {
     assert!(matches!(stalled, Error::TimedOut { missing: told, .. } if told == missing), "{stalled}");
     assert_eq!(yard.store.generations().unwrap(), []);
     assert_eq!(yard.staging(), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn r67_a_disk_that_fills_up_under_npm_is_told_as_a_full_disk() {
+    let yard = Yard::new().await;
+    let state = yard.store.dir();
+    fs::create_dir(state).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(state);
+    if !rustix::process::geteuid().is_root() || !mount.status().is_ok_and(|status| status.success()) {
+        println!("skipped: mounting a small tmpfs needs root and permission to mount");
+        return;
+    }
+    yard.registry.publish(&toy("1.0.0").file("filling", vec![b'x'; 3 << 20]));
+    let mut resolved = yard.latest().await.unwrap();
+    let early = yard.stage(&resolved).await;
+    resolved.unpacked_bytes = None;
+    let late = yard.stage(&resolved).await;
+    let left = yard.staging();
+    assert!(Command::new("umount").arg(state).status().unwrap().success());
+
+    let (early, late) = (early.unwrap_err(), late.unwrap_err());
+    assert!(matches!(early, Error::NoSpace { need: Need::AtLeast(need), .. } if need > 3 << 20), "{early}");
+    assert!(matches!(late, Error::NoSpace { need: Need::Unknown, .. }), "{late}");
+    assert_eq!(left, [] as [PathBuf; 0]);
 }
 
 /// Process ids that work below a directory.

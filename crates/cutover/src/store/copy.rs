@@ -51,7 +51,7 @@ fn copy_dir(from: &Path, to: &Path, depth: usize, course: &Course<'_>) -> Result
     let opened = File::open(to).map_err(Error::read(to))?;
     keep_group(to, &metadata)?;
     opened.set_times(times(&metadata)).map_err(Error::write(to))?;
-    let mode = fs::Permissions::from_mode(metadata.mode() & 0o777 | 0o700);
+    let mode = fs::Permissions::from_mode(kept_mode(&metadata) | 0o700);
     fs::set_permissions(to, mode).map_err(Error::write(to))
 }
 
@@ -60,7 +60,7 @@ fn copy_file(from: &Path, to: &Path, metadata: &Metadata, course: &Course<'_>) -
     let mut copy = File::options().write(true).create_new(true).open(to).map_err(Error::write(to))?;
     let bytes = std::io::copy(&mut source, &mut copy).map_err(Error::write(to))?;
     keep_group(to, metadata)?;
-    copy.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o777)).map_err(Error::write(to))?;
+    copy.set_permissions(fs::Permissions::from_mode(kept_mode(metadata))).map_err(Error::write(to))?;
     copy.set_times(times(metadata)).map_err(Error::write(to))?;
     (course.advance)(bytes);
     Ok(())
@@ -92,6 +92,12 @@ fn keep_group(path: &Path, metadata: &Metadata) -> Result<()> {
         return Ok(());
     }
     std::os::unix::fs::lchown(path, None, Some(metadata.gid())).map_err(Error::write(path))
+}
+
+/// Where root takes a file from its owner, what the owner might read and run the owner's group may now.
+fn kept_mode(metadata: &Metadata) -> u32 {
+    let (mode, us) = (metadata.mode() & 0o777, rustix::process::geteuid());
+    if us.is_root() && metadata.uid() != us.as_raw() { mode | (mode & 0o500) >> 3 } else { mode }
 }
 
 /// Why an entry may not be part of a generation, judged by its type and mode.

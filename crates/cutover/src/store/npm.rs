@@ -92,19 +92,23 @@ fn is_tag(tag: &str) -> bool {
 async fn view(npm: &Npm, wanted: &Wanted, workspace: &Workspace) -> Result<View> {
     let spec = format!("{}@{}", npm.package, wanted.word());
     let call = Call { npm, workspace, doing: format!("view {spec}") };
-    let arguments = ["view", &spec, "name", "version", "dist", "time", "dist-tags", "--fetch-retries=0"];
+    let timeout = format!("--fetch-timeout={}", npm.limits.answer.as_millis());
+    let arguments =
+        ["view", &spec, "name", "version", "dist", "time", "dist-tags", "--fetch-retries=0", &timeout];
     let home = workspace.dir.join("home");
     create_dir(&home, 0o700)?;
     give(npm, &home)?;
     let mut pause = npm.limits.backoff;
     for attempt in 1.. {
         let limit = npm.limits.answer;
-        let failure = match call.run(&arguments, &workspace.dir, &home, limit, limit, || ()).await? {
-            Ok(stdout) => match serde_json::from_slice(&stdout) {
+        let failure = match call.run(&arguments, &workspace.dir, &home, limit, limit, || ()).await {
+            Ok(Ok(stdout)) => match serde_json::from_slice(&stdout) {
                 Ok(view) => return Ok(view),
                 Err(error) => Failure::unreadable(&error),
             },
-            Err(failure) => failure,
+            Ok(Err(failure)) => failure,
+            Err(Error::TimedOut { limit, .. }) => Failure::silence(limit),
+            Err(other) => return Err(other),
         };
         if attempt >= npm.limits.attempts || !failure.is_transient() {
             return Err(failure.into_error(&call, wanted.word(), attempt));

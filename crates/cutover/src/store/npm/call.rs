@@ -102,6 +102,8 @@ impl Call<'_> {
                 continue;
             };
             drop(group);
+            // Nothing may write there any more when the caller clears up.
+            let _ = tokio::time::timeout(OUTPUT_GRACE, child.wait()).await;
             let tail = tail(&finished(stderr).await);
             return Err(Error::TimedOut { doing: self.doing.clone(), missing, limit, tail });
         };
@@ -124,7 +126,6 @@ impl Call<'_> {
             .arg(cache)
             .args(["--json", "--loglevel=error", "--logs-max=0", "--update-notifier=false", "--color=false"])
             .args(["--progress=false"])
-            .arg(format!("--fetch-timeout={}", self.npm.limits.answer.as_millis()))
             .env_clear()
             .envs(environment::of(self.npm, home))
             .current_dir(dir)
@@ -206,6 +207,11 @@ impl Failure {
 
     pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
         Failure { code: "EUNREADABLE".into(), said: format!("npm's answer: {error}"), tail: String::new() }
+    }
+
+    pub(super) fn silence(limit: Duration) -> Failure {
+        let said = format!("no answer within {} s", limit.as_secs_f32());
+        Failure { code: "ETIMEDOUT".into(), said, tail: String::new() }
     }
 
     pub(super) fn said(&self) -> &str {
