@@ -83,8 +83,10 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<hyper::body::Incoming>> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|_| NoDaemon { path: self.socket.clone() })?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("greeting the daemon")?;
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|_| NoDaemon { path: self.socket.clone() })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.context("greeting the daemon")?;
         tokio::spawn(connection);
         sender.send_request(request).await.context("the daemon went away in the middle of the answer")
     }

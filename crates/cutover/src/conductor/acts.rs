@@ -7,14 +7,14 @@ mod preparing;
 mod proving;
 mod starting;
 
-pub(super) use proving::{Prover, Proof};
+pub(super) use proving::{Proof, Prover};
 pub(super) use starting::Starting;
 
 use super::front_link::FrontLink;
 use super::inbox::{Progress, Reporter};
 use super::site::Site;
-use crate::store;
 use crate::probe::Before;
+use crate::store;
 use crate::supervisor::{self, Live};
 use cutover_core::{Done, Effect, Event, Exit, Fault, Generation, Posture, Settings, Ticket};
 use std::fmt::Display;

@@ -172,14 +172,22 @@ impl Actor {
                 Ok(client) => {
                     match self.steer(&client).await {
                         Ok(Steered::Left) => return,
-                        Ok(Steered::Lost) => tracing::warn!(service = self.site.settings.name, "the front is lost"),
-                        Err(error) => tracing::warn!(service = self.site.settings.name, %error, "the front is lost"),
+                        Ok(Steered::Lost) => {
+                            tracing::warn!(service = self.site.settings.name, "the front is lost")
+                        }
+                        Err(error) => {
+                            tracing::warn!(service = self.site.settings.name, %error, "the front is lost")
+                        }
                     }
                     self.confirm.send_replace(None);
                     self.reporter.send(Input::FrontLost).await;
                 }
                 Err(error) => {
-                    tracing::error!(service = self.site.settings.name, error = super::acts::told(&error), "no front");
+                    tracing::error!(
+                        service = self.site.settings.name,
+                        error = super::acts::told(&error),
+                        "no front"
+                    );
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -11,7 +11,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Everything that a conductor listens to.
 pub(super) enum Input {
     /// Somebody asks for something.
-    Order { order: Order, actor: String, expected: Expected, reply: oneshot::Sender<Result<Accepted, Refusal>> },
+    Order {
+        order: Order,
+        actor: String,
+        expected: Expected,
+        reply: oneshot::Sender<Result<Accepted, Refusal>>,
+    },
     /// A room reports a fact. The reply comes when it is durable.
     Fact { event: Event, reply: oneshot::Sender<Result<(), Refusal>> },
     /// A service process lives.

@@ -32,7 +32,8 @@ pub(super) struct World {
 impl World {
     /// A world with a configuration and no release yet. `service` are further lines of `[service.web]`.
     pub(super) fn new(service: &str) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("cutover-demo-").tempdir().context("making a directory")?;
+        let directory =
+            tempfile::Builder::new().prefix("cutover-demo-").tempdir().context("making a directory")?;
         let executable = std::env::current_exe().context("finding this program")?;
         let address = free_address()?;
         let world = Self { directory, executable, daemon: None, address };
@@ -147,13 +148,15 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     pub(super) async fn cutover(&self, words: &[&str]) -> anyhow::Result<Output> {
         let mut command = tokio::process::Command::new(&self.executable);
         command.arg("--config").arg(self.config()).args(words).stdin(Stdio::null());
-        let output = tokio::time::timeout(LIMIT, command.output()).await.context("the command does not end")?;
+        let output =
+            tokio::time::timeout(LIMIT, command.output()).await.context("the command does not end")?;
         output.context("running the command line")
     }
 
     /// Begins an update and returns its run.
     pub(super) async fn update(&self, version: &str) -> anyhow::Result<RunId> {
-        let answer = self.client().call("update.run", json!({ "service": SERVICE, "version": version })).await?;
+        let answer =
+            self.client().call("update.run", json!({ "service": SERVICE, "version": version })).await?;
         let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
         run.context("the order began no run")
     }
@@ -229,7 +232,11 @@ impl Drop for World {
     fn drop(&mut self) {
         self.terminate();
         // Sealed trees are read-only: without their owner's write permission they could not be removed.
-        for entry in walkdir::WalkDir::new(self.path()).into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
+        for entry in walkdir::WalkDir::new(self.path())
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.file_type().is_dir())
+        {
             use std::os::unix::fs::PermissionsExt;
             let _ = std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o700));
         }

@@ -12,7 +12,9 @@ impl Store {
     pub fn unlink(&self) -> Result<()> {
         let pointer = self.pointer();
         match std::fs::remove_file(&pointer) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::write(&pointer)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::write(&pointer)(error));
+            }
             Ok(()) | Err(_) => {}
         }
         sync_dir(self.dir())

@@ -20,7 +20,10 @@ pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<String>,
     let space = snapshot::space(paths, snapshots).map_err(super::chain("state"))?;
     if let Some(need) = space.needs.iter().find(|need| !need.is_met()) {
         let (path, needed, free) = (need.path.display(), need.needed.bytes, need.free.bytes);
-        return Err(fault("no_space", format!("{path}: a copy of the state needs {needed} bytes, {free} are free")));
+        return Err(fault(
+            "no_space",
+            format!("{path}: a copy of the state needs {needed} bytes, {free} are free"),
+        ));
     }
     let size = snapshot::estimate(paths).map_err(super::chain("state"))?;
     Ok(vec![format!(
@@ -41,8 +44,11 @@ impl Executor {
 
     pub(super) async fn warm_copy(&self, run: &RunId) -> Outcome {
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
-        let warmed = blocking("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
-        Ok(Done::Done { note: format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes) })
+        let warmed =
+            blocking("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
+        Ok(Done::Done {
+            note: format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes),
+        })
     }
 
     /// The delta, with the old process proven gone.

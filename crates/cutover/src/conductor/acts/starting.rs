@@ -39,7 +39,10 @@ impl Executor {
                     return Ok(Reported::Event(Event::SnapshotStale { ticket: ticket.clone() }));
                 }
                 other => {
-                    return Err(fault("data_changed", format!("before the first start the state was {other:?}")));
+                    return Err(fault(
+                        "data_changed",
+                        format!("before the first start the state was {other:?}"),
+                    ));
                 }
             }
         }
@@ -68,7 +71,8 @@ impl Executor {
         self.port_free(starting.policy.hard_cap).await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let directory = self.site.instances().join(&nonce);
-        let launch = self.site.launch(generation, nonce).map_err(|error| fault("launch", format!("{error:#}")))?;
+        let launch =
+            self.site.launch(generation, nonce).map_err(|error| fault("launch", format!("{error:#}")))?;
         let prepared = supervisor::prepare(&self.site.executable, &directory, &launch, KEEPER)
             .await
             .map_err(chain("keeper"))?;
@@ -103,7 +107,10 @@ impl Executor {
             let Some(holder) = holding.foreign.first() else { return Ok(()) };
             if begun.elapsed() + pause > limit {
                 let who = holder.command.clone().unwrap_or_else(|| "somebody".into());
-                return Err(fault("port_taken", format!("{} is held by {who} ({:?})", holder.address, holder.instance)));
+                return Err(fault(
+                    "port_taken",
+                    format!("{} is held by {who} ({:?})", holder.address, holder.instance),
+                ));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PORT_PAUSE_MAX);
