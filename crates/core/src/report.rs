@@ -58,8 +58,8 @@ pub struct StepRecord {
     pub took_ms: Option<u64>,
     /// How it ended, in words.
     pub outcome: Option<String>,
-    #[serde(skip)]
-    began_boot_ms: u64,
+    /// When it began (ms of the boot-time clock).
+    pub began_boot_ms: u64,
 }
 
 /// Which way a run was going.

@@ -1,0 +1,86 @@
+//! Before anything stops: resolve, stage, look.
+
+use super::{Executor, Outcome, blocking, chain, fault};
+use crate::store;
+use cutover_core::{DataClass, Done, Fault, Installed, Release, Settings, Ticket, Wanted};
+
+impl Executor {
+    /// The exact release that is wanted.
+    pub(super) async fn resolve(&self, wanted: &Wanted) -> Outcome {
+        let resolved = self.resolved(wanted).await?;
+        let current = self.current()?;
+        if current.is_some_and(|current| current == resolved.release) {
+            return Ok(Done::AlreadyCurrent { release: resolved.release });
+        }
+        Ok(Done::Resolved { release: resolved.release })
+    }
+
+    fn current(&self) -> Result<Option<Release>, Fault> {
+        let store = &self.site.store;
+        let Some(current) = store.current().map_err(chain("store"))? else { return Ok(None) };
+        Ok(Some(store.record(current).map_err(chain("store"))?.release))
+    }
+
+    pub(super) async fn resolved(&self, wanted: &Wanted) -> Result<store::Resolved, Fault> {
+        let wanted = match wanted {
+            Wanted::Channel(channel) => store::Wanted::Channel(channel.clone()),
+            Wanted::Version(version) => store::Wanted::Version(version.clone()),
+        };
+        self.site.store.resolve(&self.site.source(), &wanted).await.map_err(chain("resolve"))
+    }
+
+    /// Fetches and seals exactly the release that was frozen; a tag that moved since is not followed.
+    pub(super) async fn stage(&self, ticket: &Ticket, release: &Release) -> Outcome {
+        let resolved = self.resolved(&Wanted::Version(release.version.clone())).await?;
+        if resolved.release != *release {
+            let now = resolved.release.digest;
+            return Err(fault(
+                "release_changed",
+                format!("{} {} was {} when it was resolved and is {now} now", release.package, release.version, release.digest),
+            ));
+        }
+        let (shown, of) = (self.clone(), ticket.clone());
+        let progress = move |progress: store::Progress| {
+            shown.progress(&of, progress.phase.to_string(), progress.files, progress.files_total);
+        };
+        let generation =
+            self.site.store.stage(&self.site.source(), &resolved, progress).await.map_err(chain("stage"))?;
+        Ok(Done::Staged { installed: Installed { generation, release: release.clone() } })
+    }
+
+    /// Looks for what would break, while the old version still serves.
+    pub(super) async fn preflight(&self, target: &Installed, source: Option<&Installed>) -> Outcome {
+        let store = self.site.store.clone();
+        let generation = target.generation;
+        blocking("preflight", move || store.verify(generation)).await?;
+        let root = self.site.store.root(generation).map_err(chain("store"))?;
+        let entry = self.site.entry(&root);
+        if !entry.is_file() {
+            return Err(fault("preflight", format!("the release has no {}; see `command` and `entry`", entry.display())));
+        }
+        let mut findings = vec!["profile basic: plugins, a user's path and traffic (V7 to V9) are not part of the proof".to_owned()];
+        if self.site.settings.state.is_empty() {
+            findings.push("no state is declared: nothing is copied and nothing can be restored".into());
+        } else {
+            let paths = self.site.state_paths();
+            let snapshots = self.site.snapshots();
+            findings.extend(blocking("preflight", move || super::data::look(&paths, &snapshots)).await?);
+        }
+        if source.is_none() {
+            findings.push("first installation: there is no version to go back to".into());
+        }
+        if !self.site.has_front() {
+            findings.push("no `listen`: requests are not held, maintenance means stopped".into());
+        }
+        Ok(Done::Checked { findings })
+    }
+
+    /// The bulk of the snapshot, while the old version runs.
+    pub(super) async fn warm(&self, ticket: &Ticket, settings: &Settings) -> Outcome {
+        if settings.class == DataClass::None {
+            return Ok(Done::Skipped { why: "the service tells no idleness; no state to copy".into() });
+        }
+        self.progress(ticket, "copying state while the old version runs", 0, None);
+        self.warm_copy(&ticket.run).await
+    }
+}

@@ -1,0 +1,294 @@
+//! Proving a live process: rounds of observation, judged each, until enough pass in a row. Always from zero.
+
+use super::{Executor, Outcome, chain, fault};
+use crate::conductor::ledger::wall_ms;
+use crate::probe::{self, Address, ProbeSettings, ProcessFacts, TripwireScanner};
+use crate::supervisor::{self, Live};
+use cutover_core::{
+    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Listener, Observations,
+    OldProcess, Owner, Posture, Reading, Seen, Settings, Ticket, Verdict, judge,
+};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// What is being proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Proof {
+    /// That the process is what it should be: behind a front that holds.
+    Prove,
+    /// That it stays so, under traffic where it is released.
+    Soak,
+    /// That a resting service's process may be served (rule 3).
+    Ready,
+}
+
+/// Asks one process, again and again.
+pub(in super::super) struct Prover {
+    executor: Executor,
+    live: Live,
+    pub expectation: Expectation,
+    settings: ProbeSettings,
+    lane: Option<Address>,
+    tripwires: TripwireScanner,
+    old: Vec<String>,
+}
+
+impl Executor {
+    pub(super) async fn prove(
+        &self,
+        ticket: &Ticket,
+        installed: &Installed,
+        instance: Option<&Instance>,
+        settings: &Settings,
+        proof: Proof,
+    ) -> Outcome {
+        let running = self.running().await?;
+        let Some(live) = running.into_iter().find(|live| Some(live.instance()) == instance) else {
+            return Err(fault("gone", "the process that this run started does not live any more"));
+        };
+        let policy = &settings.policy;
+        if proof == Proof::Soak && self.site.has_front() && settings.policy.release == cutover_core::ReleaseRule::AfterProve {
+            self.front
+                .wait_until(policy.hold, |posture| posture == Some(Posture::Serve))
+                .await
+                .map_err(|()| fault("front_closed", "the front did not confirm that it serves"))?;
+        }
+        let mut prover = Prover::new(self, live, installed, proof)?;
+        let (rounds, pause) = match proof {
+            Proof::Soak => (rounds(policy.soak, soak_pause(policy.soak)), soak_pause(policy.soak)),
+            Proof::Prove | Proof::Ready => (policy.streak, policy.probe_interval),
+        };
+        let deadline = policy.start_deadline + if proof == Proof::Soak { policy.soak } else { Duration::ZERO };
+        let observations = prover.until_proven(rounds, pause, deadline, Some(ticket)).await?;
+        Ok(Done::Observed { expectation: prover.expectation, observations })
+    }
+}
+
+/// Rounds that fill a time.
+fn rounds(time: Duration, pause: Duration) -> u32 {
+    u32::try_from(time.as_millis() / pause.as_millis().max(1)).unwrap_or(u32::MAX).max(1)
+}
+
+/// A long soak is looked at twice a second, a short one more often.
+fn soak_pause(soak: Duration) -> Duration {
+    (soak / 10).clamp(Duration::from_millis(50), Duration::from_millis(500))
+}
+
+impl Prover {
+    pub(in super::super) fn new(
+        executor: &Executor,
+        live: Live,
+        installed: &Installed,
+        proof: Proof,
+    ) -> Result<Self, Fault> {
+        let site = &executor.site;
+        let root = site.store.generation_dir(installed.generation);
+        let settings = site.probe().map_err(|error| fault("probe", format!("{error:#}")))?;
+        let lane = site.lane().map_err(|error| fault("probe", format!("{error:#}")))?;
+        let own = live.record.nonce.clone();
+        Ok(Self {
+            expectation: expectation(executor, &live, installed, proof)?,
+            settings,
+            lane,
+            tripwires: TripwireScanner::from_offset(site.log(installed.generation), &root, live.record.log_offset)
+                .map_err(chain("probe"))?,
+            old: site.nonces().into_iter().filter(|nonce| *nonce != own).take(3).collect(),
+            executor: executor.clone(),
+            live,
+        })
+    }
+
+    /// Looks until `rounds` in a row pass. Fails at contrary evidence, at the process's end, or after `deadline` without
+    /// progress: then the missing facts are named.
+    pub(in super::super) async fn until_proven(
+        &mut self,
+        rounds: u32,
+        pause: Duration,
+        deadline: Duration,
+        ticket: Option<&Ticket>,
+    ) -> Result<Observations, Fault> {
+        self.expectation.streak = rounds;
+        let (mut streak, mut best, mut progressed) = (0, usize::MAX, Instant::now());
+        loop {
+            let mut seen = self.look().await;
+            if !self.live.is_alive().map_err(chain("identity"))? {
+                return Err(self.ended().await);
+            }
+            seen.streak = rounds;
+            let verdict = judge(&self.expectation, &seen);
+            match &verdict {
+                Verdict::Refuted(_) => return Err(refuted(&verdict)),
+                Verdict::Verified(_) => {
+                    self.expectation.service_instance = seen.service_instance.value().cloned();
+                    streak += 1;
+                }
+                Verdict::Inconclusive(_) => {
+                    streak = 0;
+                    self.expectation.service_instance = None;
+                }
+            }
+            seen.streak = streak;
+            if let Some(ticket) = ticket {
+                self.executor.progress(ticket, shown(&verdict), u64::from(streak), Some(u64::from(rounds)));
+            }
+            if streak >= rounds {
+                return Ok(seen);
+            }
+            let missing = missing(&verdict);
+            if streak > 0 || missing < best {
+                (best, progressed) = (missing.min(best), Instant::now());
+            }
+            if progressed.elapsed() > deadline {
+                return Err(fault("timeout", format!("not proven, no progress for {deadline:?}: {}", verdict.shortfall())));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One round.
+    pub(in super::super) async fn look(&mut self) -> Observations {
+        let direct = Address::Tcp(self.executor.site.address());
+        let answers = probe::observe_service(&self.settings, &direct, &wall_ms).await;
+        let mut elsewhere = Vec::new();
+        if let Some(lane) = &self.lane {
+            elsewhere.push(probe::observe_service(&self.settings, lane, &wall_ms).await);
+        }
+        let (live, port, old) = (self.live.clone(), self.executor.site.port, self.old.clone());
+        let facts = tokio::task::spawn_blocking(move || process_facts(&live, port, &old)).await;
+        let facts = facts.expect("BUG: looking at a process panicked");
+        let tripwires = self.tripwires.look(wall_ms());
+        let traffic = Seen::NotApplicable { why: "profile basic".into() };
+        probe::assemble(facts, answers, elsewhere, tripwires, traffic, 1)
+    }
+
+    async fn ended(&self) -> Fault {
+        match self.live.exited(Duration::from_secs(2)).await {
+            Ok(exit) => fault("exited", format!("the process ended: {exit:?}")),
+            Err(error) => chain("exited")(error),
+        }
+    }
+}
+
+/// What must hold. The code is what the sealed generation holds, not what the process says.
+fn expectation(
+    executor: &Executor,
+    live: &Live,
+    installed: &Installed,
+    proof: Proof,
+) -> Result<Expectation, Fault> {
+    let site = &executor.site;
+    let root = site.store.root(installed.generation).map_err(chain("store"))?;
+    let launch = site
+        .launch(installed.generation, live.record.nonce.clone())
+        .map_err(|error| fault("launch", format!("{error:#}")))?;
+    let entry = FileIdentity::from(supervisor::FileIdentity::read(&site.entry(&root)).map_err(chain("code"))?);
+    let exe = std::fs::canonicalize(&launch.program).unwrap_or(launch.program);
+    let cwd = std::fs::canonicalize(&launch.cwd).unwrap_or(launch.cwd);
+    let mut required = BTreeSet::from([FactName::Identity, FactName::Code, FactName::Port, FactName::Version]);
+    if site.settings.ready.is_some() {
+        required.insert(FactName::Readiness);
+    }
+    if site.settings.live.is_some() {
+        required.insert(FactName::Liveness);
+    }
+    if proof != Proof::Ready {
+        required.extend([FactName::OldGone, FactName::Tripwires]);
+    }
+    Ok(Expectation {
+        generation: installed.generation,
+        version: installed.release.version.clone(),
+        build: None,
+        instance: live.instance().clone(),
+        service_instance: None,
+        plugins: Vec::new(),
+        code: Code {
+            generation: installed.generation,
+            entry,
+            exe: exe.to_string_lossy().into_owned(),
+            cwd: cwd.to_string_lossy().into_owned(),
+        },
+        streak: 1,
+        required,
+    })
+}
+
+fn process_facts(live: &Live, port: u16, old: &[String]) -> ProcessFacts {
+    let pid = live.instance().pid;
+    ProcessFacts {
+        identity: seen(supervisor::process::identify(pid), format!("/proc/{pid}/stat"), "no such process"),
+        code: seen(code(live), format!("exec record, /proc/{pid}/exe and cwd"), "no such process"),
+        listeners: seen(listeners(live, port).map(Some), "/proc/net/tcp, tcp6".into(), ""),
+        old: seen(alive(old).map(|alive| Some(OldProcess { alive })), "/proc/*/environ".into(), ""),
+    }
+}
+
+fn seen<T>(result: Result<Option<T>, supervisor::Error>, source: String, none: &str) -> Seen<T> {
+    let at_ms = wall_ms();
+    match result {
+        Ok(Some(value)) => Seen::Yes { value, at_ms, source },
+        Ok(None) => Seen::Missing { why: none.to_owned(), at_ms, source },
+        Err(error) => Seen::Missing { why: super::told(&error), at_ms, source },
+    }
+}
+
+fn code(live: &Live) -> Result<Option<Code>, supervisor::Error> {
+    let Some(links) = live.links()? else { return Ok(None) };
+    Ok(Some(Code {
+        generation: live.record.generation,
+        entry: live.record.entry_file.clone().into(),
+        exe: links.exe.to_string_lossy().into_owned(),
+        cwd: links.cwd.to_string_lossy().into_owned(),
+    }))
+}
+
+fn listeners(live: &Live, port: u16) -> Result<Vec<Listener>, supervisor::Error> {
+    let holding = supervisor::holding(port, &live.family()?)?;
+    let own = holding.own.into_iter().map(|listener| {
+        let itself = listener.owners.iter().any(|owner| owner == live.instance());
+        let owner = match listener.owners.first() {
+            Some(other) if !itself => Owner::Descendant { pid: other.pid },
+            _ => Owner::Instance,
+        };
+        Listener { address: listener.address.to_string(), owner }
+    });
+    let foreign = holding.foreign.into_iter().map(|holder| Listener {
+        address: holder.address.to_string(),
+        owner: Owner::Foreign { pid: holder.instance.map(|instance| instance.pid), command: holder.command },
+    });
+    Ok(own.chain(foreign).collect())
+}
+
+fn alive(nonces: &[String]) -> Result<Vec<u32>, supervisor::Error> {
+    let mut pids = Vec::new();
+    for nonce in nonces {
+        pids.extend(supervisor::bearing(nonce)?.into_iter().map(|instance| instance.pid));
+    }
+    Ok(pids)
+}
+
+/// The facts that hold, of all: what a person is shown while a process is being proven.
+fn shown(verdict: &Verdict) -> String {
+    let missing: Vec<String> = verdict
+        .facts()
+        .iter()
+        .filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable))
+        .map(|fact| format!("{:?}", fact.name).to_lowercase())
+        .collect();
+    if missing.is_empty() { "all facts hold".into() } else { format!("waiting for {}", missing.join(", ")) }
+}
+
+fn missing(verdict: &Verdict) -> usize {
+    verdict.facts().iter().filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable)).count()
+}
+
+/// A fault named after the first contradicting fact.
+fn refuted(verdict: &Verdict) -> Fault {
+    let first = verdict.facts().iter().find(|fact| fact.reading == Reading::Contradicts);
+    let code = match first.map(|fact| fact.name) {
+        Some(FactName::Version | FactName::Build) => "wrong_version",
+        Some(FactName::Code) => "wrong_code",
+        Some(FactName::Tripwires) => "tripwire",
+        _ => "wrong_process",
+    };
+    fault(code, verdict.shortfall())
+}

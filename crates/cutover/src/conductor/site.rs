@@ -1,0 +1,276 @@
+//! One service's place on this machine: its settings, directories, port and account, resolved once.
+
+use crate::config::{Layout, Port, Scripts, ServiceSettings, SourceSettings, VersionSettings, fill};
+use crate::probe::{Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe};
+use crate::store::snapshot::StatePath;
+use crate::store::{self, Store};
+use crate::supervisor::{Identity, Launch, LogFile};
+use anyhow::{Context, bail};
+use cutover_core::Generation;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// One service's place on this machine.
+pub(super) struct Site {
+    pub settings: ServiceSettings,
+    pub layout: Layout,
+    pub store: Store,
+    pub identity: Option<Identity>,
+    pub port: u16,
+    /// This program, for keepers and fronts.
+    pub executable: PathBuf,
+    /// The service's environment, without what each start adds.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Site {
+    /// Resolves settings against this machine.
+    ///
+    /// # Errors
+    /// What is missing, with what to do about it. Nothing was started.
+    pub(super) fn new(
+        settings: ServiceSettings,
+        layout: Layout,
+        executable: PathBuf,
+        inherited: &dyn Fn(&str) -> Option<OsString>,
+    ) -> anyhow::Result<Self> {
+        let name = &settings.name;
+        let directory = layout.service(name);
+        private_directory(&directory)?;
+        private_directory(&directory.join("instances"))?;
+        private_directory(&directory.join("logs"))?;
+        private_directory(&directory.join("snapshots"))?;
+        let identity = Identity::resolve(settings.user.as_deref(), settings.group.as_deref())
+            .with_context(|| format!("service.{name}.user"))?;
+        let env = environment(&settings, identity.as_ref(), inherited)?;
+        let port = match settings.port {
+            Port::Fixed(port) => port,
+            Port::Auto => kept_port(&directory.join("port"))?,
+        };
+        let store = Store::open(&directory);
+        Ok(Self { settings, layout, store, identity, port, executable, env })
+    }
+
+    pub(super) fn directory(&self) -> PathBuf {
+        self.layout.service(&self.settings.name)
+    }
+
+    pub(super) fn instances(&self) -> PathBuf {
+        self.directory().join("instances")
+    }
+
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.directory().join("snapshots")
+    }
+
+    /// Where the service itself listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub(super) fn has_front(&self) -> bool {
+        !self.settings.listen.is_empty()
+    }
+
+    pub(super) fn state_paths(&self) -> Vec<StatePath> {
+        self.settings
+            .state
+            .iter()
+            .map(|state| StatePath { path: state.path.clone(), kind: state.kind })
+            .collect()
+    }
+
+    fn filled(&self, template: &str, root: &Path) -> String {
+        fill(template, root, self.port, &self.settings, &self.env)
+    }
+
+    /// The entry file of a generation.
+    pub(super) fn entry(&self, root: &Path) -> PathBuf {
+        PathBuf::from(self.filled(&self.settings.entry, root))
+    }
+
+    /// What to start for a generation.
+    pub(super) fn launch(&self, generation: Generation, nonce: String) -> anyhow::Result<Launch> {
+        let root = self.store.root(generation)?;
+        let words: Vec<String> = self.settings.command.iter().map(|word| self.filled(word, &root)).collect();
+        let (program, args) = words.split_first().context("the command is empty")?;
+        let mut env: BTreeMap<String, String> =
+            self.env.iter().map(|(name, value)| (name.clone(), self.filled(value, &root))).collect();
+        env.insert("CUTOVER_INTENT_FILE".into(), self.layout.intent(&self.settings.name).display().to_string());
+        Ok(Launch {
+            program: found(program, env.get("PATH").map(String::as_str))?,
+            args: args.to_vec(),
+            cwd: PathBuf::from(self.filled(&self.settings.cwd, &root)),
+            env,
+            identity: self.identity.clone(),
+            entry: self.entry(&root),
+            generation,
+            nonce,
+            log: LogFile {
+                path: self.log(generation),
+                size_max: self.settings.log_size,
+                files_max: self.settings.log_files,
+            },
+        })
+    }
+
+    /// The log of a generation's processes.
+    pub(super) fn log(&self, generation: Generation) -> PathBuf {
+        self.directory().join("logs").join(format!("{generation}.log"))
+    }
+
+    /// The source as the store takes it.
+    pub(super) fn source(&self) -> store::Source {
+        match &self.settings.source {
+            SourceSettings::Directory { directory, .. } => {
+                store::Source::Directory(store::Directory { dir: directory.clone() })
+            }
+            SourceSettings::Npm { package, registry, npm, scripts, .. } => store::Source::Npm(store::Npm {
+                package: package.clone(),
+                registry: registry.clone(),
+                npm: self.npm_command(npm.as_deref()),
+                node: self.settings.node.clone(),
+                env: self.npm_env(),
+                identity: self.identity.as_ref().map(store_identity),
+                scripts: match scripts {
+                    Scripts::Off => store::Scripts::Off,
+                    Scripts::On => store::Scripts::On,
+                },
+                cache: self.layout.npm_cache(),
+                ..store::Npm::default()
+            }),
+        }
+    }
+
+    fn npm_command(&self, given: Option<&[String]>) -> Vec<OsString> {
+        match given {
+            Some(words) => words.iter().map(OsString::from).collect(),
+            None => vec!["npm".into()],
+        }
+    }
+
+    fn npm_env(&self) -> BTreeMap<OsString, OsString> {
+        self.env.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    /// How to ask the live process at `address`.
+    pub(super) fn probe(&self) -> anyhow::Result<ProbeSettings> {
+        let settings = &self.settings;
+        let root = Path::new("");
+        let headers: Vec<(String, String)> = settings
+            .probe_headers
+            .iter()
+            .map(|(name, value)| (name.clone(), self.filled(value, root)))
+            .collect();
+        let check = |path: &str| {
+            HttpCheck::new(path, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        };
+        let field = |pointer: &Option<String>| -> anyhow::Result<Field> {
+            Ok(match pointer {
+                Some(pointer) => Field::Required(Pointer::new(pointer)?),
+                None => Field::Unasked,
+            })
+        };
+        let version = match &settings.version {
+            VersionSettings::Http { path, pointer, build, instance } => VersionProbe {
+                ask: Ask::Http(check(path)?),
+                fields: Fields {
+                    version: Pointer::new(pointer)?,
+                    build: field(build)?,
+                    instance: field(instance)?,
+                    plugins: Field::Unasked,
+                },
+            },
+            VersionSettings::OpenClaw { token, .. } => VersionProbe {
+                ask: Ask::OpenClawHello(Hello::new("/", Some(Token::new(self.filled(token, root))))?),
+                fields: Fields::of_openclaw(),
+            },
+        };
+        Ok(ProbeSettings {
+            live: settings.live.as_deref().map(check).transpose()?,
+            ready: settings.ready.as_deref().map(check).transpose()?,
+            version: Some(version),
+            page: None,
+            first_frame: None,
+            request_limit: settings.probe_timeout,
+        })
+    }
+
+    /// Where the live process is asked in Prove: directly, and through the front's probe lane where there is one.
+    pub(super) fn lane(&self) -> anyhow::Result<Option<Address>> {
+        if !self.has_front() {
+            return Ok(None);
+        }
+        let lane = self.layout.probe_lane(&self.settings.name);
+        Ok(Some(Address::unix(lane, &self.address().to_string())?))
+    }
+}
+
+fn store_identity(identity: &Identity) -> store::Identity {
+    store::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() }
+}
+
+/// Makes a directory that only its owner may enter.
+pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)
+        .with_context(|| format!("making {}; the state directory must be writable", path.display()))
+}
+
+fn environment(
+    settings: &ServiceSettings,
+    identity: Option<&Identity>,
+    inherited: &dyn Fn(&str) -> Option<OsString>,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut env = BTreeMap::new();
+    for name in ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "USER"] {
+        if let Some(value) = inherited(name).and_then(|value| value.into_string().ok()) {
+            env.insert(name.to_owned(), value);
+        }
+    }
+    if let Some(identity) = identity {
+        env.insert("HOME".into(), identity.home.clone().unwrap_or_else(|| "/".into()).display().to_string());
+        env.insert("USER".into(), settings.user.clone().unwrap_or_default());
+    }
+    if let Some(path) = &settings.env_file {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("service.{}.env_file {}", settings.name, path.display()))?;
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let Some((name, value)) = line.split_once('=') else {
+                bail!("service.{}.env_file {}: a line is not KEY=VALUE", settings.name, path.display());
+            };
+            env.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+        }
+    }
+    env.extend(settings.env.clone());
+    Ok(env)
+}
+
+/// A port chosen once and kept, so that a service keeps its address across starts.
+fn kept_port(path: &Path) -> anyhow::Result<u16> {
+    if let Some(port) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
+        return Ok(port);
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    let port = listener.local_addr().context("looking for a free port")?.port();
+    std::fs::write(path, port.to_string()).with_context(|| format!("writing {}", path.display()))?;
+    Ok(port)
+}
+
+/// The absolute path of a program.
+fn found(program: &str, search: Option<&str>) -> anyhow::Result<PathBuf> {
+    if program.contains('/') {
+        return Ok(PathBuf::from(program));
+    }
+    search
+        .unwrap_or("/usr/local/bin:/usr/bin:/bin")
+        .split(':')
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.is_file())
+        .with_context(|| format!("`{program}` is not found in PATH; write its absolute path in `command`"))
+}
