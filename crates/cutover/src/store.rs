@@ -1,1 +1,3 @@
-//! Skeleton.
+//! Generations and state on disk.
+
+pub mod snapshot;

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 use cutover::supervisor::{
-    Adopted, Error, Exit, FileIdentity, Identity, Launch, Live, LogFile, Prepared, StopBudget, adopt,
-    bearing, holding, prepare, process,
+    Adopted, Error, Exit, FileIdentity, Identity, KeeperRecord, Launch, Live, LogFile, Prepared, StopBudget,
+    adopt, bearing, descendants, holding, prepare, process,
 };
 use cutover_core::{Generation, Instance};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 const KEEPER: &str = env!("CARGO_BIN_EXE_cutover");
 
-/// A place for one instance. What is left of it when the test ends is killed by its nonce.
+/// A place for one instance. What is left of it when the test ends is killed.
 struct Place {
     root: tempfile::TempDir,
     nonce: String,
@@ -47,11 +48,12 @@ impl Place {
     fn script(&self, text: &str) -> Launch {
         let entry = self.file("service.sh");
         std::fs::write(&entry, text).unwrap();
+        std::os::unix::fs::symlink(self.root.path(), self.file("link")).unwrap();
         let env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("D", self.root.path().to_str().unwrap())];
         Launch {
             program: "/bin/sh".into(),
             args: vec![entry.to_str().unwrap().into()],
-            cwd: self.root.path().canonicalize().unwrap(),
+            cwd: self.file("link"),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             identity: None,
             entry,
@@ -88,8 +90,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        for instance in bearing(&self.nonce).unwrap_or_default() {
-            kill(&instance, Signal::KILL);
+        let record = std::fs::read(self.directory().join("keeper.json")).unwrap_or_default();
+        let keeper: Vec<Instance> =
+            serde_json::from_slice(&record).map(|KeeperRecord { keeper }| keeper).into_iter().collect();
+        for instance in descendants(&keeper, &self.nonce).unwrap_or_default().iter().chain(&keeper) {
+            kill(instance, Signal::KILL);
         }
     }
 }
@@ -98,7 +103,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < LIMIT, "never: {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -115,7 +120,8 @@ fn kill(instance: &Instance, signal: Signal) {
     if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
         && process::is_alive(instance).unwrap_or(false)
     {
-        pidfd_send_signal(pidfd, signal).unwrap();
+        // It may end in between, which is no fault of the test.
+        assert!(matches!(pidfd_send_signal(pidfd, signal), Ok(()) | Err(rustix::io::Errno::SRCH)));
     }
 }
 
@@ -155,6 +161,7 @@ async fn the_word_makes_the_process_on_record_execute_the_program() {
     assert_eq!(live.record.argv, ["/bin/sh".to_owned(), launch.entry.display().to_string()]);
     assert_eq!(live.record.entry_file, FileIdentity::read(&launch.entry).unwrap());
     let links = live.links().unwrap().unwrap();
+    assert_eq!(links.cwd, place.root.path().canonicalize().unwrap());
     assert_eq!(links.cwd, live.record.cwd);
     assert_eq!(links.exe, Path::new("/bin/sh").canonicalize().unwrap());
 
@@ -175,18 +182,22 @@ async fn an_exit_code_is_on_record_and_so_is_a_signal() {
         [("exit 0\n", Exit::Code(0)), ("exit 78\n", Exit::Code(78)), ("kill -9 $$\n", Exit::Signal(9))]
     {
         let place = Place::new();
-        let live = place.start(&format!("echo last words\n{script}")).await;
+        let live = place.start(&format!("head -c 3000000 /dev/zero; echo last words\n{script}")).await;
         assert_eq!(live.exited(LIMIT).await.unwrap(), expected);
-        assert_eq!(place.log(), "last words\n", "what was said before the end is in the log at the end");
+        let said = place.log();
+        assert!(said.ends_with("last words\n"), "what was said before the end is in the log at the end");
+        assert_eq!(said.len(), 3_000_011);
         let instance = live.instance().clone();
         assert_eq!(place.adopt().await, Adopted::Exited { instance, exit: expected });
         gone(live.keeper.as_ref().unwrap());
     }
 }
 
+type Breaker = fn(&mut Launch);
+
 #[tokio::test]
 async fn a_program_that_cannot_be_executed_is_told_from_one_that_failed() {
-    let breakers: [(&str, fn(&mut Launch)); 3] = [
+    let breakers: [(&str, Breaker); 3] = [
         ("no/such/program", |launch| launch.program = "/no/such/program".into()),
         ("/no/such/directory", |launch| launch.cwd = "/no/such/directory".into()),
         ("service.sh", |launch| launch.program.clone_from(&launch.entry)),
@@ -266,6 +277,7 @@ impl Daemon {
             .env("STAND_IN_LAUNCH", serde_json::to_string(launch).unwrap())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .unwrap();
         Self(child)
@@ -284,8 +296,9 @@ impl Daemon {
         self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
+    /// With its whole process group, as a terminal or a service manager would.
     fn kill(mut self) {
-        self.0.kill().unwrap();
+        kill_process_group(Pid::from_child(&self.0), Signal::KILL).unwrap();
         self.0.wait().unwrap();
     }
 }
@@ -352,9 +365,127 @@ async fn the_exit_of_a_service_whose_keeper_was_killed_is_a_missing_fact() {
     kill(live.instance(), Signal::TERM);
     for of in [&orphan, &live] {
         let exit = of.exited(LIMIT).await.unwrap();
-        assert!(matches!(exit, Exit::Unknown { .. }), "{exit:?}");
+        assert!(matches!(&exit, Exit::Unknown { why } if why.contains("keeper was gone")), "{exit:?}");
     }
     assert_eq!(place.adopt().await, Adopted::Lost { instance: live.instance().clone() });
+}
+
+#[tokio::test]
+async fn a_keeper_killed_at_any_moment_around_the_word_leaves_a_decided_start() {
+    for round in 0..12_u32 {
+        let place = Place::new();
+        let prepared = place.prepare(&place.script("touch $D/ran; exec sleep 1000\n")).await;
+        let keeper = prepared.keeper.clone();
+        let going = tokio::spawn(prepared.go(LIMIT));
+        tokio::task::yield_now().await;
+        let until = Instant::now() + Duration::from_micros(500) * round;
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        kill(&keeper, Signal::KILL);
+        gone(&keeper);
+        let told = going.await.unwrap();
+        match place.adopt().await {
+            Adopted::NeverStarted => {
+                assert!(told.is_err(), "round {round}: {told:?}");
+                eventually("the shim has gone", || bearing(&place.nonce).unwrap().is_empty());
+                assert!(!place.file("ran").exists());
+            }
+            // A shim without its byte is on record too, and goes by itself.
+            Adopted::Running(live) => {
+                assert_eq!(live.keeper, None);
+                eventually("it runs or went", || place.file("ran").exists() || !live.is_alive().unwrap());
+                live.stop(budget(LIMIT), &[]).await.unwrap();
+                assert!(matches!(live.exited(LIMIT).await.unwrap(), Exit::Unknown { .. }));
+            }
+            Adopted::Lost { .. } => assert!(!place.file("ran").exists()),
+            other @ Adopted::Exited { .. } => panic!("round {round}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_word_that_is_not_answered_in_time_is_undecided_and_never_lost() {
+    let place = Place::new();
+    let prepared = place.prepare(&place.script("exec sleep 1000\n")).await;
+    let keeper = prepared.keeper.clone();
+    kill(&keeper, Signal::STOP);
+    let told = prepared.go(SHORT).await;
+    assert!(matches!(told, Err(Error::Undecided { .. })), "{told:?}");
+    let found = adopt(&place.directory(), SHORT).await;
+    assert!(matches!(found, Err(Error::Undecided { .. })), "{found:?}");
+    kill(&keeper, Signal::CONT);
+    let Adopted::Running(live) = place.adopt().await else { panic!("it should run") };
+    live.stop(budget(LIMIT), &[]).await.unwrap();
+}
+
+#[test]
+fn a_wait_that_is_given_up_ends_its_thread() {
+    // A process of its own, because the threads of other tests wait too.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stand_in_for_one_that_gives_up", "--ignored", "--nocapture"])
+        .env("STAND_IN_GIVES_UP", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("gave up"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "run as a process by another test"]
+async fn stand_in_for_one_that_gives_up() {
+    if std::env::var_os("STAND_IN_GIVES_UP").is_none() {
+        return;
+    }
+    let waiting = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("wait-ended")).count()
+    };
+    let own = process::own().unwrap();
+    let wait = tokio::spawn(async move { process::ended(&own).await });
+    eventually("it waits", || waiting() == 1);
+    wait.abort();
+    eventually("it waits no more", || waiting() == 0);
+    println!("gave up");
+}
+
+#[tokio::test]
+async fn an_end_that_is_not_yet_on_record_is_undecided_and_not_lost() {
+    let place = Place::new();
+    let live = place.start("exec sleep 1000\n").await;
+    let keeper = live.keeper.clone().unwrap();
+    kill(&keeper, Signal::STOP);
+    kill(live.instance(), Signal::TERM);
+    gone(live.instance());
+    let found = adopt(&place.directory(), SHORT).await;
+    assert!(matches!(found, Err(Error::Undecided { .. })), "{found:?}");
+    let exit = live.exited(SHORT).await.unwrap();
+    assert!(matches!(&exit, Exit::Unknown { why } if why.contains("did not write")), "{exit:?}");
+    kill(&keeper, Signal::CONT);
+    let instance = live.instance().clone();
+    assert_eq!(place.adopt().await, Adopted::Exited { instance, exit: Exit::Signal(15) });
+}
+
+#[tokio::test]
+async fn a_successor_is_found_by_its_nonce_and_its_exit_is_not_its_predecessors() {
+    let place = Place::new();
+    let new = format!("{}-successor", place.nonce);
+    let mut launch = place.script(
+        "trap 'CUTOVER_NONCE=$NEW setsid sleep 1000 & exit 0' USR1; touch $D/up; while :; do sleep 0.02; done\n",
+    );
+    launch.env.insert("NEW".into(), new.clone());
+    let live = place.prepare(&launch).await.go(LIMIT).await.unwrap();
+    eventually("it is up", || place.file("up").exists());
+    live.signal_restart().unwrap();
+    assert!(live.wait_gone(LIMIT).await.unwrap());
+    eventually("its successor", || bearing(&new).unwrap().len() == 1);
+    let successor = live.succeeded_by(bearing(&new).unwrap().remove(0), new);
+    assert!(successor.is_alive().unwrap());
+    assert_eq!(live.exited(LIMIT).await.unwrap(), Exit::Code(0));
+    assert!(!successor.stop(budget(LIMIT), &[]).await.unwrap().forced);
+    let exit = successor.exited(LIMIT).await.unwrap();
+    assert!(matches!(&exit, Exit::Unknown { why } if why.contains("predecessor")), "{exit:?}");
 }
 
 #[tokio::test]
@@ -426,11 +557,11 @@ async fn a_child_in_a_session_of_its_own_is_found_by_the_nonce_and_ended() {
 async fn a_child_that_hides_its_nonce_is_found_through_the_keeper_that_adopted_it() {
     let place = Place::new();
     let live = place
-        .start("env -i setsid /bin/sh -c \"echo \\$\\$ > $D/child; exec sleep 1000\" & touch $D/up; exec sleep 1000\n")
+        .start("env -i setsid /bin/sh -c \"echo \\$\\$ > $D/child; exec sleep 1000\" & exec sleep 1000\n")
         .await;
     let child = place.instance("child");
     let stopped = live.stop(budget(LIMIT), &[]).await.unwrap();
-    assert_eq!(stopped.descendants, 1);
+    assert!(stopped.descendants >= 1, "{stopped:?}");
     assert!(!is_alive(&child));
     gone(live.keeper.as_ref().unwrap());
 }
@@ -459,7 +590,7 @@ async fn an_exit_is_recorded_at_once_though_descendants_live_on() {
     let child = place.instance("child");
     let keeper = live.keeper.clone().unwrap();
     assert!(is_alive(&child) && is_alive(&keeper), "the keeper stays while there is somebody to reap");
-    assert_eq!(live.family().unwrap(), [child.clone()]);
+    assert_eq!(live.family().unwrap(), std::slice::from_ref(&child));
     kill(&child, Signal::KILL);
     gone(&keeper);
 }

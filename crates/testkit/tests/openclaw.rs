@@ -1,6 +1,8 @@
 //! The real gateway, and what becomes of it when its files are replaced below it: the defect that all of this is
 //! about, and the proof that the sweep and the page can fail.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
+
 use cutover_testkit::openclaw::{Client, NEW, OLD, Page, Runtime, fetch, sweep};
 use cutover_testkit::slow;
 use serde_json::json;

@@ -13,8 +13,9 @@ pub(super) use starting::Starting;
 use super::front_link::FrontLink;
 use super::inbox::{Progress, Reporter};
 use super::site::Site;
+use crate::probe::Before;
 use crate::supervisor::{self, Live};
-use cutover_core::{Done, Effect, Event, Fault, Posture, Settings, Ticket};
+use cutover_core::{Done, Effect, Event, Exit, Fault, Posture, Settings, Ticket};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +102,25 @@ impl Executor {
         Ok(running)
     }
 
+    /// The process that ran before the one marked `nonce`.
+    pub(super) async fn before(&self, nonce: &str) -> Result<Option<Before>, Fault> {
+        for directory in self.site.instance_directories() {
+            let mark = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if mark == nonce {
+                continue;
+            }
+            let before = match supervisor::adopt(&directory, RECORDS).await.map_err(chain("supervisor"))? {
+                supervisor::Adopted::Running(live) => Before::from(&live),
+                supervisor::Adopted::Exited { instance, .. } | supervisor::Adopted::Lost { instance } => {
+                    Before { instance, keeper: None, nonce: mark }
+                }
+                supervisor::Adopted::NeverStarted => continue,
+            };
+            return Ok(Some(before));
+        }
+        Ok(None)
+    }
+
     pub(super) fn progress(&self, ticket: &Ticket, doing: impl Into<String>, done: u64, total: Option<u64>) {
         self.reporter.progress(Progress { ticket: ticket.clone(), doing: doing.into(), done, total });
     }
@@ -147,4 +167,13 @@ where
     E: std::error::Error + Send + 'static,
 {
     tokio::task::spawn_blocking(work).await.expect("BUG: a room panicked").map_err(|error| chain(code)(error))
+}
+
+/// An exit as the core knows it.
+pub(super) fn exit(exit: supervisor::Exit) -> Exit {
+    match exit {
+        supervisor::Exit::Code(code) => Exit::Code(code),
+        supervisor::Exit::Signal(signal) => Exit::Signal(signal),
+        supervisor::Exit::ExecFailed { why } | supervisor::Exit::Unknown { why } => Exit::Unknown(why),
+    }
 }

@@ -1,5 +1,6 @@
 //! What reaches a conductor, and the handle by which the rest of the daemon reaches it.
 
+use super::acts::Executor;
 use super::view::View;
 use crate::supervisor::Live;
 use cutover_core::{Event, Exit, Generation, Instance, Order, Refusal, RunId, Ticket};
@@ -62,6 +63,7 @@ pub struct Handle {
     pub service: String,
     pub(super) inbox: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<View>,
+    pub(super) executor: Executor,
 }
 
 impl Handle {

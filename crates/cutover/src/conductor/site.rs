@@ -13,6 +13,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+/// Instances whose directory and log are kept.
+const INSTANCES_KEPT: usize = 20;
+
 /// One service's place on this machine.
 pub(super) struct Site {
     pub settings: ServiceSettings,
@@ -108,18 +111,48 @@ impl Site {
             identity: self.identity.clone(),
             entry: self.entry(&root),
             generation,
-            nonce,
             log: LogFile {
-                path: self.log(generation),
+                path: self.log(&nonce),
                 size_max: self.settings.log_size,
                 files_max: self.settings.log_files,
             },
+            nonce,
         })
     }
 
-    /// The log of a generation's processes.
-    pub(super) fn log(&self, generation: Generation) -> PathBuf {
-        self.directory().join("logs").join(format!("{generation}.log"))
+    /// The log of one process, named by its mark.
+    pub(super) fn log(&self, nonce: &str) -> PathBuf {
+        self.directory().join("logs").join(format!("{nonce}.log"))
+    }
+
+    /// The directories of all instances, youngest first: a mark is sortable by time of birth.
+    pub(super) fn instance_directories(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.instances());
+        let mut found: Vec<PathBuf> =
+            entries.map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found
+    }
+
+    /// Removes the directories and logs of instances long gone.
+    pub(super) fn forget_old_instances(&self) {
+        for directory in self.instance_directories().into_iter().skip(INSTANCES_KEPT) {
+            let mark = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !matches!(crate::supervisor::bearing(&mark), Ok(alive) if alive.is_empty()) {
+                continue;
+            }
+            // A leftover is tried again after the next start.
+            let _ = std::fs::remove_dir_all(&directory);
+            for rotated in 0..=self.settings.log_files {
+                let suffix = if rotated == 0 { String::new() } else { format!(".{rotated}") };
+                let _ = std::fs::remove_file(format!("{}{suffix}", self.log(&mark).display()));
+            }
+        }
+    }
+
+    /// Who must own an intent: the service's account.
+    pub(super) fn intent_owner(&self) -> Option<cutover_intent::Owner> {
+        self.identity.as_ref().map(|identity| cutover_intent::Owner { uid: identity.uid, gid: identity.gid })
     }
 
     /// The source as the store takes it.

@@ -20,6 +20,8 @@ pub struct View {
     pub progress: Option<Progress>,
     /// What the front counts; `None` without one, or while it cannot be asked.
     pub front: Option<Stats>,
+    /// The service process that lives, proven or not.
+    pub process: Option<cutover_core::Instance>,
     /// Trouble of our own (a journal that takes no entry), in words.
     pub trouble: Option<String>,
     /// The service's own address.

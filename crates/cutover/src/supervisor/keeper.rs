@@ -164,7 +164,7 @@ impl Shim {
         let record = ExecRecord {
             instance: instance.clone(),
             argv: argv.collect(),
-            cwd: launch.cwd.clone(),
+            cwd: cwd(launch),
             entry: launch.entry.clone(),
             entry_file,
             generation: launch.generation,
@@ -185,6 +185,11 @@ impl Shim {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// The working directory as the kernel will name it. One that cannot be entered is for the shim to report.
+fn cwd(launch: &Launch) -> PathBuf {
+    launch.cwd.canonicalize().unwrap_or_else(|_| launch.cwd.clone())
 }
 
 /// Waits for every child, its own and the adopted, until none is left.
@@ -214,7 +219,9 @@ fn reap(
             }
         }
     }
-    output.finish(LAST_WORDS);
+    if !output.finish(LAST_WORDS) {
+        eprintln!("the output is still held open by somebody who is not of the service");
+    }
     Ok(())
 }
 

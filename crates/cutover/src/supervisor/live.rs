@@ -34,6 +34,14 @@ impl Live {
         &self.record.instance
     }
 
+    /// The same service carried on by a process that this one started in its place, and that bears `nonce`. What was
+    /// executed is not on record for it, nor will be how it ends.
+    #[must_use]
+    pub fn succeeded_by(&self, successor: Instance, nonce: String) -> Self {
+        let record = ExecRecord { instance: successor, nonce, ..self.record.clone() };
+        Self { record, ..self.clone() }
+    }
+
     /// Whether the process itself still runs.
     ///
     /// # Errors
@@ -84,7 +92,12 @@ impl Live {
                 None => false,
             };
             if let Some(found) = record::read::<ExitRecord>(&self.directory, EXIT)? {
-                return Ok(found.exit);
+                if found.instance == *self.instance() {
+                    return Ok(found.exit);
+                }
+                return Ok(Exit::Unknown {
+                    why: "it was not started by a keeper but by its predecessor".into(),
+                });
             }
             if !kept {
                 return Ok(Exit::Unknown { why: "its keeper was gone before it ended".into() });

@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,11 +58,12 @@ impl Output {
         }
     }
 
-    /// Waits until the last writer has closed the pipe, at most for `limit`: somebody else may have been given it.
-    pub(super) fn finish(&self, limit: Duration) {
-        // Both answers are an end: the copier went, or the limit is over.
-        let (Ok(()) | Err(_)) = self.ended.recv_timeout(limit);
+    /// Waits until the last writer has closed the pipe, at most for `limit`; answers whether it has. It may not have been
+    /// one of the service's: a pipe can be given away.
+    pub(super) fn finish(&self, limit: Duration) -> bool {
+        let ended = !matches!(self.ended.recv_timeout(limit), Err(RecvTimeoutError::Timeout));
         self.catch_up();
+        ended
     }
 
     /// Bytes that the log could not take so far.
@@ -293,7 +294,7 @@ mod tests {
         output.catch_up();
         assert_eq!(content(&log, 0).unwrap(), "last words\n");
         drop(writer);
-        output.finish(Duration::from_secs(10));
+        assert!(output.finish(Duration::from_secs(10)), "the last writer is gone");
         assert_eq!(output.dropped(), 0);
     }
 }

@@ -114,10 +114,6 @@ impl Handle {
     /// Takes hold of a process; `None` if it is gone and reaped, or of another boot.
     pub(super) fn open(instance: &Instance) -> Result<Option<Self>, Error> {
         let pid = instance.pid;
-        let identify = |source| Error::Identify { pid, source };
-        if instance.boot_id != cutover_intent::identity::boot_id().map_err(identify)? {
-            return Ok(None);
-        }
         let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
         let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,

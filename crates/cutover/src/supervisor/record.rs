@@ -108,7 +108,7 @@ pub struct ExecRecord {
     pub instance: Instance,
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// Working directory.
+    /// Working directory, free of links: what the process's own link must say.
     pub cwd: PathBuf,
     /// Path of the entry file.
     pub entry: PathBuf,

@@ -40,7 +40,8 @@ impl Executor {
     /// Children that outlived the youngest instances: found by the nonce that they inherited.
     fn left_behind(&self) -> Result<Vec<cutover_core::Instance>, Fault> {
         let mut found = Vec::new();
-        for nonce in self.site.nonces().into_iter().take(ENDED_LOOKED_AT) {
+        for directory in self.site.instance_directories().into_iter().take(ENDED_LOOKED_AT) {
+            let nonce = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
             found.extend(supervisor::bearing(&nonce).map_err(chain("stop"))?);
         }
         Ok(found)

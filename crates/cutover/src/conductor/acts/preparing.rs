@@ -21,7 +21,7 @@ impl Executor {
         Ok(Some(store.record(current).map_err(chain("store"))?.release))
     }
 
-    pub(super) async fn resolved(&self, wanted: &Wanted) -> Result<store::Resolved, Fault> {
+    pub(in super::super) async fn resolved(&self, wanted: &Wanted) -> Result<store::Resolved, Fault> {
         let wanted = match wanted {
             Wanted::Channel(channel) => store::Wanted::Channel(channel.clone()),
             Wanted::Version(version) => store::Wanted::Version(version.clone()),
@@ -31,6 +31,15 @@ impl Executor {
 
     /// Fetches and seals exactly the release that was frozen; a tag that moved since is not followed.
     pub(super) async fn stage(&self, ticket: &Ticket, release: &Release) -> Outcome {
+        Ok(Done::Staged { installed: self.staged(ticket, release).await? })
+    }
+
+    /// The sealed generation of a release: one that is whole and was never current is used again, so that a fetch that a
+    /// plan or a killed run has done is not done twice.
+    pub(in super::super) async fn staged(&self, ticket: &Ticket, release: &Release) -> Result<Installed, Fault> {
+        if let Some(installed) = self.waiting(release).await? {
+            return Ok(installed);
+        }
         let resolved = self.resolved(&Wanted::Version(release.version.clone())).await?;
         if resolved.release != *release {
             let now = resolved.release.digest;
@@ -45,11 +54,31 @@ impl Executor {
         };
         let generation =
             self.site.store.stage(&self.site.source(), &resolved, progress).await.map_err(chain("stage"))?;
-        Ok(Done::Staged { installed: Installed { generation, release: release.clone() } })
+        Ok(Installed { generation, release: release.clone() })
+    }
+
+    async fn waiting(&self, release: &Release) -> Result<Option<Installed>, Fault> {
+        let (store, release) = (self.site.store.clone(), release.clone());
+        blocking("store", move || {
+            let Some(record) = store.generations()?.into_iter().next_back() else { return Ok(None) };
+            let younger = store.current()?.is_none_or(|current| record.generation > current);
+            let whole = younger && record.release == release && store.verify(record.generation).is_ok();
+            Ok::<_, store::Error>(whole.then_some(Installed { generation: record.generation, release }))
+        })
+        .await
     }
 
     /// Looks for what would break, while the old version still serves.
     pub(super) async fn preflight(&self, target: &Installed, source: Option<&Installed>) -> Outcome {
+        Ok(Done::Checked { findings: self.findings(target, source).await? })
+    }
+
+    /// What a person should know; what blocks is a fault.
+    pub(in super::super) async fn findings(
+        &self,
+        target: &Installed,
+        source: Option<&Installed>,
+    ) -> Result<Vec<String>, Fault> {
         let store = self.site.store.clone();
         let generation = target.generation;
         blocking("preflight", move || store.verify(generation)).await?;
@@ -72,7 +101,7 @@ impl Executor {
         if !self.site.has_front() {
             findings.push("no `listen`: requests are not held, maintenance means stopped".into());
         }
-        Ok(Done::Checked { findings })
+        Ok(findings)
     }
 
     /// The bulk of the snapshot, while the old version runs.

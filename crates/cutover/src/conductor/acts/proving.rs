@@ -2,14 +2,18 @@
 
 use super::{Executor, Outcome, chain, fault};
 use crate::conductor::ledger::wall_ms;
-use crate::probe::{self, Address, ProbeSettings, ProcessFacts, TripwireScanner};
+use crate::conductor::inbox::Input;
+use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Listener, Observations,
-    OldProcess, Owner, Posture, Reading, Seen, Settings, Ticket, Verdict, judge,
+    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Observations, Posture, Reading,
+    ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+/// How long the keeper may take to write down an exit.
+const EXIT_RECORD: Duration = Duration::from_secs(2);
 
 /// What is being proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +33,8 @@ pub(in super::super) struct Prover {
     pub expectation: Expectation,
     settings: ProbeSettings,
     lane: Option<Address>,
-    tripwires: TripwireScanner,
-    old: Vec<String>,
+    tripwires: Option<TripwireScanner>,
+    before: Option<Before>,
 }
 
 impl Executor {
@@ -47,13 +51,13 @@ impl Executor {
             return Err(fault("gone", "the process that this run started does not live any more"));
         };
         let policy = &settings.policy;
-        if proof == Proof::Soak && self.site.has_front() && settings.policy.release == cutover_core::ReleaseRule::AfterProve {
+        if proof == Proof::Soak && self.site.has_front() && settings.policy.release == ReleaseRule::AfterProve {
             self.front
                 .wait_until(policy.hold, |posture| posture == Some(Posture::Serve))
                 .await
                 .map_err(|()| fault("front_closed", "the front did not confirm that it serves"))?;
         }
-        let mut prover = Prover::new(self, live, installed, proof)?;
+        let mut prover = Prover::new(self, live, installed, proof).await?;
         let (rounds, pause) = match proof {
             Proof::Soak => (rounds(policy.soak, soak_pause(policy.soak)), soak_pause(policy.soak)),
             Proof::Prove | Proof::Ready => (policy.streak, policy.probe_interval),
@@ -75,7 +79,7 @@ fn soak_pause(soak: Duration) -> Duration {
 }
 
 impl Prover {
-    pub(in super::super) fn new(
+    pub(in super::super) async fn new(
         executor: &Executor,
         live: Live,
         installed: &Installed,
@@ -85,14 +89,13 @@ impl Prover {
         let root = site.store.generation_dir(installed.generation);
         let settings = site.probe().map_err(|error| fault("probe", format!("{error:#}")))?;
         let lane = site.lane().map_err(|error| fault("probe", format!("{error:#}")))?;
-        let own = live.record.nonce.clone();
+        let nonce = live.record.nonce.clone();
         Ok(Self {
             expectation: expectation(executor, &live, installed, proof)?,
             settings,
             lane,
-            tripwires: TripwireScanner::from_offset(site.log(installed.generation), &root, live.record.log_offset)
-                .map_err(chain("probe"))?,
-            old: site.nonces().into_iter().filter(|nonce| *nonce != own).take(3).collect(),
+            tripwires: Some(TripwireScanner::whole(site.log(&nonce), &root)),
+            before: executor.before(&nonce).await?,
             executor: executor.clone(),
             live,
         })
@@ -112,7 +115,7 @@ impl Prover {
         loop {
             let mut seen = self.look().await;
             if !self.live.is_alive().map_err(chain("identity"))? {
-                return Err(self.ended().await);
+                return self.ended().await;
             }
             seen.streak = rounds;
             let verdict = judge(&self.expectation, &seen);
@@ -153,19 +156,26 @@ impl Prover {
         if let Some(lane) = &self.lane {
             elsewhere.push(probe::observe_service(&self.settings, lane, &wall_ms).await);
         }
-        let (live, port, old) = (self.live.clone(), self.executor.site.port, self.old.clone());
-        let facts = tokio::task::spawn_blocking(move || process_facts(&live, port, &old)).await;
-        let facts = facts.expect("BUG: looking at a process panicked");
-        let tripwires = self.tripwires.look(wall_ms());
+        let (live, port, before) = (self.live.clone(), self.executor.site.port, self.before.clone());
+        let mut scanner = self.tripwires.take().expect("BUG: a round is looked at one at a time");
+        let (facts, tripwires, scanner) = tokio::task::spawn_blocking(move || {
+            let facts = probe::observe_process(&live, Some(port), before.as_ref(), &wall_ms);
+            let tripwires = scanner.look(wall_ms());
+            (facts, tripwires, scanner)
+        })
+        .await
+        .expect("BUG: looking at a process panicked");
+        self.tripwires = Some(scanner);
         let traffic = Seen::NotApplicable { why: "profile basic".into() };
         probe::assemble(facts, answers, elsewhere, tripwires, traffic, 1)
     }
 
-    async fn ended(&self) -> Fault {
-        match self.live.exited(Duration::from_secs(2)).await {
-            Ok(exit) => fault("exited", format!("the process ended: {exit:?}")),
-            Err(error) => chain("exited")(error),
-        }
+    /// The end of a process is a fact of its own; what follows from it is decided elsewhere, and this proof is dropped.
+    async fn ended(&self) -> Result<Observations, Fault> {
+        let exit = self.live.exited(EXIT_RECORD).await.map_err(chain("exited"))?;
+        let instance = self.live.instance().clone();
+        self.executor.reporter.send(Input::Ended { instance, exit: super::exit(exit) }).await;
+        std::future::pending().await
     }
 }
 
@@ -181,7 +191,8 @@ fn expectation(
     let launch = site
         .launch(installed.generation, live.record.nonce.clone())
         .map_err(|error| fault("launch", format!("{error:#}")))?;
-    let entry = FileIdentity::from(supervisor::FileIdentity::read(&site.entry(&root)).map_err(chain("code"))?);
+    let entry = supervisor::FileIdentity::read(&site.entry(&root)).map_err(chain("code"))?;
+    let entry = FileIdentity { device: entry.dev, inode: entry.inode, sha256: entry.sha256 };
     let exe = std::fs::canonicalize(&launch.program).unwrap_or(launch.program);
     let cwd = std::fs::canonicalize(&launch.cwd).unwrap_or(launch.cwd);
     let mut required = BTreeSet::from([FactName::Identity, FactName::Code, FactName::Port, FactName::Version]);
@@ -192,7 +203,7 @@ fn expectation(
         required.insert(FactName::Liveness);
     }
     if proof != Proof::Ready {
-        required.extend([FactName::OldGone, FactName::Tripwires]);
+        required.insert(FactName::Tripwires);
     }
     Ok(Expectation {
         generation: installed.generation,
@@ -210,60 +221,6 @@ fn expectation(
         streak: 1,
         required,
     })
-}
-
-fn process_facts(live: &Live, port: u16, old: &[String]) -> ProcessFacts {
-    let pid = live.instance().pid;
-    ProcessFacts {
-        identity: seen(supervisor::process::identify(pid), format!("/proc/{pid}/stat"), "no such process"),
-        code: seen(code(live), format!("exec record, /proc/{pid}/exe and cwd"), "no such process"),
-        listeners: seen(listeners(live, port).map(Some), "/proc/net/tcp, tcp6".into(), ""),
-        old: seen(alive(old).map(|alive| Some(OldProcess { alive })), "/proc/*/environ".into(), ""),
-    }
-}
-
-fn seen<T>(result: Result<Option<T>, supervisor::Error>, source: String, none: &str) -> Seen<T> {
-    let at_ms = wall_ms();
-    match result {
-        Ok(Some(value)) => Seen::Yes { value, at_ms, source },
-        Ok(None) => Seen::Missing { why: none.to_owned(), at_ms, source },
-        Err(error) => Seen::Missing { why: super::told(&error), at_ms, source },
-    }
-}
-
-fn code(live: &Live) -> Result<Option<Code>, supervisor::Error> {
-    let Some(links) = live.links()? else { return Ok(None) };
-    Ok(Some(Code {
-        generation: live.record.generation,
-        entry: live.record.entry_file.clone().into(),
-        exe: links.exe.to_string_lossy().into_owned(),
-        cwd: links.cwd.to_string_lossy().into_owned(),
-    }))
-}
-
-fn listeners(live: &Live, port: u16) -> Result<Vec<Listener>, supervisor::Error> {
-    let holding = supervisor::holding(port, &live.family()?)?;
-    let own = holding.own.into_iter().map(|listener| {
-        let itself = listener.owners.iter().any(|owner| owner == live.instance());
-        let owner = match listener.owners.first() {
-            Some(other) if !itself => Owner::Descendant { pid: other.pid },
-            _ => Owner::Instance,
-        };
-        Listener { address: listener.address.to_string(), owner }
-    });
-    let foreign = holding.foreign.into_iter().map(|holder| Listener {
-        address: holder.address.to_string(),
-        owner: Owner::Foreign { pid: holder.instance.map(|instance| instance.pid), command: holder.command },
-    });
-    Ok(own.chain(foreign).collect())
-}
-
-fn alive(nonces: &[String]) -> Result<Vec<u32>, supervisor::Error> {
-    let mut pids = Vec::new();
-    for nonce in nonces {
-        pids.extend(supervisor::bearing(nonce)?.into_iter().map(|instance| instance.pid));
-    }
-    Ok(pids)
 }
 
 /// The facts that hold, of all: what a person is shown while a process is being proven.

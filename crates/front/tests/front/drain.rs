@@ -1,0 +1,165 @@
+//! The switch itself: what is in flight when a hold begins, and what is left of it at the limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+
+use crate::service::{Service, answer, hear_out};
+use crate::stage::{Stage, until};
+use crate::visitor::LIMIT;
+
+/// A service that answers only when it is told to.
+pub(crate) async fn slow(go: Arc<Notify>) -> Service {
+    Service::start(move |asked, stream| {
+        let go = go.clone();
+        async move {
+            if asked.target == "/slow" {
+                go.notified().await;
+            }
+            answer(stream, "slow".into()).await
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn idle_connections_close_with_the_hold_and_what_is_in_flight_may_finish() {
+    let stage = Stage::new().await;
+    let go = Arc::new(Notify::new());
+    let service = slow(go.clone()).await;
+    stage.serve(service.address).await;
+    let mut busy = stage.visitor().await;
+    busy.ask_for("/slow").await;
+    until("asked", || service.asked().len() == 1).await;
+    let mut idle = stage.visitor().await;
+    assert_eq!(idle.get("/").await.status, 200);
+    assert_eq!(service.open(), 2);
+    stage.hold("switch").await;
+    until("only the busy one is open", || service.open() == 1).await;
+    idle.ask_for("/later").await;
+    stage.until("held", |stats| stats.held == 1 && stats.in_flight == 1).await;
+    let draining = stage.begin_drain().await;
+    go.notify_one();
+    let drained = draining.await.unwrap();
+    assert_eq!((drained.open, drained.cut), (1, 0));
+    assert_eq!(busy.answer().await.body, "slow");
+    until("the busy one is closed, not kept", || service.open() == 0).await;
+    assert_eq!(service.targets(), ["/slow", "/"], "nothing new reached a process that is told to stop");
+    let new = Service::named("new").await;
+    stage.serve(new.address).await;
+    assert_eq!(idle.answer().await.body, "new");
+}
+
+#[tokio::test]
+async fn what_is_left_at_the_drains_limit_is_cut_and_counted() {
+    let stage = Stage::new().await;
+    let service = Service::start(|asked, mut stream| async move {
+        if asked.target == "/streaming" {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n")
+                .await
+                .ok()?;
+        }
+        hear_out(stream).await
+    })
+    .await;
+    stage.serve(service.address).await;
+    let (mut post, mut streaming, mut get) =
+        (stage.visitor().await, stage.visitor().await, stage.visitor().await);
+    post.post("/post", "x").await;
+    streaming.ask_for("/streaming").await;
+    get.ask_for("/get").await;
+    assert_eq!(streaming.head().await.status, 200);
+    until("all asked", || service.asked().len() == 3).await;
+    stage.hold("switch").await;
+    let drained = stage.daemon.drain(Duration::from_millis(50), LIMIT).await.unwrap();
+    assert_eq!((drained.open, drained.cut), (3, 2), "the GET without an answer waits again instead");
+    assert!(drained.waited >= Duration::from_millis(50));
+    assert_eq!(post.answer().await.status, 502);
+    assert_eq!(streaming.chunk().await.as_deref(), Some("part"));
+    assert_eq!(streaming.chunk().await, None, "broken off, not ended");
+    let stats = stage.until("held", |stats| stats.held == 1).await;
+    assert_eq!((stats.cut, stats.in_flight, stats.refused_5xx), (2, 0, 1));
+    until("nothing is left open", || service.open() == 0).await;
+    let new = Service::named("new").await;
+    stage.serve(new.address).await;
+    assert_eq!(get.answer().await.body, "new");
+    stage.hold("next").await;
+    assert_eq!((stage.stats().await.cut, stage.stats().await.cut_total), (0, 2), "each hold counts its own");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_in_the_drain_ends_it() {
+    let stage = Stage::new().await;
+    let service = Service::start(|_, stream| hear_out(stream)).await;
+    stage.serve(service.address).await;
+    let mut post = stage.visitor().await;
+    post.post("/", "x").await;
+    until("asked", || service.asked().len() == 1).await;
+    stage.hold("switch").await;
+    let draining = stage.begin_drain().await;
+    service.stop().await;
+    let drained = draining.await.unwrap();
+    assert_eq!((drained.open, drained.cut), (1, 1));
+    assert!(drained.waited < LIMIT);
+    assert_eq!(post.answer().await.status, 502);
+}
+
+#[tokio::test]
+async fn a_drain_with_nothing_in_flight_ends_at_once() {
+    let stage = Stage::new().await;
+    let service = Service::named("v1").await;
+    stage.serve(service.address).await;
+    stage.visitor().await.get("/").await;
+    stage.hold("switch").await;
+    let drained = stage.daemon.drain(LIMIT, LIMIT).await.unwrap();
+    assert_eq!((drained.open, drained.cut, drained.websockets), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn r70_switches_under_load_lose_no_request() {
+    let stage = Stage::new().await;
+    let mut service = Service::named("v0").await;
+    stage.serve(service.address).await;
+    let done = tokio_util::sync::CancellationToken::new();
+    let mut load = Vec::new();
+    for number in 0..8 {
+        let (address, done) = (stage.address, done.clone());
+        load.push(tokio::spawn(async move {
+            let mut asked = 0;
+            let mut visitor = crate::visitor::Visitor::to(address).await;
+            while !done.is_cancelled() {
+                if number % 2 == 0 {
+                    visitor = crate::visitor::Visitor::to(address).await;
+                }
+                let answer = if number % 4 < 2 {
+                    visitor.get("/get").await
+                } else {
+                    visitor.post("/post", "body").await;
+                    visitor.answer().await
+                };
+                assert_eq!((answer.status, answer.is_whole), (200, true), "{answer:?}");
+                asked += 1;
+            }
+            asked
+        }));
+    }
+    for round in 0..20 {
+        stage.until("traffic", |stats| stats.served_total > round * 50).await;
+        stage.hold(&format!("switch {round}")).await;
+        stage.daemon.drain(LIMIT, LIMIT).await.unwrap();
+        service.stop().await;
+        service = Service::named("next").await;
+        stage.serve(service.address).await;
+    }
+    done.cancel();
+    let mut asked = 0;
+    for visitor in load {
+        asked += visitor.await.expect("no request failed");
+    }
+    let stats = stage.stats().await;
+    assert!(asked >= 950, "{asked}");
+    assert_eq!((stats.cut_total, stats.refused_5xx, stats.bad_total), (0, 0, 0), "{stats:?}");
+}
