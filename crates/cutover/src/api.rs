@@ -8,5 +8,5 @@ mod rpc;
 mod socket;
 
 pub use http::{local, public};
-pub use rpc::{Failure, Registry};
 pub(crate) use logs::{tail, youngest};
+pub use rpc::{Failure, Registry};

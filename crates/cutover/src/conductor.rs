@@ -23,8 +23,8 @@ use crate::config::{Layout, ServiceSettings};
 use crate::supervisor::Live;
 use acts::Executor;
 use cutover_core::{
-    Act, Effect, Event, Exit, Fault, Instance, Order, Phase, Posture, Refusal, RunId, Settings, State, Ticket, Transition,
-    patience, posture, report, wants,
+    Act, Effect, Event, Exit, Fault, Instance, Order, Phase, Posture, Refusal, RunId, Settings, State,
+    Ticket, Transition, patience, posture, report, wants,
 };
 use cutover_front::Notice;
 use front_link::{FrontLink, Wanted};
@@ -89,7 +89,10 @@ impl Drop for Task {
 /// # Errors
 /// Settings that do not fit this machine, an address that cannot be bound, or a journal that does not replay: then
 /// nothing was touched.
-pub async fn begin(beginning: Beginning, inherited: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Handle> {
+pub async fn begin(
+    beginning: Beginning,
+    inherited: &dyn Fn(&str) -> Option<OsString>,
+) -> anyhow::Result<Handle> {
     let Beginning { settings, layout, executable, ledger } = beginning;
     let name = settings.name.clone();
     let chronicle = ledger.read(&name)?;
@@ -209,7 +212,9 @@ impl Conductor {
     async fn order(&mut self, order: Order, actor: String, expected: &Expected) -> Result<Accepted, Refusal> {
         self.expects(expected)?;
         if !self.ledger.has_room() {
-            return Err(Refusal::NotNow { why: "the journal's reserve is gone: free space in the state directory".into() });
+            return Err(Refusal::NotNow {
+                why: "the journal's reserve is gone: free space in the state directory".into(),
+            });
         }
         let run = RunId(uuid::Uuid::now_v7().to_string());
         let settings = self.executor.site.settings.for_run();
@@ -225,7 +230,9 @@ impl Conductor {
         let version_moved = expected.version.is_some() && expected.version.as_deref() != version;
         if generation_moved || version_moved {
             let now = version.unwrap_or("nothing");
-            return Err(Refusal::NotNow { why: format!("the service moved on: it is at {now} now; look again and decide") });
+            return Err(Refusal::NotNow {
+                why: format!("the service moved on: it is at {now} now; look again and decide"),
+            });
         }
         Ok(())
     }
@@ -242,7 +249,11 @@ impl Conductor {
                 Ok(entry) => break entry,
                 Err(error) => {
                     let told = acts::told(&error);
-                    tracing::error!(service, error = told, "the journal takes no entry; nothing is done until it does");
+                    tracing::error!(
+                        service,
+                        error = told,
+                        "the journal takes no entry; nothing is done until it does"
+                    );
                     self.trouble = Some(told);
                     self.publish();
                     tokio::time::sleep(APPEND_PAUSE).await;
@@ -306,7 +317,8 @@ impl Conductor {
             self.crashes.pop_front();
         }
         if config || self.crashes.len() >= policy.crash_limit as usize {
-            let detail = format!("{} exits within {:?}, the last: {told}", self.crashes.len(), policy.crash_window);
+            let detail =
+                format!("{} exits within {:?}, the last: {told}", self.crashes.len(), policy.crash_window);
             let fault = Fault { code: "crash_limit".into(), detail };
             let run = RunId(uuid::Uuid::now_v7().to_string());
             let _ = self.apply(Event::Degraded { run, fault }).await;
@@ -318,7 +330,8 @@ impl Conductor {
         let state = self.chronicle.state.clone();
         self.front(&state);
         let wanted = wants(&state).act;
-        let same = self.acting.as_ref().map(|(ticket, _)| ticket) == wanted.as_ref().map(|(ticket, _)| ticket);
+        let same =
+            self.acting.as_ref().map(|(ticket, _)| ticket) == wanted.as_ref().map(|(ticket, _)| ticket);
         if !same {
             self.progress = None;
             self.acting = wanted.map(|(ticket, effect)| self.begin_act(&state, ticket, effect));
@@ -326,7 +339,13 @@ impl Conductor {
         let upkeep = Upkeep::of(&state, self.live.as_deref());
         if self.tending.as_ref().map(|(now, _)| now) != Some(&upkeep) {
             let settings = self.executor.site.settings.for_run();
-            let task = upkeep::tend(self.executor.clone(), upkeep.clone(), self.live.clone(), settings, self.failures);
+            let task = upkeep::tend(
+                self.executor.clone(),
+                upkeep.clone(),
+                self.live.clone(),
+                settings,
+                self.failures,
+            );
             self.tending = Some((upkeep, Task(tokio::spawn(task))));
         }
         self.watch(&state);
@@ -416,7 +435,11 @@ impl Conductor {
             let store = executor.site.store.clone();
             let pruned = acts::blocking("prune", move || store.prune(keep, &needed)).await;
             if let Err(fault) = pruned {
-                tracing::warn!(service = executor.site.settings.name, detail = fault.detail, "old generations stay");
+                tracing::warn!(
+                    service = executor.site.settings.name,
+                    detail = fault.detail,
+                    "old generations stay"
+                );
             }
             executor.discard_snapshots(snapshots).await;
         });

@@ -9,6 +9,7 @@ mod settings;
 
 pub use file::{Error, load, parse, schema};
 pub use layout::{Account, Layout};
+pub(crate) use settings::fill;
 pub use settings::{
     DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings, VersionSettings,
 };

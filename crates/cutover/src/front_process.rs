@@ -24,7 +24,7 @@ struct Arguments {
 
 /// Runs a front until it is told to end.
 #[must_use]
-pub fn main(args: Vec<OsString>) -> ExitCode {
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(args) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),

@@ -17,7 +17,10 @@ impl Guard {
     pub(super) fn admit(&self, path: &str, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
         if !host.is_some_and(|host| self.is_ours(host)) {
-            return Err((StatusCode::MISDIRECTED_REQUEST, "use a loopback name, or list this one in [daemon] hosts"));
+            return Err((
+                StatusCode::MISDIRECTED_REQUEST,
+                "use a loopback name, or list this one in [daemon] hosts",
+            ));
         }
         if let Some(origin) = headers.get(header::ORIGIN) {
             let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
@@ -31,7 +34,10 @@ impl Guard {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         match given.and_then(|value| value.strip_prefix("Bearer ")) {
             Some(token) if same(token.as_bytes(), self.token.as_bytes()) => Ok(()),
-            _ => Err((StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` with the token in <state>/token")),
+            _ => Err((
+                StatusCode::UNAUTHORIZED,
+                "send `Authorization: Bearer` with the token in <state>/token",
+            )),
         }
     }
 

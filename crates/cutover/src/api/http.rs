@@ -34,7 +34,9 @@ pub fn public(registry: Arc<Registry>, token: String, hosts: Vec<String>) -> Rou
             async move {
                 match verdict {
                     Ok(()) => next.run(request).await,
-                    Err((status, message)) => (status, Json(json!({ "error": { "message": message } }))).into_response(),
+                    Err((status, message)) => {
+                        (status, Json(json!({ "error": { "message": message } }))).into_response()
+                    }
                 }
             }
         }))
@@ -97,7 +99,11 @@ async fn call(State(desk): State<Desk>, Path(method): Path<String>, body: Bytes)
         Ok(params) => answer(&desk, &method, params).await,
         Err(error) => {
             let message = format!("the body is not JSON: {error}");
-            (StatusCode::BAD_REQUEST, Json(json!({ "error": { "code": "invalid_params", "message": message } }))).into_response()
+            (
+                StatusCode::BAD_REQUEST,
+                Json(json!({ "error": { "code": "invalid_params", "message": message } })),
+            )
+                .into_response()
         }
     }
 }

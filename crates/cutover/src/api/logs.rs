@@ -14,7 +14,9 @@ const TAIL: u64 = 512 * 1024;
 pub(crate) fn youngest(directory: &Path) -> io::Result<PathBuf> {
     let logs = std::fs::read_dir(directory.join("logs"))?.flatten().map(|entry| entry.path());
     let youngest = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log")).max();
-    youngest.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the service never ran, so there is no log yet"))
+    youngest.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, "the service never ran, so there is no log yet")
+    })
 }
 
 /// The last `limit` lines.

@@ -85,7 +85,8 @@ impl Registry {
     pub async fn call(&self, method: &str, params: Value, actor: &str) -> Result<Value, Failure> {
         let params: Params = match params {
             Value::Null => Params::default(),
-            other => serde_json::from_value(other).map_err(|error| Failure::new("invalid_params", error.to_string()))?,
+            other => serde_json::from_value(other)
+                .map_err(|error| Failure::new("invalid_params", error.to_string()))?,
         };
         let actor = params.actor.clone().map_or_else(|| actor.to_owned(), |name| format!("{actor}:{name}"));
         match method {
@@ -107,7 +108,12 @@ impl Registry {
                     Some(Recovery::Retry) => Order::Retry,
                     Some(Recovery::Rollback) => Order::RecoverRollback,
                     Some(Recovery::Accept) => Order::Accept,
-                    None => return Err(Failure::new("invalid_params", "say `recover`: retry, rollback or accept")),
+                    None => {
+                        return Err(Failure::new(
+                            "invalid_params",
+                            "say `recover`: retry, rollback or accept",
+                        ));
+                    }
                 };
                 self.order(&params, order, actor).await
             }
@@ -120,7 +126,9 @@ impl Registry {
             "service.start" => self.order(&params, Order::Start, actor).await,
             "service.stop" => self.order(&params, Order::Stop, actor).await,
             "service.restart" => self.order(&params, Order::Restart, actor).await,
-            "generations.list" => self.service(&params)?.generations().map_err(|fault| Failure::new(&fault.code, fault.detail)),
+            "generations.list" => {
+                self.service(&params)?.generations().map_err(|fault| Failure::new(&fault.code, fault.detail))
+            }
             "logs.tail" => self.tail(&params),
             other => Err(Failure::new("unknown_method", format!("there is no method `{other}`"))),
         }
@@ -156,10 +164,18 @@ impl Registry {
                 Some(name) => name,
                 None => return Err(Failure::new("unknown_service", "no service is configured")),
             },
-            (None, 0) => return Err(Failure::new("unknown_service", "no service is configured; see `cutover config schema`")),
+            (None, 0) => {
+                return Err(Failure::new(
+                    "unknown_service",
+                    "no service is configured; see `cutover config schema`",
+                ));
+            }
             (None, _) => {
                 let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
-                return Err(Failure::new("invalid_params", format!("name one of the services: {}", names.join(", "))));
+                return Err(Failure::new(
+                    "invalid_params",
+                    format!("name one of the services: {}", names.join(", ")),
+                ));
             }
         };
         if let Some(why) = self.broken.get(name) {
@@ -167,7 +183,10 @@ impl Registry {
         }
         self.services.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
-            Failure::new("unknown_service", format!("there is no service `{name}`; there are: {}", names.join(", ")))
+            Failure::new(
+                "unknown_service",
+                format!("there is no service `{name}`; there are: {}", names.join(", ")),
+            )
         })
     }
 
@@ -178,7 +197,9 @@ impl Registry {
             (Some(version), None) => Wanted::Version(version.clone()),
             (None, Some(channel)) => Wanted::Channel(channel.clone()),
             (None, None) => Wanted::Channel(channel()),
-            (Some(_), Some(_)) => return Err(Failure::new("invalid_params", "name a version or a channel, not both")),
+            (Some(_), Some(_)) => {
+                return Err(Failure::new("invalid_params", "name a version or a channel, not both"));
+            }
         })
     }
 
@@ -203,7 +224,10 @@ impl Registry {
         let previous = state.previous.as_ref().map(|kept| kept.installed.clone());
         let to: Installed = match params.generation {
             None => previous.ok_or(Refusal::NothingKept)?,
-            Some(generation) => self.service(params)?.installed(generation).map_err(|fault| Failure::new(&fault.code, fault.detail))?,
+            Some(generation) => self
+                .service(params)?
+                .installed(generation)
+                .map_err(|fault| Failure::new(&fault.code, fault.detail))?,
         };
         Ok(Order::Rollback { to, data: params.data.unwrap_or(DataWish::Keep) })
     }
@@ -232,13 +256,17 @@ impl Registry {
         let open = view.state().open_run().cloned();
         let active = open.as_ref().and_then(|run| view.run(run));
         let last = view.runs().into_iter().find(|report| report.run_id != open);
-        Ok(json!({ "activeRun": active, "lastRun": last, "service": view.report.service, "serving": view.report.serving }))
+        Ok(
+            json!({ "activeRun": active, "lastRun": last, "service": view.report.service, "serving": view.report.serving }),
+        )
     }
 
     fn run(&self, params: &Params) -> Result<Value, Failure> {
-        let run = params.run_id.as_ref().ok_or_else(|| Failure::new("invalid_params", "name the run: `runId`"))?;
+        let run =
+            params.run_id.as_ref().ok_or_else(|| Failure::new("invalid_params", "name the run: `runId`"))?;
         let mut found = self.services.values().filter_map(|service| service.view().run(run));
-        let report = found.next().ok_or_else(|| Failure::new("unknown_run", format!("there is no run {run}")))?;
+        let report =
+            found.next().ok_or_else(|| Failure::new("unknown_run", format!("there is no run {run}")))?;
         Ok(serde_json::to_value(report).expect("a report is plain data"))
     }
 

@@ -32,7 +32,11 @@ pub(super) async fn converse(mut socket: WebSocket, registry: Arc<Registry>, act
                 }
                 last = Some(now);
                 let payload = json!({ "service": name, "runId": report.run_id, "phase": report.phase, "status": report.status, "ok": report.ok });
-                if sender.send(json!({ "type": "event", "event": "update.run.changed", "payload": payload })).await.is_err() {
+                if sender
+                    .send(json!({ "type": "event", "event": "update.run.changed", "payload": payload }))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -62,8 +66,12 @@ fn answer(text: &str, registry: &Arc<Registry>, actor: &'static str, sender: &mp
     tokio::spawn(async move {
         let frame = match request {
             Ok(request) if request.kind == "req" => respond(&registry, request, actor).await,
-            Ok(_) => json!({ "type": "res", "ok": false, "error": { "code": "invalid_frame", "message": "send frames of type `req`" } }),
-            Err(error) => json!({ "type": "res", "ok": false, "error": { "code": "invalid_frame", "message": error.to_string() } }),
+            Ok(_) => {
+                json!({ "type": "res", "ok": false, "error": { "code": "invalid_frame", "message": "send frames of type `req`" } })
+            }
+            Err(error) => {
+                json!({ "type": "res", "ok": false, "error": { "code": "invalid_frame", "message": error.to_string() } })
+            }
         };
         // A client that is gone needs no answer.
         let _ = sender.send(frame).await;

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 /// Nobody answers on the daemon's socket.
 #[derive(Debug, thiserror::Error)]
 #[error("no daemon answers at {path}; start it with `cutover serve`")]
-pub struct NoDaemon {
+pub(crate) struct NoDaemon {
     /// The socket.
     pub path: PathBuf,
 }
@@ -83,8 +83,10 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<hyper::body::Incoming>> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|_| NoDaemon { path: self.socket.clone() })?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("greeting the daemon")?;
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|_| NoDaemon { path: self.socket.clone() })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.context("greeting the daemon")?;
         tokio::spawn(connection);
         sender.send_request(request).await.context("the daemon went away in the middle of the answer")
     }

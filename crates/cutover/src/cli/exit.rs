@@ -68,4 +68,4 @@ pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
 /// A method's failure as an error.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.message)]
-pub struct Failed(pub Failure);
+pub(crate) struct Failed(pub Failure);

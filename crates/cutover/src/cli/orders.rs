@@ -20,7 +20,8 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
     match command {
         Command::Plan(wanted) | Command::Update { wanted, dry_run: true, .. } => desk.plan(&wanted).await,
         Command::Update { wanted, wait, .. } => {
-            let params = json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
+            let params =
+                json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
             desk.run("update.run", params, &wait).await
         }
         Command::Rollback { service, to, data, wait } => {
@@ -35,7 +36,9 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
             let params = json!({ "service": service, "recover": way_word(&way) });
             desk.run("update.recover", params, &wait).await
         }
-        Command::Start { service } => desk.run("service.start", service_params(&service), &Wait { detach: false, timeout: None }).await,
+        Command::Start { service } => {
+            desk.run("service.start", service_params(&service), &Wait { detach: false, timeout: None }).await
+        }
         Command::Stop { service } => desk.order("service.stop", &service).await,
         Command::Restart { service } => desk.order("service.restart", &service).await,
         Command::Cancel { service } => desk.order("update.cancel", &service).await,
@@ -74,7 +77,9 @@ struct Desk<'a> {
 impl Desk<'_> {
     fn print<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) {
         match self.scene.json {
-            Output::Json => println!("{:#}", serde_json::to_value(value).expect("what is printed is plain data")),
+            Output::Json => {
+                println!("{:#}", serde_json::to_value(value).expect("what is printed is plain data"))
+            }
             Output::Text => println!("{}", text(value)),
         }
     }
@@ -107,7 +112,9 @@ impl Desk<'_> {
                 Ok(exit::of_report(&report))
             }
             None => {
-                self.print(&answer, |_| format!("run {run} is still under way; `cutover status {service}` shows it"));
+                self.print(&answer, |_| {
+                    format!("run {run} is still under way; `cutover status {service}` shows it")
+                });
                 Ok(ExitStatus::Scheduled)
             }
         }
@@ -187,7 +194,10 @@ impl Desk<'_> {
             Some(name) => name.clone(),
             None => match offline::chronicles(&self.scene.layout)?.as_slice() {
                 [(name, _)] => name.clone(),
-                all => anyhow::bail!("name one of the services: {}", all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")),
+                all => anyhow::bail!(
+                    "name one of the services: {}",
+                    all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+                ),
             },
         };
         let directory = self.scene.layout.service(&name);
@@ -230,7 +240,10 @@ fn texts(views: &[View]) -> String {
 
 fn plan_text(plan: &Plan) -> String {
     let version = |installed: &Option<cutover_core::Installed>| {
-        installed.as_ref().map_or_else(|| "nothing".to_owned(), |i| format!("{} (generation {})", i.release.version, i.generation))
+        installed.as_ref().map_or_else(
+            || "nothing".to_owned(),
+            |i| format!("{} (generation {})", i.release.version, i.generation),
+        )
     };
     if plan.already_current {
         return format!("{}: {} is already current", plan.service, version(&plan.target));

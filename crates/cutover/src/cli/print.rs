@@ -35,7 +35,11 @@ pub(super) fn ending(report: &Report) -> String {
     }
     if let Some(version) = &report.serving.version {
         let who = report.serving.instance.as_ref().map(ToString::to_string).unwrap_or_default();
-        let _ = write!(text, "\nserving now: {version} ({who}, generation {})", report.serving.generation.map(|g| g.to_string()).unwrap_or_default());
+        let _ = write!(
+            text,
+            "\nserving now: {version} ({who}, generation {})",
+            report.serving.generation.map(|g| g.to_string()).unwrap_or_default()
+        );
     } else {
         let _ = write!(text, "\nserving now: nothing ({})", report.serving.posture);
     }
@@ -61,11 +65,21 @@ pub(super) fn run(report: &Report) -> String {
     let id = report.run_id.as_ref().map(ToString::to_string).unwrap_or_default();
     let before = report.before.as_ref().map_or("nothing", |before| before.release.version.as_str());
     let target = report.target.as_ref().map_or("?", |target| target.release.version.as_str());
-    let _ = writeln!(text, "run {id} of {}: {before} -> {target}, by {}", report.service, report.actor.as_deref().unwrap_or("?"));
+    let _ = writeln!(
+        text,
+        "run {id} of {}: {before} -> {target}, by {}",
+        report.service,
+        report.actor.as_deref().unwrap_or("?")
+    );
     for step in &report.steps {
         let took = step.took_ms.map_or_else(|| "…".to_owned(), |ms| format!("{ms} ms"));
         let back = if step.back == cutover_core::Direction::Back { "back: " } else { "" };
-        let _ = writeln!(text, "  {back}{:?} {took}  {}", step.name, step.outcome.as_deref().unwrap_or("under way"));
+        let _ = writeln!(
+            text,
+            "  {back}{:?} {took}  {}",
+            step.name,
+            step.outcome.as_deref().unwrap_or("under way")
+        );
     }
     if !report.facts.is_empty() {
         let _ = writeln!(text, "facts:");
@@ -78,7 +92,11 @@ pub(super) fn run(report: &Report) -> String {
             Reading::Missing => "MISSING",
             Reading::NotApplicable => "n/a",
         };
-        let _ = writeln!(text, "  {:?}: {mark}; expected {}; observed {}  [{}]", fact.name, fact.expected, fact.observed, fact.source);
+        let _ = writeln!(
+            text,
+            "  {:?}: {mark}; expected {}; observed {}  [{}]",
+            fact.name, fact.expected, fact.observed, fact.source
+        );
     }
     for finding in &report.findings {
         let _ = writeln!(text, "note: {finding}");
@@ -89,7 +107,8 @@ pub(super) fn run(report: &Report) -> String {
 
 /// One line of the history.
 pub(super) fn line(report: &Report) -> String {
-    let started = report.started.and_then(|ms| jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
+    let started =
+        report.started.and_then(|ms| jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
     let when = started.map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
     let target = report.target.as_ref().map_or("?", |target| target.release.version.as_str());
     let word = report.status.map_or("-", Status::word);

@@ -71,7 +71,9 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
         }
     }
     match end {
-        End::LeaveServices => tracing::info!("the daemon ends; services and fronts go on, `cutover serve` takes them up again"),
+        End::LeaveServices => {
+            tracing::info!("the daemon ends; services and fronts go on, `cutover serve` takes them up again")
+        }
         End::StopServices => stop_services(&serving.registry).await,
     }
     Ok(ExitStatus::Done)
@@ -79,7 +81,9 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
 
 async fn stop_services(registry: &Registry) {
     for service in registry.services.values() {
-        if let Err(refusal) = service.order(Order::Stop, "serve --stop-services".into(), conductor::Expected::default()).await {
+        if let Err(refusal) =
+            service.order(Order::Stop, "serve --stop-services".into(), conductor::Expected::default()).await
+        {
             tracing::warn!(service = service.service, %refusal, "not stopped");
         }
     }
@@ -89,6 +93,7 @@ async fn stop_services(registry: &Registry) {
         if tokio::time::timeout(FAREWELL, stopped).await.is_err() {
             tracing::warn!(service = service.service, "still runs");
         }
+        service.close_front().await;
     }
 }
 
@@ -100,12 +105,16 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
     conductor::private_directory(&layout.state)?;
     conductor::private_directory(&layout.runtime)?;
     conductor::private_directory(&layout.runtime.join("fronts"))?;
+    passage(&layout.runtime)?;
+    conductor::private_directory(&layout.intents())?;
+    passage(&layout.intents())?;
     if !Layout::fits_socket(&layout.probe_lane("a-name-of-usual-length")) {
         bail!("{} is too long for a socket; name a shorter one with --runtime", layout.runtime.display());
     }
     let lock = lock(&layout.lock())?;
     let boot_id = BootId(boot_id()?);
-    let journal = Journal::open(&layout.journal(), &journal::Settings { balloon_bytes: RESERVE, busy_limit: BUSY })?;
+    let journal =
+        Journal::open(&layout.journal(), &journal::Settings { balloon_bytes: RESERVE, busy_limit: BUSY })?;
     let ledger = Ledger::new(journal, boot_id);
     let mut registry = Registry {
         services: BTreeMap::new(),
@@ -126,9 +135,9 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
     let mut address = None;
     if let Some(listen) = settings.daemon.listen {
         let token = token(&layout.token())?;
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("listening on {listen}; name another address in [daemon] listen, or \"off\""))?;
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("listening on {listen}; name another address in [daemon] listen, or \"off\"")
+        })?;
         address = listener.local_addr().ok();
         let routes = api::public(Arc::clone(&registry), token, settings.daemon.hosts);
         doors.push(tokio::spawn(async move {
@@ -156,6 +165,12 @@ async fn begun(
     conductor::begin(beginning, &|name| std::env::var_os(name)).await
 }
 
+/// A service under another uid must be able to pass through to its own intent directory.
+fn passage(path: &Path) -> anyhow::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o711))
+        .with_context(|| format!("opening a way through {}", path.display()))
+}
+
 /// One daemon per state directory. The kernel lets the lock go when its holder ends, however that happens.
 fn lock(path: &Path) -> anyhow::Result<File> {
     let file = OpenOptions::new()
@@ -174,7 +189,8 @@ fn unix_door(path: &Path, registry: &Arc<Registry>) -> anyhow::Result<JoinHandle
     // Whoever holds the lock owns the socket: what lies there is a dead daemon's.
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(|| format!("protecting {}", path.display()))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))
+        .with_context(|| format!("protecting {}", path.display()))?;
     let routes = api::local(Arc::clone(registry));
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {

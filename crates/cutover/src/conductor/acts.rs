@@ -7,15 +7,16 @@ mod preparing;
 mod proving;
 mod starting;
 
-pub(super) use proving::{Prover, Proof};
+pub(super) use proving::{Proof, Prover};
 pub(super) use starting::Starting;
 
 use super::front_link::FrontLink;
 use super::inbox::{Progress, Reporter};
 use super::site::Site;
 use crate::probe::Before;
+use crate::store;
 use crate::supervisor::{self, Live};
-use cutover_core::{Done, Effect, Event, Exit, Fault, Posture, Settings, Ticket};
+use cutover_core::{Done, Effect, Event, Exit, Fault, Generation, Posture, Settings, Ticket};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub(super) struct Executor {
     pub front: FrontLink,
     pub reporter: Reporter,
 }
+
+/// The fault of a tree that a foreign hand changed.
+pub(super) const TREE_CHANGED: &str = "tree_changed";
 
 /// What an act comes to: a result, or a fault.
 pub(super) type Outcome = Result<Done, Fault>;
@@ -100,6 +104,17 @@ impl Executor {
             }
         }
         Ok(running)
+    }
+
+    /// Whether a generation's tree still is what was sealed. A tree that cannot be read is a fault of another name: it
+    /// says nothing about a foreign hand.
+    pub(super) async fn sealed(&self, generation: Generation) -> Result<(), Fault> {
+        let store = self.site.store.clone();
+        let compared = tokio::task::spawn_blocking(move || store.compare(generation)).await;
+        compared.expect("BUG: comparing a tree panicked").map_err(|error| match error {
+            store::Error::Changed { .. } => chain(TREE_CHANGED)(error),
+            other => chain("tree_unreadable")(other),
+        })
     }
 
     /// The process that ran before the one marked `nonce`.

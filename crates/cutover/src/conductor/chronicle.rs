@@ -3,8 +3,8 @@
 
 use crate::journal;
 use cutover_core::{
-    Boot, BootId, Ending, Entry, Event, Mismatch, Phase, Record, Recorded, Refusal, RunId, State, Transition, fingerprint,
-    step,
+    Boot, BootId, Ending, Entry, Event, Mismatch, Phase, Record, Recorded, Refusal, RunId, State, Transition,
+    fingerprint, step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +52,8 @@ impl Chronicle {
         let (mut chronicle, after) = match reader.checkpoint(service)? {
             Some(checkpoint) => {
                 let seq = checkpoint.seq.0;
-                let chronicle: Self = serde_json::from_str(&checkpoint.state)
-                    .map_err(|source| Error::Parse { seq, source })?;
+                let chronicle: Self =
+                    serde_json::from_str(&checkpoint.state).map_err(|source| Error::Parse { seq, source })?;
                 (chronicle, checkpoint.seq)
             }
             None => (Self::default(), journal::Seq::START),

@@ -37,12 +37,15 @@ pub(super) struct FrontLink {
     wanted: Option<watch::Sender<Option<Wanted>>>,
     confirmed: watch::Receiver<Option<Posture>>,
     stats: watch::Receiver<Option<Stats>>,
-    drains: mpsc::Sender<Drain>,
+    orders: mpsc::Sender<Order>,
 }
 
-struct Drain {
-    limit: Duration,
-    reply: oneshot::Sender<Option<u64>>,
+/// What a front is asked once.
+enum Order {
+    /// Let in-flight exchanges end; answer how many were cut.
+    Drain { limit: Duration, reply: oneshot::Sender<Option<u64>> },
+    /// End.
+    Quit { reply: oneshot::Sender<()> },
 }
 
 impl FrontLink {
@@ -50,8 +53,8 @@ impl FrontLink {
     pub(super) fn none() -> Self {
         let (_, confirmed) = watch::channel(None);
         let (_, stats) = watch::channel(None);
-        let (drains, _) = mpsc::channel(1);
-        Self { wanted: None, confirmed, stats, drains }
+        let (orders, _) = mpsc::channel(1);
+        Self { wanted: None, confirmed, stats, orders }
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
@@ -62,12 +65,12 @@ impl FrontLink {
         let (wanted, desires) = watch::channel(None);
         let (confirm, confirmed) = watch::channel(None);
         let (count, stats) = watch::channel(None);
-        let (drains, orders) = mpsc::channel(4);
+        let (orders, inbox) = mpsc::channel(4);
         let standing = ControlClient::connect(&site.layout.front(&site.settings.name), GREETING).await.ok();
         let listeners = listeners(&site, standing.as_ref()).await?;
-        let actor = Actor { site, listeners, desires, confirm, count, orders, reporter };
+        let actor = Actor { site, listeners, desires, confirm, count, orders: inbox, reporter };
         tokio::spawn(actor.run(standing));
-        Ok(Self { wanted: Some(wanted), confirmed, stats, drains })
+        Ok(Self { wanted: Some(wanted), confirmed, stats, orders })
     }
 
     /// Says what the state wants.
@@ -99,8 +102,16 @@ impl FrontLink {
     /// Lets in-flight exchanges end within `limit`; answers how many were cut, or `None` without a front.
     pub(super) async fn drain(&self, limit: Duration) -> Option<u64> {
         let (reply, answer) = oneshot::channel();
-        self.drains.send(Drain { limit, reply }).await.ok()?;
+        self.orders.send(Order::Drain { limit, reply }).await.ok()?;
         answer.await.ok().flatten()
+    }
+
+    /// Ends the front: its sockets are closed.
+    pub(super) async fn quit(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(Order::Quit { reply }).await.is_ok() {
+            let _ = answer.await;
+        }
     }
 
     /// The front's numbers, half a second old at most.
@@ -132,13 +143,21 @@ async fn listeners(site: &Site, standing: Option<&ControlClient>) -> anyhow::Res
     Ok(bound)
 }
 
+/// Why a front is not steered any more.
+enum Steered {
+    /// It went, or another daemon took it.
+    Lost,
+    /// Nobody wants it any more.
+    Left,
+}
+
 struct Actor {
     site: Arc<Site>,
     listeners: Vec<TcpListener>,
     desires: watch::Receiver<Option<Wanted>>,
     confirm: watch::Sender<Option<Posture>>,
     count: watch::Sender<Option<Stats>>,
-    orders: mpsc::Receiver<Drain>,
+    orders: mpsc::Receiver<Order>,
     reporter: Reporter,
 }
 
@@ -151,17 +170,24 @@ impl Actor {
             };
             match client {
                 Ok(client) => {
-                    if let Err(error) = self.steer(&client).await {
-                        tracing::warn!(service = self.site.settings.name, %error, "the front is lost");
-                    }
-                    if self.desires.has_changed().is_err() {
-                        return;
+                    match self.steer(&client).await {
+                        Ok(Steered::Left) => return,
+                        Ok(Steered::Lost) => {
+                            tracing::warn!(service = self.site.settings.name, "the front is lost")
+                        }
+                        Err(error) => {
+                            tracing::warn!(service = self.site.settings.name, %error, "the front is lost")
+                        }
                     }
                     self.confirm.send_replace(None);
                     self.reporter.send(Input::FrontLost).await;
                 }
                 Err(error) => {
-                    tracing::error!(service = self.site.settings.name, error = super::acts::told(&error), "no front");
+                    tracing::error!(
+                        service = self.site.settings.name,
+                        error = super::acts::told(&error),
+                        "no front"
+                    );
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -194,17 +220,17 @@ impl Actor {
     }
 
     /// Keeps one front in the wanted posture until it is lost or nobody steers it any more.
-    async fn steer(&mut self, client: &ControlClient) -> Result<(), Error> {
+    async fn steer(&mut self, client: &ControlClient) -> Result<Steered, Error> {
         client.pass_listeners(&self.listeners, CALL).await?;
         self.desires.mark_changed();
         let mut look = tokio::time::interval(STATS);
         loop {
             tokio::select! {
                 biased;
-                () = client.gone() => return Ok(()),
+                () = client.gone() => return Ok(Steered::Lost),
                 changed = self.desires.changed() => {
                     if changed.is_err() {
-                        return Ok(());
+                        return Ok(Steered::Left);
                     }
                     let wanted = self.desires.borrow_and_update().clone();
                     if let Some(Wanted { word, posture }) = wanted {
@@ -212,13 +238,21 @@ impl Actor {
                         self.confirm.send_replace(Some(word));
                     }
                 }
-                Some(Drain { limit, reply }) = self.orders.recv() => {
-                    let client = client.clone();
-                    tokio::spawn(async move {
-                        let drained = client.drain(limit, limit + CALL).await;
-                        let _ = reply.send(drained.ok().map(|drained| drained.cut));
-                    });
-                }
+                Some(order) = self.orders.recv() => match order {
+                    Order::Drain { limit, reply } => {
+                        let client = client.clone();
+                        tokio::spawn(async move {
+                            let drained = client.drain(limit, limit + CALL).await;
+                            let _ = reply.send(drained.ok().map(|drained| drained.cut));
+                        });
+                    }
+                    Order::Quit { reply } => {
+                        client.quit(CALL).await?;
+                        let _ = tokio::time::timeout(CALL, client.gone()).await;
+                        let _ = reply.send(());
+                        return Ok(Steered::Left);
+                    }
+                },
                 _ = look.tick() => {
                     self.count.send_replace(client.stats(CALL).await.ok());
                 }

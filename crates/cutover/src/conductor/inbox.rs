@@ -11,7 +11,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Everything that a conductor listens to.
 pub(super) enum Input {
     /// Somebody asks for something.
-    Order { order: Order, actor: String, expected: Expected, reply: oneshot::Sender<Result<Accepted, Refusal>> },
+    Order {
+        order: Order,
+        actor: String,
+        expected: Expected,
+        reply: oneshot::Sender<Result<Accepted, Refusal>>,
+    },
     /// A room reports a fact. The reply comes when it is durable.
     Fact { event: Event, reply: oneshot::Sender<Result<(), Refusal>> },
     /// A service process lives.
@@ -76,6 +81,11 @@ impl Handle {
         let gone = || Refusal::NotNow { why: "the daemon is going down".into() };
         self.inbox.send(Input::Order { order, actor, expected, reply }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Ends the service's front, for a daemon that ends with its services.
+    pub async fn close_front(&self) {
+        self.executor.front.quit().await;
     }
 
     /// What can be seen now.

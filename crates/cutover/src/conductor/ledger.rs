@@ -101,6 +101,13 @@ fn run_of(before: &State, after: &State) -> Option<RunId> {
     before.open_run().or_else(|| after.open_run()).cloned()
 }
 
+/// Now, as a snapshot wants it: the boot, and wall time read before the work begins.
+#[must_use]
+pub(super) fn moment() -> crate::store::snapshot::Moment {
+    let boot_id = cutover_intent::identity::boot_id().unwrap_or_else(|_| cutover_core::BootId(String::new()));
+    crate::store::snapshot::Moment { boot_id, at: jiff::Timestamp::now() }
+}
+
 /// Wall time in ms since 1970-01-01 UTC: for people, never for durations.
 #[must_use]
 pub fn wall_ms() -> u64 {

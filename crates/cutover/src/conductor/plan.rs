@@ -40,7 +40,10 @@ impl Handle {
     /// The fault that a run would end with before the cut.
     pub async fn plan(&self, wanted: Wanted) -> Result<Plan, Fault> {
         if let Some(run) = self.view().state().open_run() {
-            return Err(fault("already_running", format!("run {run} is under way; `cutover status` shows it")));
+            return Err(fault(
+                "already_running",
+                format!("run {run} is under way; `cutover status` shows it"),
+            ));
         }
         self.executor.plan(&self.service, self.view().current, wanted).await
     }
@@ -74,7 +77,9 @@ impl Executor {
         let target = self.staged(&ticket, &resolved.release).await?;
         plan.findings = self.findings(&target, before.as_ref()).await?;
         if settings.class == DataClass::Migrated {
-            plan.findings.push("the data counts as migrated: after the release a rollback needs a person's word".into());
+            plan.findings.push(
+                "the data counts as migrated: after the release a rollback needs a person's word".into(),
+            );
         }
         plan.target = Some(target);
         Ok(plan)
@@ -83,10 +88,11 @@ impl Executor {
     async fn space(&self, resolved: &store::Resolved) -> Result<String, Fault> {
         let (store, source, resolved) = (self.site.store.clone(), self.site.source(), resolved.clone());
         let space = super::acts::blocking("space", move || store.space(&source, &resolved)).await?;
-        Ok(space.to_string())
+        let words = format!("needs {}, {} bytes are free", space.need, space.free);
+        space.check().map_err(super::acts::chain("no_space"))?;
+        Ok(words)
     }
 }
-
 
 impl Handle {
     /// All sealed generations, as JSON, oldest first.

@@ -1,7 +1,9 @@
 //! One service's place on this machine: its settings, directories, port and account, resolved once.
 
 use crate::config::{Layout, Port, Scripts, ServiceSettings, SourceSettings, VersionSettings, fill};
-use crate::probe::{Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe};
+use crate::probe::{
+    Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
+};
 use crate::store::snapshot::StatePath;
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
@@ -102,7 +104,10 @@ impl Site {
         let (program, args) = words.split_first().context("the command is empty")?;
         let mut env: BTreeMap<String, String> =
             self.env.iter().map(|(name, value)| (name.clone(), self.filled(value, &root))).collect();
-        env.insert("CUTOVER_INTENT_FILE".into(), self.layout.intent(&self.settings.name).display().to_string());
+        env.insert(
+            "CUTOVER_INTENT_FILE".into(),
+            self.layout.intent(&self.settings.name).display().to_string(),
+        );
         Ok(Launch {
             program: found(program, env.get("PATH").map(String::as_str))?,
             args: args.to_vec(),
@@ -173,7 +178,7 @@ impl Site {
                     Scripts::On => store::Scripts::On,
                 },
                 cache: self.layout.npm_cache(),
-                ..store::Npm::default()
+                limits: store::Limits::default(),
             }),
         }
     }
@@ -185,7 +190,7 @@ impl Site {
         }
     }
 
-    fn npm_env(&self) -> BTreeMap<OsString, OsString> {
+    fn npm_env(&self) -> Vec<(OsString, OsString)> {
         self.env.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 

@@ -1,8 +1,11 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
-use super::acts::{Executor, Proof, Prover, Starting, fault};
+use super::acts::{Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
 use crate::supervisor::{self, Live};
-use cutover_core::{Event, Fault, FactName, Installed, Instance, Policy, Process, Reading, RunId, Serving, Settings, State, wants};
+use cutover_core::{
+    Event, FactName, Fault, Installed, Instance, Policy, Process, Reading, RunId, Serving, Settings, State,
+    wants,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,7 +38,9 @@ impl Upkeep {
             None => Self::Start(installed),
             Some(live) if live.record.generation != installed.generation => Self::Stop,
             Some(live) => match &state.serving {
-                Serving::Proven(instance) | Serving::Waived(Some(instance)) if instance == live.instance() => {
+                Serving::Proven(instance) | Serving::Waived(Some(instance))
+                    if instance == live.instance() =>
+                {
                     Self::Vigil(installed, instance.clone())
                 }
                 _ => Self::Ready(installed, live.instance().clone()),
@@ -45,21 +50,30 @@ impl Upkeep {
             Process::LeaveAlone => Self::Rest,
             Process::Stopped if live.is_some() => Self::Stop,
             Process::Stopped => Self::Rest,
-            Process::Replace(leaving, _) if live.is_some_and(|live| *live.instance() == leaving) => Self::Stop,
+            Process::Replace(leaving, _) if live.is_some_and(|live| *live.instance() == leaving) => {
+                Self::Stop
+            }
             Process::Replace(_, installed) | Process::Run(installed) => running(installed),
         }
     }
 }
 
 /// Does it, and reports. Ends when there is nothing left to do; a failure is tried again after a back-off.
-pub(super) async fn tend(executor: Executor, upkeep: Upkeep, live: Option<Arc<Live>>, settings: Settings, failures: u32) {
+pub(super) async fn tend(
+    executor: Executor,
+    upkeep: Upkeep,
+    live: Option<Arc<Live>>,
+    settings: Settings,
+    failures: u32,
+) {
     let policy = settings.policy.clone();
     let mut failures = failures;
     loop {
         let done = match &upkeep {
             Upkeep::Rest => return,
             Upkeep::Start(installed) => {
-                tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap)).await;
+                tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
+                    .await;
                 executor.resume(installed, &policy).await
             }
             Upkeep::Ready(installed, _) => executor.ready(installed, live.as_deref(), &policy).await,
@@ -70,8 +84,14 @@ pub(super) async fn tend(executor: Executor, upkeep: Upkeep, live: Option<Arc<Li
             Ok(()) => return,
             Err(fault) => {
                 failures = failures.saturating_add(1);
-                tracing::warn!(service = executor.site.settings.name, fault = fault.code, detail = fault.detail, "upkeep");
-                tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap)).await;
+                tracing::warn!(
+                    service = executor.site.settings.name,
+                    fault = fault.code,
+                    detail = fault.detail,
+                    "upkeep"
+                );
+                tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
+                    .await;
             }
         }
     }
@@ -81,7 +101,7 @@ impl Executor {
     async fn resume(&self, installed: &Installed, policy: &Policy) -> Result<(), Fault> {
         self.closed(policy.hold).await?;
         if let Err(fault) = self.spawn(&Starting { installed, policy }).await {
-            if fault.code == "tree_changed" {
+            if fault.code == TREE_CHANGED {
                 self.tree_changed(installed, fault.clone()).await;
             }
             return Err(fault);
@@ -91,7 +111,8 @@ impl Executor {
 
     async fn end(&self, settings: &Settings) -> Result<(), Fault> {
         self.closed(settings.policy.hold).await?;
-        let (_, ended) = tokio::join!(self.front.drain(settings.policy.drain), self.stop_all(&settings.policy));
+        let (_, ended) =
+            tokio::join!(self.front.drain(settings.policy.drain), self.stop_all(&settings.policy));
         ended.map(drop)
     }
 
@@ -100,22 +121,34 @@ impl Executor {
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
         let observations = prover.until_proven(1, policy.probe_interval, policy.start_deadline, None).await?;
         let expectation = prover.expectation;
-        self.reporter.fact(Event::Ready { expectation, observations }).await.map_err(|refusal| fault("refused", refusal))
+        self.reporter
+            .fact(Event::Ready { expectation, observations })
+            .await
+            .map_err(|refusal| fault("refused", refusal))
     }
 
     /// Watches a served process for what its clients would notice, and its tree for foreign hands.
-    async fn vigil(&self, installed: &Installed, live: Option<&Live>, settings: &Settings) -> Result<(), Fault> {
+    async fn vigil(
+        &self,
+        installed: &Installed,
+        live: Option<&Live>,
+        settings: &Settings,
+    ) -> Result<(), Fault> {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
         let (mut ready_at, mut compare_at) = (Instant::now(), Instant::now());
         loop {
             if Instant::now() >= compare_at {
                 let begun = Instant::now();
-                let (store, generation) = (self.site.store.clone(), installed.generation);
-                let compared = tokio::task::spawn_blocking(move || store.compare(generation)).await;
-                if let Err(error) = compared.expect("BUG: comparing a tree panicked") {
-                    self.tree_changed(installed, super::acts::chain("tree_changed")(error)).await;
-                    return Ok(());
+                match self.sealed(installed.generation).await {
+                    Err(fault) if fault.code == TREE_CHANGED => {
+                        self.tree_changed(installed, fault).await;
+                        return Ok(());
+                    }
+                    Err(fault) => {
+                        tracing::warn!(service = self.site.settings.name, detail = fault.detail, "tree")
+                    }
+                    Ok(()) => {}
                 }
                 compare_at = Instant::now() + (begun.elapsed() * COMPARE_SHARE).max(LOOK);
             }
@@ -154,4 +187,3 @@ impl Executor {
         }
     }
 }
-

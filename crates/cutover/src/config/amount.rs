@@ -13,7 +13,9 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         span(&text).map(Span).ok_or_else(|| {
-            de::Error::custom(format!("`{text}` is not a duration; write for example \"250ms\", \"30s\" or \"5m\""))
+            de::Error::custom(format!(
+                "`{text}` is not a duration; write for example \"250ms\", \"30s\" or \"5m\""
+            ))
         })
     }
 }
@@ -51,7 +53,9 @@ impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         size(&text).map(Size).ok_or_else(|| {
-            de::Error::custom(format!("`{text}` is not a size; write for example \"64KiB\", \"10MiB\" or \"2GiB\""))
+            de::Error::custom(format!(
+                "`{text}` is not a size; write for example \"64KiB\", \"10MiB\" or \"2GiB\""
+            ))
         })
     }
 }

@@ -72,13 +72,17 @@ fn fragment(path: &Path) -> Result<File, Error> {
 }
 
 fn deserialize(path: &Path, text: &str) -> Result<File, Error> {
-    toml::from_str(text).map_err(|error| Error::Parse { path: path.into(), problem: explained(&error.to_string()) })
+    toml::from_str(text)
+        .map_err(|error| Error::Parse { path: path.into(), problem: explained(&error.to_string()) })
 }
 
 fn checked(path: &Path, file: File) -> Result<Settings, Error> {
     check(file).map_err(|complaints| Error::Check {
         path: path.into(),
-        problems: complaints.iter().map(|c| format!("  {}: {}", c.key.trim_end_matches('.'), c.problem)).collect(),
+        problems: complaints
+            .iter()
+            .map(|c| format!("  {}: {}", c.key.trim_end_matches('.'), c.problem))
+            .collect(),
     })
 }
 

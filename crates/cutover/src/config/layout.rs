@@ -17,16 +17,16 @@ impl Layout {
     #[must_use]
     pub fn default_for(env: &dyn Fn(&str) -> Option<OsString>, is_root: Account) -> Self {
         let xdg = |name: &str, fallback: &str| {
-            env(name).filter(|dir| !dir.is_empty()).map(PathBuf::from).or_else(|| {
-                env("HOME").map(|home| PathBuf::from(home).join(fallback))
-            })
+            env(name)
+                .filter(|dir| !dir.is_empty())
+                .map(PathBuf::from)
+                .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(fallback)))
         };
         match is_root {
-            Account::Root => {
-                Self { state: "/var/lib/cutover".into(), runtime: "/run/cutover".into() }
-            }
+            Account::Root => Self { state: "/var/lib/cutover".into(), runtime: "/run/cutover".into() },
             Account::User => {
-                let state = xdg("XDG_STATE_HOME", ".local/state").unwrap_or_else(std::env::temp_dir).join("cutover");
+                let state =
+                    xdg("XDG_STATE_HOME", ".local/state").unwrap_or_else(std::env::temp_dir).join("cutover");
                 let runtime = env("XDG_RUNTIME_DIR")
                     .filter(|dir| !dir.is_empty())
                     .map_or_else(|| state.join("run"), |dir| PathBuf::from(dir).join("cutover"));
@@ -94,7 +94,7 @@ impl Layout {
     /// The intent file of a service.
     #[must_use]
     pub fn intent(&self, name: &str) -> PathBuf {
-        self.intents().join(name)
+        self.intents().join(name).join("intent.json")
     }
 
     /// The directory of intents.

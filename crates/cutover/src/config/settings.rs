@@ -4,9 +4,7 @@ use super::fragment::{
     File, ForwardedFragment, InputsFragment, OneOrMany, PolicyFragment, PortFragment, ReleaseFragment,
     RollbackFragment, ScriptsFragment, Service, Source, StateKind, StrategyFragment,
 };
-use cutover_core::{
-    DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy,
-};
+use cutover_core::{DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -192,7 +190,7 @@ pub struct StateSettings {
     /// Where it lies.
     pub path: PathBuf,
     /// Whether it is an SQLite database with companions (else files).
-    pub kind: crate::store::snapshot::Kind,
+    pub kind: crate::store::snapshot::StateKind,
 }
 
 /// A value that cannot be used, and what to write instead.
@@ -214,11 +212,15 @@ pub(super) fn check(file: File) -> Result<Settings, Vec<Complaint>> {
         other => match other.unwrap_or("127.0.0.1:7117").parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Some(address),
             Ok(_) => {
-                complaints.push(Complaint::new("daemon.listen", "the API listens on loopback only; use a tunnel"));
+                complaints
+                    .push(Complaint::new("daemon.listen", "the API listens on loopback only; use a tunnel"));
                 None
             }
             Err(_) => {
-                complaints.push(Complaint::new("daemon.listen", "write an address like \"127.0.0.1:7117\", or \"off\""));
+                complaints.push(Complaint::new(
+                    "daemon.listen",
+                    "write an address like \"127.0.0.1:7117\", or \"off\"",
+                ));
                 None
             }
         },
@@ -360,7 +362,10 @@ fn addresses(listen: Option<&OneOrMany>) -> Result<Vec<SocketAddr>, Complaint> {
         .iter()
         .map(|text| {
             text.parse().map_err(|_| {
-                Complaint::new("listen", format!("`{text}` is not an address; write for example \"127.0.0.1:8080\""))
+                Complaint::new(
+                    "listen",
+                    format!("`{text}` is not an address; write for example \"127.0.0.1:8080\""),
+                )
             })
         })
         .collect()
@@ -384,18 +389,26 @@ fn entry(service: &Service) -> Result<String, Complaint> {
         return Ok(entry.clone());
     }
     service.command.iter().find(|word| word.starts_with("{root}/")).cloned().ok_or_else(|| {
-        Complaint::new("command", "no word begins with `{root}/`: nothing would prove which code runs; or name `entry`")
+        Complaint::new(
+            "command",
+            "no word begins with `{root}/`: nothing would prove which code runs; or name `entry`",
+        )
     })
 }
 
 /// Rules that concern several keys at once.
 fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut Vec<Complaint>) {
     if listen.is_empty() && port == Port::Auto {
-        complaints.push(Complaint::new("port", "without `listen` clients use the service's own port: name it"));
+        complaints
+            .push(Complaint::new("port", "without `listen` clients use the service's own port: name it"));
     }
-    let port_is_passed = service.command.iter().chain(service.env.values()).any(|word| word.contains("{port}"));
+    let port_is_passed =
+        service.command.iter().chain(service.env.values()).any(|word| word.contains("{port}"));
     if port == Port::Auto && !port_is_passed {
-        complaints.push(Complaint::new("command", "`{port}` appears neither here nor in `env`: the service would not learn its port"));
+        complaints.push(Complaint::new(
+            "command",
+            "`{port}` appears neither here nor in `env`: the service would not learn its port",
+        ));
     }
     if service.command.iter().any(|word| word.contains("{node}")) && service.node.is_none() {
         complaints.push(Complaint::new("node", "`{node}` is used in `command`: name the interpreter's path"));
@@ -429,8 +442,8 @@ fn forwarded(forwarded: Option<ForwardedFragment>) -> cutover_front::Forwarded {
 
 fn state(fragment: &super::fragment::StateFragment) -> StateSettings {
     let kind = match fragment.kind {
-        StateKind::Files => crate::store::snapshot::Kind::Files,
-        StateKind::Sqlite => crate::store::snapshot::Kind::Sqlite,
+        StateKind::Files => crate::store::snapshot::StateKind::Files,
+        StateKind::Sqlite => crate::store::snapshot::StateKind::Sqlite,
     };
     StateSettings { path: fragment.path.clone(), kind }
 }
@@ -474,7 +487,13 @@ fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {
 
 /// Replaces `{root}`, `{port}`, `{node}` and `{env:NAME}`.
 #[must_use]
-pub(crate) fn fill(template: &str, root: &Path, port: u16, settings: &ServiceSettings, env: &BTreeMap<String, String>) -> String {
+pub(crate) fn fill(
+    template: &str,
+    root: &Path,
+    port: u16,
+    settings: &ServiceSettings,
+    env: &BTreeMap<String, String>,
+) -> String {
     let mut text = template.replace("{root}", &root.to_string_lossy()).replace("{port}", &port.to_string());
     if let Some(node) = &settings.node {
         text = text.replace("{node}", &node.to_string_lossy());

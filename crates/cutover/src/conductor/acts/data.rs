@@ -1,30 +1,54 @@
 //! Declared state: copied before a new version first starts, laid back when the run turns round.
 
 use super::{Executor, Outcome, blocking, fault};
-use crate::store::snapshot::{self, StatePath};
+use crate::conductor::ledger::moment;
+use crate::store::snapshot::{self, Comparison, Snapshot, StatePath};
 use cutover_core::{DataClass, Done, Fault, RunId, Settings, Strategy};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a database that is written to may keep the copy waiting.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// What a preflight finds about declared state: paths that cannot be restored and space that is not there are faults.
-pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<String>, snapshot::Error> {
-    let findings = snapshot::check(paths);
+pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<String>, Fault> {
+    let findings = snapshot::check(paths, snapshots);
     if !findings.is_empty() {
-        return Err(snapshot::Error::Refused(findings));
+        let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        return Err(fault("state", told.join("; ")));
     }
-    let size = snapshot::estimate(paths)?;
-    snapshot::check_space(paths, snapshots)?;
-    Ok(vec![format!("declared state: {} files, {} bytes, copied before the new version first starts", size.files, size.bytes)])
+    let space = snapshot::space(paths, snapshots).map_err(super::chain("state"))?;
+    if let Some(need) = space.needs.iter().find(|need| !need.is_met()) {
+        let (path, needed, free) = (need.path.display(), need.needed.bytes, need.free.bytes);
+        return Err(fault(
+            "no_space",
+            format!("{path}: a copy of the state needs {needed} bytes, {free} are free"),
+        ));
+    }
+    let size = snapshot::estimate(paths).map_err(super::chain("state"))?;
+    Ok(vec![format!(
+        "declared state: {} files, {} bytes, copied before the new version first starts",
+        size.files, size.bytes
+    )])
+}
+
+/// A snapshot that must exist.
+fn open(directory: &Path) -> Result<Snapshot, snapshot::Error> {
+    Snapshot::open(directory)?.ok_or_else(|| snapshot::Error::Missing { dir: directory.to_owned() })
 }
 
 impl Executor {
-    fn snapshot_directory(&self, run: &RunId) -> std::path::PathBuf {
+    fn snapshot_directory(&self, run: &RunId) -> PathBuf {
         self.site.snapshots().join(&run.0)
     }
 
     pub(super) async fn warm_copy(&self, run: &RunId) -> Outcome {
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
-        blocking("snapshot", move || snapshot::warm(&paths, &directory)).await?;
-        Ok(Done::Done { note: "state copied while the old version ran".into() })
+        let warmed =
+            blocking("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
+        Ok(Done::Done {
+            note: format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes),
+        })
     }
 
     /// The delta, with the old process proven gone.
@@ -36,8 +60,9 @@ impl Executor {
             self.nobody_runs().await?;
         }
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
-        let taken = blocking("snapshot", move || snapshot::take(&paths, &directory)).await?;
-        Ok(Done::Done { note: format!("{} bytes, of which {} while stopped", taken.bytes(), taken.bytes_while_stopped()) })
+        let taken = blocking("snapshot", move || snapshot::take(&paths, &directory, &moment())).await?;
+        let size = taken.size();
+        Ok(Done::Done { note: format!("{} files, {} bytes", size.files, size.bytes) })
     }
 
     /// A restore or a snapshot under a running process would copy torn data.
@@ -57,28 +82,29 @@ impl Executor {
         if self.site.settings.state.is_empty() {
             return Ok(Done::Skipped { why: "no state is declared".into() });
         }
-        self.stop_all(&self.site.settings.policy.clone()).await?;
+        self.stop_all(&self.site.settings.policy).await?;
         self.nobody_runs().await?;
-        let (directory, suffix) = (self.snapshot_directory(snapshot_of), run.0.clone());
-        let restored = blocking("restore", move || {
-            let snapshot = snapshot::open(&directory)?;
-            snapshot::restore(&snapshot, &suffix)
-        })
-        .await?;
+        let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
+        let restored = blocking("restore", move || snapshot::restore(&open(&directory)?, &tag)).await?;
         let kept: Vec<String> = restored.replaced.iter().map(|path| path.display().to_string()).collect();
         Ok(Done::Done {
-            note: format!("{} files, {} bytes restored; what they replaced is kept: {}", restored.files, restored.bytes, kept.join(", ")),
+            note: format!(
+                "{} files, {} bytes restored; what they replaced is kept: {}",
+                restored.files,
+                restored.bytes,
+                kept.join(", ")
+            ),
         })
     }
 
     /// Before the target's first start: the stopped state must still be what the snapshot holds. Then it is frozen.
-    pub(super) async fn still_equal(&self, run: &RunId) -> Result<snapshot::Comparison, Fault> {
+    pub(super) async fn still_equal(&self, run: &RunId) -> Result<Comparison, Fault> {
         let directory = self.snapshot_directory(run);
         blocking("snapshot", move || {
-            let snapshot = snapshot::open(&directory)?;
-            let comparison = snapshot::compare(&snapshot)?;
-            if comparison == snapshot::Comparison::Equal {
-                snapshot::freeze(&directory)?;
+            let snapshot = open(&directory)?;
+            let comparison = snapshot::compare(&snapshot);
+            if comparison == Comparison::Equal {
+                snapshot::freeze(&snapshot)?;
             }
             Ok::<_, snapshot::Error>(comparison)
         })
@@ -87,16 +113,15 @@ impl Executor {
 
     /// Forgets snapshots that nothing names any more.
     pub(in super::super) async fn discard_snapshots(&self, needed: Vec<RunId>) {
-        let directory = self.site.snapshots();
-        let Ok(entries) = std::fs::read_dir(&directory) else { return };
+        let Ok(entries) = std::fs::read_dir(self.site.snapshots()) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !needed.contains(&RunId(name))
-                && let Err(error) = blocking("prune", move || snapshot::discard(&path)).await.map_err(|fault| fault.detail)
-            {
-                tracing::warn!(error, "a snapshot that is no longer needed stays");
+            if needed.contains(&RunId(name)) {
+                continue;
+            }
+            if let Err(fault) = blocking("prune", move || snapshot::discard(&path)).await {
+                tracing::warn!(detail = fault.detail, "a snapshot that is no longer needed stays");
             }
         }
     }
 }
-

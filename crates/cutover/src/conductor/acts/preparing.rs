@@ -36,7 +36,11 @@ impl Executor {
 
     /// The sealed generation of a release: one that is whole and was never current is used again, so that a fetch that a
     /// plan or a killed run has done is not done twice.
-    pub(in super::super) async fn staged(&self, ticket: &Ticket, release: &Release) -> Result<Installed, Fault> {
+    pub(in super::super) async fn staged(
+        &self,
+        ticket: &Ticket,
+        release: &Release,
+    ) -> Result<Installed, Fault> {
         if let Some(installed) = self.waiting(release).await? {
             return Ok(installed);
         }
@@ -45,12 +49,20 @@ impl Executor {
             let now = resolved.release.digest;
             return Err(fault(
                 "release_changed",
-                format!("{} {} was {} when it was resolved and is {now} now", release.package, release.version, release.digest),
+                format!(
+                    "{} {} was {} when it was resolved and is {now} now",
+                    release.package, release.version, release.digest
+                ),
             ));
         }
         let (shown, of) = (self.clone(), ticket.clone());
         let progress = move |progress: store::Progress| {
-            shown.progress(&of, progress.phase.to_string(), progress.files, progress.files_total);
+            shown.progress(
+                &of,
+                format!("{:?}", progress.phase).to_lowercase(),
+                progress.done,
+                progress.total,
+            );
         };
         let generation =
             self.site.store.stage(&self.site.source(), &resolved, progress).await.map_err(chain("stage"))?;
@@ -85,15 +97,22 @@ impl Executor {
         let root = self.site.store.root(generation).map_err(chain("store"))?;
         let entry = self.site.entry(&root);
         if !entry.is_file() {
-            return Err(fault("preflight", format!("the release has no {}; see `command` and `entry`", entry.display())));
+            return Err(fault(
+                "preflight",
+                format!("the release has no {}; see `command` and `entry`", entry.display()),
+            ));
         }
-        let mut findings = vec!["profile basic: plugins, a user's path and traffic (V7 to V9) are not part of the proof".to_owned()];
+        let mut findings = vec![
+            "profile basic: plugins, a user's path and traffic (V7 to V9) are not part of the proof"
+                .to_owned(),
+        ];
         if self.site.settings.state.is_empty() {
             findings.push("no state is declared: nothing is copied and nothing can be restored".into());
         } else {
             let paths = self.site.state_paths();
             let snapshots = self.site.snapshots();
-            findings.extend(blocking("preflight", move || super::data::look(&paths, &snapshots)).await?);
+            let looked = tokio::task::spawn_blocking(move || super::data::look(&paths, &snapshots)).await;
+            findings.extend(looked.expect("BUG: looking at the state panicked")?);
         }
         if source.is_none() {
             findings.push("first installation: there is no version to go back to".into());

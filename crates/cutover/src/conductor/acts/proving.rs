@@ -1,13 +1,13 @@
 //! Proving a live process: rounds of observation, judged each, until enough pass in a row. Always from zero.
 
 use super::{Executor, Outcome, chain, fault};
-use crate::conductor::ledger::wall_ms;
 use crate::conductor::inbox::Input;
+use crate::conductor::ledger::wall_ms;
 use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Observations, Posture, Reading,
-    ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
+    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Observations, Posture,
+    Reading, ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -51,7 +51,8 @@ impl Executor {
             return Err(fault("gone", "the process that this run started does not live any more"));
         };
         let policy = &settings.policy;
-        if proof == Proof::Soak && self.site.has_front() && settings.policy.release == ReleaseRule::AfterProve {
+        if proof == Proof::Soak && self.site.has_front() && settings.policy.release == ReleaseRule::AfterProve
+        {
             self.front
                 .wait_until(policy.hold, |posture| posture == Some(Posture::Serve))
                 .await
@@ -62,7 +63,8 @@ impl Executor {
             Proof::Soak => (rounds(policy.soak, soak_pause(policy.soak)), soak_pause(policy.soak)),
             Proof::Prove | Proof::Ready => (policy.streak, policy.probe_interval),
         };
-        let deadline = policy.start_deadline + if proof == Proof::Soak { policy.soak } else { Duration::ZERO };
+        let deadline =
+            policy.start_deadline + if proof == Proof::Soak { policy.soak } else { Duration::ZERO };
         let observations = prover.until_proven(rounds, pause, deadline, Some(ticket)).await?;
         Ok(Done::Observed { expectation: prover.expectation, observations })
     }
@@ -142,7 +144,10 @@ impl Prover {
                 (best, progressed) = (missing.min(best), Instant::now());
             }
             if progressed.elapsed() > deadline {
-                return Err(fault("timeout", format!("not proven, no progress for {deadline:?}: {}", verdict.shortfall())));
+                return Err(fault(
+                    "timeout",
+                    format!("not proven, no progress for {deadline:?}: {}", verdict.shortfall()),
+                ));
             }
             tokio::time::sleep(pause).await;
         }
@@ -195,7 +200,8 @@ fn expectation(
     let entry = FileIdentity { device: entry.dev, inode: entry.inode, sha256: entry.sha256 };
     let exe = std::fs::canonicalize(&launch.program).unwrap_or(launch.program);
     let cwd = std::fs::canonicalize(&launch.cwd).unwrap_or(launch.cwd);
-    let mut required = BTreeSet::from([FactName::Identity, FactName::Code, FactName::Port, FactName::Version]);
+    let mut required =
+        BTreeSet::from([FactName::Identity, FactName::Code, FactName::Port, FactName::Version]);
     if site.settings.ready.is_some() {
         required.insert(FactName::Readiness);
     }
@@ -235,7 +241,11 @@ fn shown(verdict: &Verdict) -> String {
 }
 
 fn missing(verdict: &Verdict) -> usize {
-    verdict.facts().iter().filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable)).count()
+    verdict
+        .facts()
+        .iter()
+        .filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable))
+        .count()
 }
 
 /// A fault named after the first contradicting fact.

@@ -39,7 +39,10 @@ impl Executor {
                     return Ok(Reported::Event(Event::SnapshotStale { ticket: ticket.clone() }));
                 }
                 other => {
-                    return Err(fault("data_changed", format!("before the first start the state was {other:?}")));
+                    return Err(fault(
+                        "data_changed",
+                        format!("before the first start the state was {other:?}"),
+                    ));
                 }
             }
         }
@@ -64,12 +67,12 @@ impl Executor {
     /// Starts a generation whose tree is what was sealed, on a port that nobody else holds.
     pub(in super::super) async fn spawn(&self, starting: &Starting<'_>) -> Result<Arc<Live>, Fault> {
         let generation = starting.installed.generation;
-        let store = self.site.store.clone();
-        super::blocking("tree_changed", move || store.compare(generation)).await?;
+        self.sealed(generation).await?;
         self.port_free(starting.policy.hard_cap).await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let directory = self.site.instances().join(&nonce);
-        let launch = self.site.launch(generation, nonce).map_err(|error| fault("launch", format!("{error:#}")))?;
+        let launch =
+            self.site.launch(generation, nonce).map_err(|error| fault("launch", format!("{error:#}")))?;
         let prepared = supervisor::prepare(&self.site.executable, &directory, &launch, KEEPER)
             .await
             .map_err(chain("keeper"))?;
@@ -104,7 +107,10 @@ impl Executor {
             let Some(holder) = holding.foreign.first() else { return Ok(()) };
             if begun.elapsed() + pause > limit {
                 let who = holder.command.clone().unwrap_or_else(|| "somebody".into());
-                return Err(fault("port_taken", format!("{} is held by {who} ({:?})", holder.address, holder.instance)));
+                return Err(fault(
+                    "port_taken",
+                    format!("{} is held by {who} ({:?})", holder.address, holder.instance),
+                ));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PORT_PAUSE_MAX);

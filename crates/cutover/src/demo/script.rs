@@ -1,0 +1,5 @@
+//! x
+use crate::cli::ExitStatus;
+pub(super) async fn run(_: &super::Arguments) -> anyhow::Result<ExitStatus> {
+    anyhow::bail!("not yet")
+}
