@@ -90,8 +90,14 @@ impl Relay {
                 self.service.finish();
                 let _ = timeout(FAREWELL_LIMIT, self.down.pump()).await;
             }
-            Over::Cut => self.close_client(SERVICE_RESTART).await,
-            Over::Maintained => self.close_client(TRY_AGAIN_LATER).await,
+            Over::Cut => {
+                self.service.abandon();
+                self.close_client(SERVICE_RESTART).await;
+            }
+            Over::Maintained => {
+                self.service.abandon();
+                self.close_client(TRY_AGAIN_LATER).await;
+            }
             Over::ServiceGone | Over::ServiceDeaf => {
                 if !self.down.walk.has_closed()
                     && let Some(counters) = self.pass.counters()
@@ -120,9 +126,11 @@ impl Relay {
                 return;
             }
         }
-        let _ = timeout(FAREWELL_LIMIT, self.up.until_closed()).await;
+        let answered = timeout(FAREWELL_LIMIT, self.up.until_closed()).await;
         self.client.finish();
-        self.client.linger(FAREWELL_LIMIT).await;
+        if answered.is_ok() {
+            self.client.linger(FAREWELL_LIMIT).await;
+        }
     }
 }
 

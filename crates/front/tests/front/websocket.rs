@@ -1,7 +1,7 @@
 //! WebSockets: bytes pass untouched, and goodbyes are said in the right words.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover_front::Posture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -161,6 +161,31 @@ async fn r72_a_socket_left_at_the_drains_limit_is_closed_with_1012() {
     assert_eq!((drained.open, drained.websockets, drained.cut), (1, 1, 0));
     assert_eq!(reading.await.unwrap(), ((1012, "service restart".into()), true));
     until("the service's side is closed", || service.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_does_not_keep_a_cut_socket_at_the_service() {
+    let stage = Stage::new().await;
+    let service = service(|mut stream: TcpStream| async move {
+        let mut buffer = [0; 1024];
+        while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    })
+    .await;
+    stage.serve(service.address).await;
+    let mut mute = open(&stage).await;
+    stage.hold("switch").await;
+    let begun = Instant::now();
+    let draining = tokio::spawn({
+        let daemon = stage.daemon.clone();
+        async move { daemon.drain(Duration::ZERO, LIMIT).await.unwrap() }
+    });
+    until("the service's side is closed", || service.open() == 0).await;
+    let closed = begun.elapsed();
+    let drained = draining.await.unwrap();
+    assert_eq!(drained.websockets, 1);
+    assert!(closed < drained.waited, "while the client's farewell was still waited for");
+    while mute.fill().await > 0 {}
+    assert_eq!(mute.buffer[..4], [0x88, 17, 0x03, 0xf4]);
 }
 
 #[tokio::test]
