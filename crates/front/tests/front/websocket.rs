@@ -57,7 +57,13 @@ async fn speaker(visitor: Visitor) -> WebSocketStream<TcpStream> {
     WebSocketStream::from_raw_socket(visitor.stream, Role::Client, Some(config)).await
 }
 
-fn farewell(message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) -> (u16, String) {
+type Received = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
+
+async fn next(socket: &mut WebSocketStream<TcpStream>) -> Received {
+    tokio::time::timeout(LIMIT, socket.next()).await.expect("a message in time")
+}
+
+fn farewell(message: Received) -> (u16, String) {
     match message {
         Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
             (code.into(), reason.as_str().to_owned())
@@ -132,10 +138,10 @@ async fn messages_of_a_real_pair_arrive_whole() {
         [Message::text("hello"), Message::text("x".repeat(100_000)), Message::binary(vec![0; 3 << 20])]
     {
         socket.send(message.clone()).await.unwrap();
-        assert!(socket.next().await.unwrap().unwrap() == message);
+        assert!(next(&mut socket).await.unwrap().unwrap() == message);
     }
     socket.close(None).await.unwrap();
-    while socket.next().await.is_some() {}
+    while next(&mut socket).await.is_some() {}
     serving.await.unwrap();
     let stats = stage.until("over", |stats| stats.websockets == 0).await;
     assert_eq!((stats.closed_total, stats.abnormal_total), (0, 0), "who says goodbye is not cut");
@@ -154,8 +160,8 @@ async fn r72_a_socket_left_at_the_drains_limit_is_closed_with_1012() {
     stage.hold("switch").await;
     assert_eq!(stage.stats().await.websockets, 1, "a hold alone closes no socket");
     let reading = tokio::spawn(async move {
-        let told = farewell(socket.next().await);
-        (told, socket.next().await.is_none())
+        let told = farewell(next(&mut socket).await);
+        (told, next(&mut socket).await.is_none())
     });
     let drained = stage.daemon.drain(Duration::from_millis(50), LIMIT).await.unwrap();
     assert_eq!((drained.open, drained.websockets, drained.cut), (1, 1, 0));
@@ -214,10 +220,10 @@ async fn the_services_own_farewell_passes_first() {
     stage.hold("switch").await;
     let draining = stage.begin_drain().await;
     stop.notify_one();
-    let event = socket.next().await.unwrap().unwrap();
+    let event = next(&mut socket).await.unwrap().unwrap();
     assert!(event.to_text().unwrap().contains("shutdown"));
-    assert_eq!(farewell(socket.next().await), (1012, "bye".into()));
-    assert!(socket.next().await.is_none());
+    assert_eq!(farewell(next(&mut socket).await), (1012, "bye".into()));
+    assert!(next(&mut socket).await.is_none());
     let drained = draining.await.unwrap();
     assert_eq!((drained.open, drained.websockets), (1, 0));
     assert_eq!(stage.stats().await.abnormal_total, 0);
@@ -241,8 +247,8 @@ async fn a_service_that_vanishes_is_reported_to_its_sockets_as_a_restart() {
     stage.serve(service.address).await;
     let mut socket = speaker(open(&stage).await).await;
     gone.notify_one();
-    assert_eq!(farewell(socket.next().await), (1012, "service restart".into()));
-    assert!(socket.next().await.is_none());
+    assert_eq!(farewell(next(&mut socket).await), (1012, "service restart".into()));
+    assert!(next(&mut socket).await.is_none());
     let stats = stage.until("over", |stats| stats.websockets == 0).await;
     assert_eq!((stats.closed_total, stats.abnormal_total), (1, 1));
 }
@@ -284,7 +290,7 @@ async fn maintenance_closes_open_sockets_with_1013() {
     let mut socket = speaker(open(&stage).await).await;
     let posture = Posture::Maintain { notice: notice(), upstream: None };
     stage.daemon.set_posture(posture, LIMIT).await.unwrap();
-    assert_eq!(farewell(socket.next().await).0, 1013);
+    assert_eq!(farewell(next(&mut socket).await).0, 1013);
 }
 
 #[tokio::test]
