@@ -88,7 +88,11 @@ impl Relay {
         match over {
             Over::ClientGone => {
                 self.service.finish();
-                let _ = timeout(FAREWELL_LIMIT, self.down.pump()).await;
+                // A client may only have ended its half; one that is gone must not take away what the service has
+                // not read yet, as closing on unread bytes would.
+                if timeout(FAREWELL_LIMIT, self.down.pump()).await == Ok(End::Sink) {
+                    self.service.linger(FAREWELL_LIMIT).await;
+                }
             }
             Over::Cut => {
                 self.service.abandon();

@@ -313,28 +313,57 @@ async fn a_new_socket_waits_through_a_hold_and_opens_at_the_new_service() {
 }
 
 #[tokio::test]
-async fn what_the_client_says_last_still_reaches_the_service() {
+async fn what_the_client_says_last_still_reaches_a_service_that_is_speaking() {
     let stage = Stage::new().await;
-    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::new(std::sync::Mutex::new(None));
+    let left = Arc::new(Notify::new());
     let service = service({
-        let heard = heard.clone();
+        let (heard, left) = (heard.clone(), left.clone());
         move |mut stream: TcpStream| {
-            let heard = heard.clone();
+            let (heard, left) = (heard.clone(), left.clone());
             async move {
+                left.notified().await;
+                stream.write_all(&frame_of(100_000)).await.unwrap();
                 let mut bytes = Vec::new();
-                let _ = stream.read_to_end(&mut bytes).await;
-                *heard.lock().unwrap() = bytes;
+                let ended = stream.read_to_end(&mut bytes).await.map_err(|error| error.kind());
+                *heard.lock().unwrap() = Some((ended, bytes.len()));
             }
         }
     })
     .await;
     stage.serve(service.address).await;
     let mut visitor = open(&stage).await;
-    let last = vec![0x8a; 300_000];
-    visitor.send(&last).await;
+    visitor.send(vec![0x8a; 300_000]).await;
     drop(visitor);
-    until("all was heard", || heard.lock().unwrap().len() == last.len()).await;
+    left.notify_one();
+    until("heard", || heard.lock().unwrap().is_some()).await;
+    assert_eq!(heard.lock().unwrap().unwrap(), (Ok(300_000), 300_000));
     stage.until("over", |stats| stats.websockets == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_its_half_still_hears_the_answer() {
+    let stage = Stage::new().await;
+    let service = service(|mut stream: TcpStream| async move {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        stream.write_all(&[0x88, 2, 0x03, 0xe8]).await.unwrap();
+    })
+    .await;
+    stage.serve(service.address).await;
+    let mut visitor = open(&stage).await;
+    visitor.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).await;
+    visitor.stream.shutdown().await.unwrap();
+    while visitor.fill().await > 0 {}
+    assert_eq!(visitor.buffer, [0x88, 2, 0x03, 0xe8]);
+}
+
+/// An unmasked binary frame of so many zero bytes.
+fn frame_of(size: u64) -> Vec<u8> {
+    let mut frame = vec![0x82, 127];
+    frame.extend(size.to_be_bytes());
+    frame.resize(frame.len() + usize::try_from(size).unwrap(), 0);
+    frame
 }
 
 #[tokio::test]
