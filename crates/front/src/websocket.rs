@@ -64,6 +64,8 @@ struct Relay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
     ClientGone,
+    /// The client takes no more, but may have said something still.
+    ClientDeaf,
     ServiceGone,
     /// The service takes no more, but may have said something still.
     ServiceDeaf,
@@ -76,17 +78,21 @@ impl Relay {
         let (cutting, maintained) =
             (self.pass.epoch().cutting().clone(), self.pass.epoch().maintained().clone());
         let mut over = tokio::select! {
-            end = self.down.pump() => match end { End::Source => Over::ServiceGone, End::Sink => Over::ClientGone },
+            end = self.down.pump() => match end { End::Source => Over::ServiceGone, End::Sink => Over::ClientDeaf },
             end = self.up.pump() => match end { End::Source => Over::ClientGone, End::Sink => Over::ServiceDeaf },
             () = cutting.cancelled() => Over::Cut,
             () = maintained.cancelled() => Over::Maintained,
         };
+        if over == Over::ClientDeaf {
+            let _ = timeout(FAREWELL_LIMIT, self.up.pump()).await;
+            over = Over::ClientGone;
+        }
         if over == Over::ServiceDeaf {
             let _ = timeout(FAREWELL_LIMIT, self.down.pump()).await;
             over = Over::ServiceGone;
         }
         match over {
-            Over::ClientGone => {
+            Over::ClientGone | Over::ClientDeaf => {
                 self.service.finish();
                 // A client may only have ended its half; one that is gone must not take away what the service has
                 // not read yet, as closing on unread bytes would.

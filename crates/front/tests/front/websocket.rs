@@ -333,11 +333,12 @@ async fn what_the_client_says_last_still_reaches_a_service_that_is_speaking() {
     .await;
     stage.serve(service.address).await;
     let mut visitor = open(&stage).await;
-    visitor.send(vec![0x8a; 300_000]).await;
+    // Small enough to have arrived when the client leaves: a refused write makes a kernel forget the rest.
+    visitor.send(vec![0x8a; 20_000]).await;
     drop(visitor);
     left.notify_one();
     until("heard", || heard.lock().unwrap().is_some()).await;
-    assert_eq!(heard.lock().unwrap().unwrap(), (Ok(300_000), 300_000));
+    assert_eq!(heard.lock().unwrap().unwrap(), (Ok(20_000), 20_000));
     stage.until("over", |stats| stats.websockets == 0).await;
 }
 
