@@ -68,12 +68,16 @@ fn finished(state: &State, cut: &Cut, done: &Done) -> Result<Transition, Refusal
         }
         _ => return Err(Refusal::Stale),
     }
-    Ok(advanced(next, cut))
+    advanced(next, cut)
 }
 
-/// On to the next act, or the commit after the last.
-fn advanced(mut next: State, mut cut: Cut) -> Transition {
-    let Some(act) = act::after(&cut.order(), cut.act) else { return committed(&next, &cut) };
+/// On to the next act, or the commit after the last. An act outside the order commits nothing.
+fn advanced(mut next: State, mut cut: Cut) -> Result<Transition, Refusal> {
+    let order = cut.order();
+    if order.last() == Some(&cut.act) {
+        return Ok(committed(&next, &cut));
+    }
+    let act = act::after(&order, cut.act).ok_or(Refusal::Stale)?;
     match act {
         Act::Switch => cut.switch = cut.switch.max(Extent::Begun),
         Act::Place => cut.place = cut.place.max(Extent::Begun),
@@ -81,7 +85,7 @@ fn advanced(mut next: State, mut cut: Cut) -> Transition {
     }
     cut.act = act;
     next.phase = Phase::CuttingOver(cut);
-    Transition::to(next)
+    Ok(Transition::to(next))
 }
 
 /// The observations must be about the instance that this run started.
@@ -131,14 +135,14 @@ fn released(state: &State, cut: &Cut) -> Result<Transition, Refusal> {
     }
     let mut cut = cut.clone();
     cut.traffic = Traffic::Released;
-    Ok(advanced(state.clone(), cut))
+    advanced(state.clone(), cut)
 }
 
 /// The state moved on while the old version still could write: take the snapshot again (rule 1).
 fn stale(state: &State, cut: &Cut) -> Transition {
     let mut next = state.clone();
     let mut cut = cut.clone();
-    cut.act = Act::Stop;
+    cut.act = cut.order()[0];
     cut.start = Extent::Never;
     cut.live = None;
     cut.round = cut.round.saturating_add(1);
