@@ -40,9 +40,8 @@ fn finished(state: &State, cut: &Cut, done: &Done) -> Result<Transition, Refusal
     let mut cut = cut.clone();
     match (cut.act, done) {
         (Act::Stop | Act::Signal, Done::Done { .. }) => {
-            if matches!(next.serving, Serving::Waived(_)) {
-                next.serving = Serving::Unproven;
-            }
+            next.serving = Serving::Unproven;
+            next.leaving = None;
         }
         (Act::Snapshot, Done::Done { .. } | Done::Skipped { .. }) => {}
         (Act::Place, Done::Done { .. }) => cut.place = Extent::Finished,

@@ -56,6 +56,7 @@ pub(super) fn ordered(
         Order::Restart => {
             return Err(Refusal::NotNow {
                 why: "in maintenance: use `recover --retry`, `--rollback` or `--accept`".into(),
+    next.leaving = None;
             });
         }
         Order::Rollback { .. } | Order::RecoverRollback => {
