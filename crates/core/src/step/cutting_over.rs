@@ -97,22 +97,25 @@ fn proven(cut: &Cut, expectation: &Expectation, observations: &Observations) -> 
     }
 }
 
-/// Rule 12 (and 13 on a stopped service): a switched run of a stopped service is parked, never started.
+/// Rule 12 (and 13 on a stopped service): a switched run of a stopped service is parked, never started. What was parked
+/// before its tree was sealed again goes on under its own name, and the sealing ends.
 fn parks(state: &State, cut: &Cut) -> Option<Transition> {
     let mut next = state.clone();
-    let mut waiting = Cut { act: Act::Start, switch: Extent::Finished, ..cut.clone() };
+    let scheduled = Told::new(Status::RestartScheduled, Resolution::None);
+    let (mut waiting, ended) = match next.parked.take() {
+        Some(parked) => {
+            let ended = ending(&cut.run, Some(&cut.target), scheduled, Vec::new(), cut.writes);
+            (Cut { target: cut.target.clone(), ..parked }, Some(ended))
+        }
+        None => (Cut { act: Act::Start, switch: Extent::Finished, ..cut.clone() }, None),
+    };
     if super::is_reseal(&cut.run) {
         next.tree = Tree::Sealed;
-        if let Some(parked) = next.parked.take() {
-            waiting = Cut { target: cut.target.clone(), ..parked };
-        }
-        if next.wish == Wish::Run && waiting.run.kind != Kind::TreeChanged {
-            next.phase = Phase::CuttingOver(waiting);
-            return Some(Transition::to(next));
-        }
     }
     if next.wish == Wish::Run || cut.run.kind == Kind::Accept {
-        return None;
+        let ended = ended?;
+        next.phase = Phase::CuttingOver(waiting);
+        return Some(Transition { state: next, ended: Some(ended) });
     }
     next.serving = Serving::Unproven;
     next.phase = Phase::Idle;
@@ -122,10 +125,9 @@ fn parks(state: &State, cut: &Cut) -> Option<Transition> {
         next.phase = Phase::Watching(watch.clone());
     }
     waiting.base = Base::Idle;
-    let told = Told::new(Status::RestartScheduled, Resolution::None);
-    next.last = Some(ending(&waiting.run, Some(&waiting.target), told, Vec::new(), waiting.writes));
+    next.last = Some(ending(&waiting.run, Some(&waiting.target), scheduled, Vec::new(), waiting.writes));
     next.parked = Some(waiting);
-    Some(Transition::to(next))
+    Some(Transition { state: next, ended })
 }
 
 fn released(state: &State, cut: &Cut) -> Result<Transition, Refusal> {

@@ -19,7 +19,7 @@ pub(super) fn declared(
     let ended = ending(&run, Some(&target), told, causes.clone(), Writes::Kept);
     let mut next = state.clone();
     next.serving = Serving::Unproven;
-    next.parked = None;
+    next.leaving = None;
     next.tree = Tree::Sealed;
     next.phase = Phase::Maintenance(Maintenance { run, target, coherent, place, causes });
     Transition::ending(next, ended)
