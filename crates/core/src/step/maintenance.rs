@@ -159,10 +159,13 @@ fn not_coherent() -> Refusal {
     }
 }
 
-/// The old version came up by itself and proved itself.
+/// The old version came up by itself and proved itself: whatever is being prepared goes on from Idle.
 pub(super) fn ended_by_itself(state: &State, maintenance: &Maintenance) -> Transition {
     let mut next = state.clone();
-    next.phase = Phase::Idle;
+    match &mut next.phase {
+        Phase::Preparing(preparation) => preparation.base = Base::Idle,
+        phase => *phase = Phase::Idle,
+    }
     let told = Told::new(Status::RestartFailed, Resolution::OldVerified);
     let ended =
         ending(&maintenance.run, Some(&maintenance.target), told, maintenance.causes.clone(), Writes::Kept);
