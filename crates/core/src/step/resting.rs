@@ -197,6 +197,8 @@ pub(super) fn watch_ended(state: &State, run: &RunId) -> Result<Transition, Refu
 /// The watched version fails: go back where the data allows it, else alarm and keep serving (rules 14 and 17).
 pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Transition, Refusal> {
     let (resting, ended) = match &state.phase {
+        // A service that shall not run says nothing about its version.
+        _ if state.wish == Wish::Stopped => return Err(Refusal::Stale),
         Phase::Watching(_) => (state.clone(), None),
         Phase::Preparing(preparation)
             if matches!(preparation.base, Base::Watching(_)) && !super::is_reseal(&preparation.run) =>
