@@ -203,11 +203,9 @@ pub(super) fn faulted(state: &State, cut: &Cut, fault: &Fault, process: Process)
     let coherent = (cut.switch == Extent::Finished).then_some(cut.target.generation);
     match cut.run.kind {
         Kind::Accept => accept_faulted(state, cut, causes, process),
-        Kind::TreeChanged => {
-            maintenance::declared(state, cut.run.clone(), cut.target.clone(), None, cut.place, causes)
-        }
+        Kind::TreeChanged => maintenance::of_cut(state, cut, None, causes),
         Kind::Update | Kind::Rollback | Kind::AutoRevert if forbids_rollback(cut) => {
-            maintenance::declared(state, cut.run.clone(), cut.target.clone(), coherent, cut.place, causes)
+            maintenance::of_cut(state, cut, coherent, causes)
         }
         Kind::Update | Kind::Rollback | Kind::AutoRevert => retreat(state, cut, causes),
     }
@@ -230,16 +228,9 @@ fn retreat(state: &State, cut: &Cut, causes: Vec<Cause>) -> Transition {
 fn accept_faulted(state: &State, cut: &Cut, causes: Vec<Cause>, process: Process) -> Transition {
     if process == Process::Gone || cut.act != Act::Prove || cut.live.is_none() {
         let Base::Maintenance(base) = &cut.base else {
-            return maintenance::declared(
-                state,
-                cut.run.clone(),
-                cut.target.clone(),
-                Some(cut.target.generation),
-                cut.place,
-                causes,
-            );
+            return maintenance::of_cut(state, cut, Some(cut.target.generation), causes);
         };
-        return maintenance::again(state, base, Some(cut.target.generation), &cut.run, causes);
+        return maintenance::again(state, base, Some(cut.target.generation), cut, causes);
     }
     let mut next = state.clone();
     next.serving = Serving::Waived(cut.live.clone());
