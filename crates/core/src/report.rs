@@ -492,7 +492,7 @@ fn recovery(service: &str, state: &State) -> Vec<String> {
             }
             commands
         }
-        Phase::Idle if state.parked.is_some() || state.wish == crate::Wish::Stopped => {
+        Phase::Idle | Phase::Watching(_) if state.parked.is_some() || state.wish == crate::Wish::Stopped => {
             vec![format!("cutover start {service}")]
         }
         Phase::Idle if state.restarts == crate::Restarts::Halted => {
