@@ -56,7 +56,7 @@ fn crash(world: &World, does: &str, point: usize, more: &[(&str, &str)]) -> Ende
 
 /// A world in which version 18 has migrated what a frozen snapshot holds of version 17; the states of both.
 fn migrated() -> (World, Tree, Tree) {
-    let world = World::new();
+    let world = World::in_memory();
     let state = world.fill_as_version_17();
     let taken = take(&state, &world.snapshot_dir(), &now()).unwrap();
     freeze(&taken).unwrap();
@@ -127,7 +127,7 @@ fn a_snapshot_killed_at_any_point_is_absent_or_complete_and_can_be_taken_again()
     loop {
         points += 1;
         assert!(points < POINTS_MAX);
-        let world = World::new();
+        let world = World::in_memory();
         let state = world.fill_as_version_17();
         warm(&state, &world.snapshot_dir(), &now(), Duration::from_secs(5)).unwrap();
         if points % 2 == 0 {
