@@ -135,9 +135,12 @@ fn r49_r50_what_a_new_version_migrated_comes_back_byte_for_byte_and_what_it_wrot
     let new = world.tree();
     let comparison = compare(&taken);
     let Comparison::Migrated(changes) = &comparison else { panic!("{comparison:?}") };
-    assert_eq!(changes.databases.len(), 2);
-    assert_eq!(changes.databases[0].user_version, Some((17, 18)));
-    assert_eq!((changes.databases[0].rows_then, changes.databases[0].rows_now), (Some(2), Some(3)));
+    let [nested, own] = &changes.databases[..] else { panic!("{changes:?}") };
+    assert_eq!((nested.user_version, own.user_version), (Some((17, 18)), Some((17, 18))));
+    assert_eq!(
+        (nested.rows_then, nested.rows_now, own.rows_then, own.rows_now),
+        (Some(2), Some(3), Some(3), Some(4))
+    );
     assert_eq!(class(&state, &comparison), Class::Migrated);
     assert_eq!(world.tree(), new, "comparing changes nothing");
 
@@ -152,7 +155,7 @@ fn r49_r50_what_a_new_version_migrated_comes_back_byte_for_byte_and_what_it_wrot
     assert_eq!(fs::read_to_string(kept("stamp")).unwrap(), "18");
     assert_eq!(fs::read_to_string(kept("absent").join("now/there")).unwrap(), "18");
     assert_eq!(tree(&kept("web")), tree_below(&new, "web"));
-    assert_eq!(query(&kept("jobs.db"), "SELECT count(*) FROM job"), 3, "its -wal is kept beside it");
+    assert_eq!(query(&kept("jobs.db"), "SELECT count(*) FROM job"), 4, "its -wal is kept beside it");
     assert!(restored.differed >= 8 && restored.files >= 5, "{restored:?}");
 }
 
@@ -224,13 +227,10 @@ fn modes_links_times_names_and_attributes_are_kept_and_sockets_are_listed() {
         0,
     )
     .unwrap();
-    let has_attributes = rustix::fs::setxattr(
-        world.live("web/run.sh"),
-        "user.origin",
-        b"here",
-        rustix::fs::XattrFlags::empty(),
-    )
-    .is_ok();
+    let attributed = ["web/run.sh", "web/locked"].map(|name| world.live(name));
+    let no_flags = rustix::fs::XattrFlags::empty();
+    let has_attributes =
+        attributed.iter().all(|path| rustix::fs::setxattr(path, "user.origin", b"here", no_flags).is_ok());
     fs::set_permissions(world.live("web/run.sh"), fs::Permissions::from_mode(0o4751)).unwrap();
     fs::set_permissions(world.live("web/locked/secret"), fs::Permissions::from_mode(0o400)).unwrap();
     fs::set_permissions(world.live("web/locked"), fs::Permissions::from_mode(0o500)).unwrap();
@@ -253,9 +253,11 @@ fn modes_links_times_names_and_attributes_are_kept_and_sockets_are_listed() {
         assert_eq!(fs::metadata(world.live(name)).unwrap().modified().unwrap(), old, "{name}");
     }
     if has_attributes {
-        let mut value = [0; 16];
-        let length = rustix::fs::getxattr(world.live("web/run.sh"), "user.origin", &mut value[..]).unwrap();
-        assert_eq!(&value[..length], b"here");
+        for path in &attributed {
+            let mut value = [0; 16];
+            let length = rustix::fs::getxattr(path, "user.origin", &mut value[..]).unwrap();
+            assert_eq!(&value[..length], b"here");
+        }
     } else {
         println!("attributes not checked: the file system has none");
     }
@@ -561,14 +563,14 @@ fn state_that_is_still_written_to_makes_no_snapshot() {
     let path = world.write("web/busy", vec![1; 4 << 20]);
     let state = [files(&world.live("web"))];
     let is_done = AtomicBool::new(false);
+    let limit = Instant::now() + Duration::from_secs(10);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut file = fs::File::options().append(true).open(&path).unwrap();
-            while !is_done.load(Ordering::Relaxed) {
+            while !is_done.load(Ordering::Relaxed) && Instant::now() < limit {
                 file.write_all(b"x").unwrap();
             }
         });
-        let limit = Instant::now() + Duration::from_secs(10);
         let error = loop {
             match take(&state, &world.snapshot_dir(), &now()) {
                 Err(error) => break error,
@@ -599,6 +601,36 @@ fn a_database_that_is_still_written_to_makes_no_snapshot() {
         }
     }
     running.kill();
+}
+
+#[test]
+fn a_service_that_died_unnoticed_keeps_its_evidence_through_a_warm_copy() {
+    let world = World::new();
+    let state = world.fill_as_version_17();
+    let before = world.tree();
+    assert!(before.contains_key(Path::new("jobs.db-wal")));
+    assert_eq!(warm(&state, &world.snapshot_dir(), &now(), PATIENCE).unwrap().cold, []);
+    assert_eq!(only(&world.tree(), &["jobs.db", "jobs.db-wal"]), only(&before, &["jobs.db", "jobs.db-wal"]));
+    assert_eq!(query(&world.snapshot_dir().join("copy/3/jobs.db"), "SELECT count(*) FROM job"), 3);
+}
+
+#[test]
+fn the_files_of_a_database_must_be_of_one_moment() {
+    let world = World::new();
+    let database = world.live("app.db");
+    Connection::open(&database).unwrap().execute_batch("CREATE TABLE t(a)").unwrap();
+    world.write("app.db-wal", vec![1; 64 << 20]);
+    let copy_of_wal = world.snapshot_dir().join("copy/0/app.db-wal");
+    let limit = Instant::now() + Duration::from_secs(10);
+    let error = std::thread::scope(|scope| {
+        // A write to the database when that was copied already, and its -wal is being copied.
+        scope.spawn(|| {
+            while !copy_of_wal.exists() && Instant::now() < limit {}
+            fs::File::options().append(true).open(&database).unwrap().write_all(&[0; 4096]).unwrap();
+        });
+        take(&[sqlite(&database)], &world.snapshot_dir(), &now()).unwrap_err()
+    });
+    assert!(matches!(&error, Error::Changing { path } if *path == database), "{error}");
 }
 
 #[test]
@@ -705,6 +737,10 @@ fn room_is_measured_for_copy_and_restore_with_a_tenth_more() {
     let needed: u64 = measured.needs.iter().map(|need| need.needed.bytes).sum();
     assert!(needed >= size.bytes * 22 / 10, "{measured:?}");
     assert!(measured.is_enough(), "{measured:?}");
+    let database = world.write("app.db", vec![1; 1 << 20]);
+    let measured = space(&[sqlite(&database)], &world.snapshot_dir()).unwrap();
+    let needed: u64 = measured.needs.iter().map(|need| need.needed.bytes).sum();
+    assert!(needed >= (1 << 20) * 33 / 10, "the check of a database may need a duplicate: {measured:?}");
     take(&state, &world.snapshot_dir(), &now()).unwrap();
     let copy = fs::metadata(world.snapshot_dir().join("copy/0/web/holes")).unwrap();
     assert_eq!((copy.len(), copy.blocks() < 1 << 12), (1 << 33, true), "a hole is copied as a hole");

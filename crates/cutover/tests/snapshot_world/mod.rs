@@ -88,6 +88,8 @@ impl World {
         symlink("sessions/one.jsonl", self.live("web/latest")).unwrap();
         create_17(&self.live("web/app.db"));
         create_17(&self.live("jobs.db"));
+        // Half of what it holds is only in its -wal.
+        write_and_die(&self.live("jobs.db"), "INSERT INTO job(name) VALUES ('third')");
         self.write("stamp", "17");
         self.state()
     }
