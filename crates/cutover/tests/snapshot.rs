@@ -665,6 +665,7 @@ fn a_full_disk_is_called_a_full_disk() {
         println!("skipped: no small file system can be mounted here");
         return;
     }
+    let _mounted = Mounted(&small);
     world.write("web/large", vec![1; 1 << 20]);
     let database = world.live("app.db");
     Connection::open(&database)
@@ -685,7 +686,16 @@ fn a_full_disk_is_called_a_full_disk() {
         assert!(Snapshot::open(&world.snapshot_dir()).unwrap().is_none());
         discard(&world.snapshot_dir()).unwrap();
     }
-    assert!(std::process::Command::new("umount").arg(&small).status().unwrap().success());
+}
+
+/// Unmounts even if the test fails.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
 }
 
 #[test]
