@@ -187,7 +187,10 @@ impl Conductor {
     async fn take(&mut self, input: Input) {
         match input {
             Input::Order { order, actor, expected, reply } => {
-                let _ = reply.send(self.order(order, actor, &expected).await);
+                let answer = self.order(order, actor, &expected).await;
+                // Whoever has the answer and looks must see the run that it speaks of.
+                self.publish();
+                let _ = reply.send(answer);
             }
             Input::Fact { event, reply } => {
                 let _ = reply.send(self.apply(event).await);
