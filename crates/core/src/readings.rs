@@ -210,7 +210,8 @@ pub fn posture(state: &State) -> Posture {
     let proven = matches!(state.serving, Serving::Proven(_));
     match &state.phase {
         Phase::CuttingOver(cut) => {
-            let released = cut.traffic == Traffic::Released && proven && cut.live.is_some();
+            let proven = matches!(&state.serving, Serving::Proven(live) if cut.live.as_ref() == Some(live));
+            let released = cut.traffic == Traffic::Released && proven;
             match () {
                 () if cut.run.kind == Kind::Accept => Posture::Maintain,
                 () if released => Posture::Serve,

@@ -1,7 +1,7 @@
 //! What everybody reads: one object, folded from the entries of a run and the state after them.
 
 use crate::{
-    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Installed, Instance, Kind, Phase, Posture,
+    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Fault, Installed, Instance, Kind, Phase, Posture,
     Resolution, RunId, Serving, State, Status, Writes, judge, posture,
 };
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ pub struct Record {
     pub kind: Kind,
     /// Who asked.
     pub actor: String,
+    /// The trouble that began it, if nobody asked.
+    pub origin: Option<Fault>,
     /// What served before.
     pub before: Option<Installed>,
     /// What it installs, as far as settled.
@@ -85,6 +87,7 @@ impl Record {
             run: run.clone(),
             kind,
             actor,
+            origin: origin(&entry.event),
             before: source,
             target: None,
             version: None,
@@ -205,6 +208,14 @@ fn source(state: &State) -> Option<Installed> {
     }
 }
 
+/// What began a run that nobody asked for.
+fn origin(event: &Event) -> Option<Fault> {
+    match event {
+        Event::TreeChanged { fault, .. } | Event::Degraded { fault, .. } => Some(fault.clone()),
+        _ => None,
+    }
+}
+
 fn actor(event: &Event) -> String {
     match event {
         Event::Ordered { actor, .. } => actor.clone(),
@@ -264,6 +275,8 @@ pub struct Report {
     pub trigger: Option<Kind>,
     /// Who asked.
     pub actor: Option<String>,
+    /// The trouble that began the run, if nobody asked for it.
+    pub origin: Option<Fault>,
     /// Where the service stands, or the act under way.
     pub phase: String,
     /// One of the four words, or none.
@@ -324,6 +337,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         run_id: record.map(|record| record.run.clone()),
         trigger: record.map(|record| record.kind),
         actor: record.map(|record| record.actor.clone()),
+        origin: record.and_then(|record| record.origin.clone()),
         phase: if record.is_some() && !open { "finished".into() } else { phase_word(state) },
         status,
         ok: status.is_some_and(Status::is_verified) || is_already_current(ending),
@@ -478,7 +492,7 @@ fn recovery(service: &str, state: &State) -> Vec<String> {
             }
             commands
         }
-        Phase::Idle if state.parked.is_some() || state.wish == crate::Wish::Stopped => {
+        Phase::Idle | Phase::Watching(_) if state.parked.is_some() || state.wish == crate::Wish::Stopped => {
             vec![format!("cutover start {service}")]
         }
         Phase::Idle if state.restarts == crate::Restarts::Halted => {

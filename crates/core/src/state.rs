@@ -302,6 +302,10 @@ pub struct Maintenance {
     pub coherent: Option<Generation>,
     /// The resting state's data order was carried out as far as this.
     pub place: Extent,
+    /// How far the target's start was carried: whether it can have touched the data.
+    pub start: Extent,
+    /// Writes given up by the run that led here.
+    pub writes: Writes,
     /// Faults, first to last.
     pub causes: Vec<Cause>,
 }

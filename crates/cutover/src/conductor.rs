@@ -398,10 +398,11 @@ impl Conductor {
     fn notice(&self, state: &State) -> Notice {
         let name = &self.executor.site.settings.name;
         let report = report(name, state, self.chronicle.latest());
-        let reason = report.causes.last().map_or_else(
-            || report.next.clone().unwrap_or_else(|| "It is being started or replaced.".into()),
-            |cause| cause.fault.detail.clone(),
-        );
+        let trouble = report.causes.last().map(|cause| &cause.fault).or(report.origin.as_ref());
+        let reason = match trouble {
+            Some(fault) => fault.detail.clone(),
+            None => report.next.clone().unwrap_or_else(|| "It is being started or replaced.".into()),
+        };
         Notice {
             service: name.clone(),
             sentence: report.sentence,

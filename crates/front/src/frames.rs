@@ -45,32 +45,23 @@ impl FrameWalk {
     }
 }
 
-/// A frame's header.
+/// What the walk needs of a frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FrameHead {
-    pub(crate) is_final: bool,
-    pub(crate) reserved: u8,
-    pub(crate) opcode: u8,
-    pub(crate) mask: Option<[u8; 4]>,
-    /// Bytes of the header itself.
-    pub(crate) length: usize,
-    pub(crate) payload: u64,
+struct FrameHead {
+    opcode: u8,
+    payload: u64,
 }
 
 /// Reads a frame's header from the start of `bytes`; `None` while it is not complete.
-pub(crate) fn parse(bytes: &[u8]) -> Option<FrameHead> {
+fn parse(bytes: &[u8]) -> Option<FrameHead> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (payload, after) = match second & 0x7f {
         126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
         127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?), 10),
         short => (u64::from(short), 2),
     };
-    let (mask, length) = match second & 0x80 {
-        0 => (None, after),
-        _ => (Some(bytes.get(after..after + 4)?.try_into().ok()?), after + 4),
-    };
-    let (is_final, reserved) = (first & 0x80 != 0, first & 0x70);
-    Some(FrameHead { is_final, reserved, opcode: first & 0x0f, mask, length, payload })
+    let mask = if second & 0x80 == 0 { 0 } else { 4 };
+    (bytes.len() >= after + mask).then_some(FrameHead { opcode: first & 0x0f, payload })
 }
 
 /// A close frame as a server sends it: unmasked, with a code and at most 123 bytes of reason.

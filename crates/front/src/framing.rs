@@ -279,4 +279,38 @@ mod tests {
             assert_eq!(verdict(&text), Err(BrokenBody), "{bad:?}");
         }
     }
+
+    #[test]
+    fn damaged_requests_are_judged_alike_however_they_arrive() {
+        let healthy = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
+                       POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n\
+                       GET /c HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below as u64).unwrap()
+        };
+        let damage = b"\r\n :;,0159afzACT\0\x7f";
+        let mut seen = [0; 3];
+        for _ in 0..20_000 {
+            let mut bytes = healthy.as_bytes().to_vec();
+            for _ in 0..=next(3) {
+                let (place, byte) = (next(bytes.len()), damage[next(damage.len())]);
+                match next(3) {
+                    0 => bytes[place] = byte,
+                    1 => bytes.insert(place, byte),
+                    _ => drop(bytes.remove(place)),
+                }
+            }
+            let text = String::from_utf8(bytes).unwrap();
+            match verdict(&text) {
+                Ok(None) => seen[0] += 1,
+                Ok(Some(_)) => seen[1] += 1,
+                Err(BrokenBody) => seen[2] += 1,
+            }
+        }
+        assert!(seen.iter().all(|count| *count > 100), "{seen:?}");
+    }
 }

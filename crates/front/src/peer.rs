@@ -55,6 +55,12 @@ impl Socket {
         let _ = either!(self, stream => rustix::net::shutdown(stream, Shutdown::Write));
     }
 
+    /// Ends both directions now: the other side learns it at once, however long the socket is still held.
+    pub(crate) fn abandon(&self) {
+        // A peer that is gone already need not learn it.
+        let _ = either!(self, stream => rustix::net::shutdown(stream, Shutdown::Both));
+    }
+
     pub(crate) async fn read(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
         loop {
             either!(self, stream => stream.readable().await)?;

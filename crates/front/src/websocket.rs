@@ -64,6 +64,8 @@ struct Relay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
     ClientGone,
+    /// The client takes no more, but may have said something still.
+    ClientDeaf,
     ServiceGone,
     /// The service takes no more, but may have said something still.
     ServiceDeaf,
@@ -76,22 +78,36 @@ impl Relay {
         let (cutting, maintained) =
             (self.pass.epoch().cutting().clone(), self.pass.epoch().maintained().clone());
         let mut over = tokio::select! {
-            end = self.down.pump() => match end { End::Source => Over::ServiceGone, End::Sink => Over::ClientGone },
+            end = self.down.pump() => match end { End::Source => Over::ServiceGone, End::Sink => Over::ClientDeaf },
             end = self.up.pump() => match end { End::Source => Over::ClientGone, End::Sink => Over::ServiceDeaf },
             () = cutting.cancelled() => Over::Cut,
             () = maintained.cancelled() => Over::Maintained,
         };
+        if over == Over::ClientDeaf {
+            let _ = timeout(FAREWELL_LIMIT, self.up.pump()).await;
+            over = Over::ClientGone;
+        }
         if over == Over::ServiceDeaf {
             let _ = timeout(FAREWELL_LIMIT, self.down.pump()).await;
             over = Over::ServiceGone;
         }
         match over {
-            Over::ClientGone => {
+            Over::ClientGone | Over::ClientDeaf => {
                 self.service.finish();
-                let _ = timeout(FAREWELL_LIMIT, self.down.pump()).await;
+                // A client may only have ended its half; one that is gone must not take away what the service has
+                // not read yet, as closing on unread bytes would.
+                if timeout(FAREWELL_LIMIT, self.down.pump()).await == Ok(End::Sink) {
+                    self.service.linger(FAREWELL_LIMIT).await;
+                }
             }
-            Over::Cut => self.close_client(SERVICE_RESTART).await,
-            Over::Maintained => self.close_client(TRY_AGAIN_LATER).await,
+            Over::Cut => {
+                self.service.abandon();
+                self.close_client(SERVICE_RESTART).await;
+            }
+            Over::Maintained => {
+                self.service.abandon();
+                self.close_client(TRY_AGAIN_LATER).await;
+            }
             Over::ServiceGone | Over::ServiceDeaf => {
                 if !self.down.walk.has_closed()
                     && let Some(counters) = self.pass.counters()
@@ -120,9 +136,11 @@ impl Relay {
                 return;
             }
         }
-        let _ = timeout(FAREWELL_LIMIT, self.up.until_closed()).await;
+        let answered = timeout(FAREWELL_LIMIT, self.up.until_closed()).await;
         self.client.finish();
-        self.client.linger(FAREWELL_LIMIT).await;
+        if answered.is_ok() {
+            self.client.linger(FAREWELL_LIMIT).await;
+        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! Workshop tools: what tests and benchmarks need and the product does not.
+//! Workshop tools: what tests, the demo and measurements need and no room of the product may use.
 
 pub mod load;
+pub mod openclaw;
 pub mod registry;
+pub mod slow;

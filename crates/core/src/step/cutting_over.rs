@@ -40,9 +40,8 @@ fn finished(state: &State, cut: &Cut, done: &Done) -> Result<Transition, Refusal
     let mut cut = cut.clone();
     match (cut.act, done) {
         (Act::Stop | Act::Signal, Done::Done { .. }) => {
-            if matches!(next.serving, Serving::Waived(_)) {
-                next.serving = Serving::Unproven;
-            }
+            next.serving = Serving::Unproven;
+            next.leaving = None;
         }
         (Act::Snapshot, Done::Done { .. } | Done::Skipped { .. }) => {}
         (Act::Place, Done::Done { .. }) => cut.place = Extent::Finished,
@@ -68,12 +67,16 @@ fn finished(state: &State, cut: &Cut, done: &Done) -> Result<Transition, Refusal
         }
         _ => return Err(Refusal::Stale),
     }
-    Ok(advanced(next, cut))
+    advanced(next, cut)
 }
 
-/// On to the next act, or the commit after the last.
-fn advanced(mut next: State, mut cut: Cut) -> Transition {
-    let Some(act) = act::after(&cut.order(), cut.act) else { return committed(&next, &cut) };
+/// On to the next act, or the commit after the last. An act outside the order commits nothing.
+fn advanced(mut next: State, mut cut: Cut) -> Result<Transition, Refusal> {
+    let order = cut.order();
+    if order.last() == Some(&cut.act) {
+        return Ok(committed(&next, &cut));
+    }
+    let act = act::after(&order, cut.act).ok_or(Refusal::Stale)?;
     match act {
         Act::Switch => cut.switch = cut.switch.max(Extent::Begun),
         Act::Place => cut.place = cut.place.max(Extent::Begun),
@@ -81,7 +84,7 @@ fn advanced(mut next: State, mut cut: Cut) -> Transition {
     }
     cut.act = act;
     next.phase = Phase::CuttingOver(cut);
-    Transition::to(next)
+    Ok(Transition::to(next))
 }
 
 /// The observations must be about the instance that this run started.
@@ -94,22 +97,25 @@ fn proven(cut: &Cut, expectation: &Expectation, observations: &Observations) -> 
     }
 }
 
-/// Rule 12 (and 13 on a stopped service): a switched run of a stopped service is parked, never started.
+/// Rule 12 (and 13 on a stopped service): a switched run of a stopped service is parked, never started. What was parked
+/// before its tree was sealed again goes on under its own name, and the sealing ends.
 fn parks(state: &State, cut: &Cut) -> Option<Transition> {
     let mut next = state.clone();
-    let mut waiting = Cut { act: Act::Start, switch: Extent::Finished, ..cut.clone() };
+    let scheduled = Told::new(Status::RestartScheduled, Resolution::None);
+    let (mut waiting, ended) = match next.parked.take() {
+        Some(parked) => {
+            let ended = ending(&cut.run, Some(&cut.target), scheduled, Vec::new(), cut.writes);
+            (Cut { target: cut.target.clone(), ..parked }, Some(ended))
+        }
+        None => (Cut { act: Act::Start, switch: Extent::Finished, ..cut.clone() }, None),
+    };
     if super::is_reseal(&cut.run) {
         next.tree = Tree::Sealed;
-        if let Some(parked) = next.parked.take() {
-            waiting = Cut { target: cut.target.clone(), ..parked };
-        }
-        if next.wish == Wish::Run && waiting.run.kind != Kind::TreeChanged {
-            next.phase = Phase::CuttingOver(waiting);
-            return Some(Transition::to(next));
-        }
     }
     if next.wish == Wish::Run || cut.run.kind == Kind::Accept {
-        return None;
+        let ended = ended?;
+        next.phase = Phase::CuttingOver(waiting);
+        return Some(Transition { state: next, ended: Some(ended) });
     }
     next.serving = Serving::Unproven;
     next.phase = Phase::Idle;
@@ -119,10 +125,9 @@ fn parks(state: &State, cut: &Cut) -> Option<Transition> {
         next.phase = Phase::Watching(watch.clone());
     }
     waiting.base = Base::Idle;
-    let told = Told::new(Status::RestartScheduled, Resolution::None);
-    next.last = Some(ending(&waiting.run, Some(&waiting.target), told, Vec::new(), waiting.writes));
+    next.last = Some(ending(&waiting.run, Some(&waiting.target), scheduled, Vec::new(), waiting.writes));
     next.parked = Some(waiting);
-    Some(Transition::to(next))
+    Some(Transition { state: next, ended })
 }
 
 fn released(state: &State, cut: &Cut) -> Result<Transition, Refusal> {
@@ -131,14 +136,14 @@ fn released(state: &State, cut: &Cut) -> Result<Transition, Refusal> {
     }
     let mut cut = cut.clone();
     cut.traffic = Traffic::Released;
-    Ok(advanced(state.clone(), cut))
+    advanced(state.clone(), cut)
 }
 
 /// The state moved on while the old version still could write: take the snapshot again (rule 1).
 fn stale(state: &State, cut: &Cut) -> Transition {
     let mut next = state.clone();
     let mut cut = cut.clone();
-    cut.act = Act::Stop;
+    cut.act = cut.order()[0];
     cut.start = Extent::Never;
     cut.live = None;
     cut.round = cut.round.saturating_add(1);
@@ -198,11 +203,9 @@ pub(super) fn faulted(state: &State, cut: &Cut, fault: &Fault, process: Process)
     let coherent = (cut.switch == Extent::Finished).then_some(cut.target.generation);
     match cut.run.kind {
         Kind::Accept => accept_faulted(state, cut, causes, process),
-        Kind::TreeChanged => {
-            maintenance::declared(state, cut.run.clone(), cut.target.clone(), None, cut.place, causes)
-        }
+        Kind::TreeChanged => maintenance::of_cut(state, cut, None, causes),
         Kind::Update | Kind::Rollback | Kind::AutoRevert if forbids_rollback(cut) => {
-            maintenance::declared(state, cut.run.clone(), cut.target.clone(), coherent, cut.place, causes)
+            maintenance::of_cut(state, cut, coherent, causes)
         }
         Kind::Update | Kind::Rollback | Kind::AutoRevert => retreat(state, cut, causes),
     }
@@ -225,16 +228,9 @@ fn retreat(state: &State, cut: &Cut, causes: Vec<Cause>) -> Transition {
 fn accept_faulted(state: &State, cut: &Cut, causes: Vec<Cause>, process: Process) -> Transition {
     if process == Process::Gone || cut.act != Act::Prove || cut.live.is_none() {
         let Base::Maintenance(base) = &cut.base else {
-            return maintenance::declared(
-                state,
-                cut.run.clone(),
-                cut.target.clone(),
-                Some(cut.target.generation),
-                cut.place,
-                causes,
-            );
+            return maintenance::of_cut(state, cut, Some(cut.target.generation), causes);
         };
-        return maintenance::again(state, base, Some(cut.target.generation), &cut.run, causes);
+        return maintenance::again(state, base, Some(cut.target.generation), cut, causes);
     }
     let mut next = state.clone();
     next.serving = Serving::Waived(cut.live.clone());

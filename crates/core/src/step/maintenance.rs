@@ -6,40 +6,57 @@ use crate::{
     Refusal, Resolution, Run, Serving, State, Status, Traffic, Tree, Writes,
 };
 
-/// Enters maintenance at the end of `run`.
-pub(super) fn declared(
-    state: &State,
-    run: Run,
-    target: Installed,
-    coherent: Option<Generation>,
-    place: Extent,
-    causes: Vec<Cause>,
-) -> Transition {
+/// Enters maintenance at the end of its run.
+pub(super) fn declared(state: &State, maintenance: Maintenance) -> Transition {
     let told = Told::new(Status::RestartFailed, Resolution::Maintenance);
-    let ended = ending(&run, Some(&target), told, causes.clone(), Writes::Kept);
+    let Maintenance { run, target, causes, writes, .. } = &maintenance;
+    let ended = ending(run, Some(target), told, causes.clone(), *writes);
     let mut next = state.clone();
     next.serving = Serving::Unproven;
-    next.parked = None;
+    next.leaving = None;
     next.tree = Tree::Sealed;
-    next.phase = Phase::Maintenance(Maintenance { run, target, coherent, place, causes });
+    next.phase = Phase::Maintenance(maintenance);
     Transition::ending(next, ended)
 }
 
-/// Back in the maintenance that a run began in; what is coherent may have changed.
+/// Enters maintenance from the middle of a cut.
+pub(super) fn of_cut(
+    state: &State,
+    cut: &Cut,
+    coherent: Option<Generation>,
+    causes: Vec<Cause>,
+) -> Transition {
+    let maintenance = Maintenance {
+        run: cut.run.clone(),
+        target: cut.target.clone(),
+        coherent,
+        place: cut.place,
+        start: cut.start,
+        writes: cut.writes,
+        causes,
+    };
+    declared(state, maintenance)
+}
+
+/// Back in the maintenance that a run began in; what is coherent may have changed, and its target may have run.
 pub(super) fn again(
     state: &State,
     base: &Maintenance,
     coherent: Option<Generation>,
-    run: &Run,
+    cut: &Cut,
     causes: Vec<Cause>,
 ) -> Transition {
     let told = Told::new(Status::RestartFailed, Resolution::Maintenance);
-    let ended = ending(run, Some(&base.target), told, causes.clone(), Writes::Kept);
+    let ended = ending(&cut.run, Some(&cut.target), told, causes.clone(), cut.writes);
     let mut maintenance = base.clone();
     maintenance.coherent = coherent;
+    if base.target == cut.target {
+        maintenance.start = base.start.max(cut.start);
+    }
     maintenance.causes.extend(causes);
     let mut next = state.clone();
     next.serving = Serving::Unproven;
+    next.leaving = None;
     next.phase = Phase::Maintenance(maintenance);
     Transition::ending(next, ended)
 }
@@ -107,7 +124,8 @@ fn retry(
     let ran = state.current.as_ref() == Some(target) && maintenance.coherent == Some(target.generation);
     if ran {
         let cut = at_start(maintenance, run, target.clone());
-        return Ok(Phase::CuttingOver(Cut { base: Base::Idle, traffic: Traffic::Released, ..cut }));
+        let traffic = if cut.start > Extent::Never { Traffic::Released } else { Traffic::Held };
+        return Ok(Phase::CuttingOver(Cut { base: Base::Idle, traffic, ..cut }));
     }
     if maintenance.coherent.is_some()
         && maintenance.coherent == maintenance.run.source.as_ref().map(|source| source.generation)
@@ -119,8 +137,9 @@ fn retry(
     Err(not_coherent())
 }
 
-/// Resumes at Start: the snapshot of the run stays what it was.
+/// Resumes at Start: the snapshot of the run stays what it was, from the first start of its target on.
 fn at_start(maintenance: &Maintenance, run: Run, target: Installed) -> Cut {
+    let start = if target == maintenance.target { maintenance.start } else { Extent::Finished };
     Cut {
         run,
         target,
@@ -131,7 +150,7 @@ fn at_start(maintenance: &Maintenance, run: Run, target: Installed) -> Cut {
         round: 0,
         switch: Extent::Finished,
         place: maintenance.place,
-        start: Extent::Finished,
+        start,
         live: None,
         traffic: Traffic::Held,
         writes: Writes::Kept,
@@ -158,12 +177,20 @@ fn not_coherent() -> Refusal {
     }
 }
 
-/// The old version came up by itself and proved itself.
+/// The old version came up by itself and proved itself: whatever is being prepared goes on from Idle.
 pub(super) fn ended_by_itself(state: &State, maintenance: &Maintenance) -> Transition {
     let mut next = state.clone();
-    next.phase = Phase::Idle;
+    match &mut next.phase {
+        Phase::Preparing(preparation) => preparation.base = Base::Idle,
+        phase => *phase = Phase::Idle,
+    }
     let told = Told::new(Status::RestartFailed, Resolution::OldVerified);
-    let ended =
-        ending(&maintenance.run, Some(&maintenance.target), told, maintenance.causes.clone(), Writes::Kept);
+    let ended = ending(
+        &maintenance.run,
+        Some(&maintenance.target),
+        told,
+        maintenance.causes.clone(),
+        maintenance.writes,
+    );
     Transition::ending(next, ended)
 }

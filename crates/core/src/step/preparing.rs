@@ -2,8 +2,8 @@
 
 use super::{Told, Transition, ending, wished};
 use crate::{
-    Act, Aim, Base, Cause, Cut, DataOrder, Done, Event, Extent, Fault, Installed, Order, Phase, Preparation,
-    Refusal, Resolution, State, Status, Traffic, Tree, Wish, Writes, act,
+    Act, Aim, Base, Cause, Cut, DataOrder, Done, Event, Extent, Fault, Installed, Maintenance, Order, Phase,
+    Preparation, Refusal, Resolution, State, Status, Traffic, Tree, Wish, Writes, act,
 };
 
 pub(super) fn step(state: &State, preparation: &Preparation, event: &Event) -> Result<Transition, Refusal> {
@@ -131,15 +131,16 @@ pub(super) fn faulted(state: &State, preparation: &Preparation, fault: &Fault) -
     if super::is_reseal(&preparation.run)
         && let Some(damaged) = &preparation.run.source
     {
-        let target = damaged.clone();
-        return super::maintenance::declared(
-            state,
-            preparation.run.clone(),
-            target,
-            None,
-            Extent::Never,
+        let maintenance = Maintenance {
+            run: preparation.run.clone(),
+            target: damaged.clone(),
+            coherent: None,
+            place: Extent::Never,
+            start: Extent::Never,
+            writes: Writes::Kept,
             causes,
-        );
+        };
+        return super::maintenance::declared(state, maintenance);
     }
     let target = match &preparation.aim {
         Aim::Staged(installed) => Some(installed),

@@ -3,8 +3,8 @@
 use super::{Ordering, Transition, cutting_over, preparing, wished};
 use crate::{
     Act, Aim, Base, DataClass, DataOrder, DataWish, Expectation, Fault, Generation, Installed, Instance,
-    Kept, Kind, Maintenance, Observations, Order, Phase, Preparation, Refusal, Restarts, RestoreAfterRelease,
-    Retreat, Run, RunId, Serving, Settings, State, Tree, Verdict, Wish, judge,
+    Kept, Kind, Maintenance, Observations, Order, Phase, Preparation, Process, Refusal, Restarts,
+    RestoreAfterRelease, Retreat, Run, RunId, Serving, Settings, State, Tree, Verdict, Wish, judge, wants,
 };
 
 pub(super) fn ordered(state: &State, ordering: &Ordering<'_>) -> Result<Transition, Refusal> {
@@ -139,12 +139,14 @@ pub(super) fn ready(
     expectation: &Expectation,
     observations: &Observations,
 ) -> Result<Transition, Refusal> {
-    let resting = match &state.phase {
-        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => true,
-        Phase::Preparing(_) => true,
-        Phase::CuttingOver(_) | Phase::RollingBack(_) => false,
+    let wanted = match wants(state).process {
+        Process::Run(installed) => installed.generation == expectation.generation,
+        Process::Replace(leaving, installed) => {
+            installed.generation == expectation.generation && leaving != expectation.instance
+        }
+        Process::Stopped | Process::LeaveAlone => false,
     };
-    if !resting || state.current_generation() != Some(expectation.generation) || state.wish == Wish::Stopped {
+    if !wanted {
         return Err(Refusal::Stale);
     }
     let instance = proven(state.current.as_ref(), expectation, observations)?;
@@ -153,10 +155,13 @@ pub(super) fn ready(
         Serving::Waived(_) => Serving::Waived(Some(instance)),
         Serving::Unproven | Serving::Proven(_) => Serving::Proven(instance),
     };
-    if let Phase::Maintenance(maintenance) = &state.phase {
-        return Ok(super::maintenance::ended_by_itself(&next, maintenance));
+    match &state.phase {
+        Phase::Maintenance(maintenance)
+        | Phase::Preparing(Preparation { base: Base::Maintenance(maintenance), .. }) => {
+            Ok(super::maintenance::ended_by_itself(&next, maintenance))
+        }
+        _ => Ok(Transition::to(next)),
     }
-    Ok(Transition::to(next))
 }
 
 /// The instance that the observations prove to run `installed`.
@@ -192,6 +197,8 @@ pub(super) fn watch_ended(state: &State, run: &RunId) -> Result<Transition, Refu
 /// The watched version fails: go back where the data allows it, else alarm and keep serving (rules 14 and 17).
 pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Transition, Refusal> {
     let (resting, ended) = match &state.phase {
+        // A service that shall not run says nothing about its version.
+        _ if state.wish == Wish::Stopped => return Err(Refusal::Stale),
         Phase::Watching(_) => (state.clone(), None),
         Phase::Preparing(preparation)
             if matches!(preparation.base, Base::Watching(_)) && !super::is_reseal(&preparation.run) =>

@@ -119,9 +119,9 @@ fn declared(state: &State, retreat: Retreat) -> Transition {
     let coherent = coherent(state, &retreat);
     let Retreat { cut, causes, .. } = retreat;
     if let Base::Maintenance(base) = &cut.base {
-        return maintenance::again(state, base, coherent, &cut.run, causes);
+        return maintenance::again(state, base, coherent, &cut, causes);
     }
-    maintenance::declared(state, cut.run, cut.target, coherent, cut.place, causes)
+    maintenance::of_cut(state, &cut, coherent, causes)
 }
 
 fn coherent(state: &State, retreat: &Retreat) -> Option<Generation> {
@@ -186,7 +186,7 @@ pub(super) fn ordered(maintenance: &crate::Maintenance, run: &crate::RunId) -> P
         round: 0,
         switch: Extent::Finished,
         place: maintenance.place,
-        start: Extent::Finished,
+        start: maintenance.start,
         live: None,
         traffic: Traffic::Released,
         writes: Writes::Kept,

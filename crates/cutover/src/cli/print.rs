@@ -71,6 +71,9 @@ pub(super) fn run(report: &Report) -> String {
         report.service,
         report.actor.as_deref().unwrap_or("?")
     );
+    if let Some(fault) = &report.origin {
+        let _ = writeln!(text, "begun by {}: {}", fault.code, fault.detail);
+    }
     for step in &report.steps {
         let took = step.took_ms.map_or_else(|| "…".to_owned(), |ms| format!("{ms} ms"));
         let back = if step.back == cutover_core::Direction::Back { "back: " } else { "" };

@@ -1,8 +1,11 @@
 //! The switch itself: what is in flight when a hold begins, and what is left of it at the limit.
 
+use std::io::Read;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
@@ -105,6 +108,43 @@ async fn a_process_that_ends_in_the_drain_ends_it() {
     assert_eq!((drained.open, drained.cut), (1, 1));
     assert!(drained.waited < LIMIT);
     assert_eq!(post.answer().await.status, 502);
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_about_during_the_hold_carries_nothing() {
+    let stage = Stage::new().await;
+    // With a full backlog, connections wait to be opened.
+    let listener = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&listener, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let listener = std::net::TcpListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(filler) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        fillers.push(filler);
+        assert!(fillers.len() < 10, "the backlog is never full");
+    }
+    stage.serve(address).await;
+    let mut visitor = stage.visitor().await;
+    visitor.post("/late", "x").await;
+    stage.until("connecting", |stats| stats.in_flight == 1).await;
+    stage.hold("switch").await;
+    let arrived = tokio::task::spawn_blocking(move || {
+        let mut arrived = Vec::new();
+        for _ in 0..fillers.len() + 1 {
+            let (mut stream, peer) = listener.accept().unwrap();
+            if fillers.iter().all(|filler| filler.local_addr().unwrap() != peer) {
+                stream.set_read_timeout(Some(LIMIT)).unwrap();
+                stream.read_to_end(&mut arrived).unwrap();
+            }
+        }
+        arrived
+    });
+    assert_eq!(String::from_utf8(arrived.await.unwrap()).unwrap(), "");
+    stage.until("held", |stats| stats.held == 1 && stats.in_flight == 0).await;
+    let new = Service::named("new").await;
+    stage.serve(new.address).await;
+    assert_eq!(visitor.answer().await.body, "new");
 }
 
 #[tokio::test]

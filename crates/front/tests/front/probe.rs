@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use cutover_front::{Posture, Upstream};
 
-use crate::service::Service;
-use crate::stage::{Stage, notice};
+use crate::service::{Service, hear_out};
+use crate::stage::{Stage, notice, until};
 use crate::visitor::LIMIT;
 
 #[tokio::test]
@@ -36,6 +36,19 @@ async fn in_maintenance_the_probe_lane_needs_an_upstream() {
     stage.daemon.set_posture(maintain(Some(Upstream::at(service.address))), LIMIT).await.unwrap();
     assert_eq!(stage.prober().await.get("/").await.body, "old");
     assert_eq!(stage.visitor().await.get("/").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_probe_does_not_keep_the_process_that_the_lane_has_left() {
+    let stage = Stage::new().await;
+    let service = Service::start(|_, stream| hear_out(stream)).await;
+    stage.hold_for("switch", LIMIT, Some(service.address)).await;
+    let mut prober = stage.prober().await;
+    prober.ask_for("/slow").await;
+    until("asked", || service.asked().len() == 1).await;
+    stage.hold_for("switch", LIMIT, None).await;
+    assert_eq!(prober.answer().await.status, 502);
+    until("closed", || service.open() == 0).await;
 }
 
 #[tokio::test]

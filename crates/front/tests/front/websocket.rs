@@ -1,7 +1,7 @@
 //! WebSockets: bytes pass untouched, and goodbyes are said in the right words.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover_front::Posture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,7 +57,13 @@ async fn speaker(visitor: Visitor) -> WebSocketStream<TcpStream> {
     WebSocketStream::from_raw_socket(visitor.stream, Role::Client, Some(config)).await
 }
 
-fn farewell(message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) -> (u16, String) {
+type Received = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
+
+async fn next(socket: &mut WebSocketStream<TcpStream>) -> Received {
+    tokio::time::timeout(LIMIT, socket.next()).await.expect("a message in time")
+}
+
+fn farewell(message: Received) -> (u16, String) {
     match message {
         Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
             (code.into(), reason.as_str().to_owned())
@@ -132,10 +138,10 @@ async fn messages_of_a_real_pair_arrive_whole() {
         [Message::text("hello"), Message::text("x".repeat(100_000)), Message::binary(vec![0; 3 << 20])]
     {
         socket.send(message.clone()).await.unwrap();
-        assert!(socket.next().await.unwrap().unwrap() == message);
+        assert!(next(&mut socket).await.unwrap().unwrap() == message);
     }
     socket.close(None).await.unwrap();
-    while socket.next().await.is_some() {}
+    while next(&mut socket).await.is_some() {}
     serving.await.unwrap();
     let stats = stage.until("over", |stats| stats.websockets == 0).await;
     assert_eq!((stats.closed_total, stats.abnormal_total), (0, 0), "who says goodbye is not cut");
@@ -154,13 +160,38 @@ async fn r72_a_socket_left_at_the_drains_limit_is_closed_with_1012() {
     stage.hold("switch").await;
     assert_eq!(stage.stats().await.websockets, 1, "a hold alone closes no socket");
     let reading = tokio::spawn(async move {
-        let told = farewell(socket.next().await);
-        (told, socket.next().await.is_none())
+        let told = farewell(next(&mut socket).await);
+        (told, next(&mut socket).await.is_none())
     });
     let drained = stage.daemon.drain(Duration::from_millis(50), LIMIT).await.unwrap();
     assert_eq!((drained.open, drained.websockets, drained.cut), (1, 1, 0));
     assert_eq!(reading.await.unwrap(), ((1012, "service restart".into()), true));
     until("the service's side is closed", || service.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_does_not_keep_a_cut_socket_at_the_service() {
+    let stage = Stage::new().await;
+    let service = service(|mut stream: TcpStream| async move {
+        let mut buffer = [0; 1024];
+        while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    })
+    .await;
+    stage.serve(service.address).await;
+    let mut mute = open(&stage).await;
+    stage.hold("switch").await;
+    let begun = Instant::now();
+    let draining = tokio::spawn({
+        let daemon = stage.daemon.clone();
+        async move { daemon.drain(Duration::ZERO, LIMIT).await.unwrap() }
+    });
+    until("the service's side is closed", || service.open() == 0).await;
+    let closed = begun.elapsed();
+    let drained = draining.await.unwrap();
+    assert_eq!(drained.websockets, 1);
+    assert!(closed < drained.waited, "while the client's farewell was still waited for");
+    while mute.fill().await > 0 {}
+    assert_eq!(mute.buffer[..4], [0x88, 17, 0x03, 0xf4]);
 }
 
 #[tokio::test]
@@ -189,10 +220,10 @@ async fn the_services_own_farewell_passes_first() {
     stage.hold("switch").await;
     let draining = stage.begin_drain().await;
     stop.notify_one();
-    let event = socket.next().await.unwrap().unwrap();
+    let event = next(&mut socket).await.unwrap().unwrap();
     assert!(event.to_text().unwrap().contains("shutdown"));
-    assert_eq!(farewell(socket.next().await), (1012, "bye".into()));
-    assert!(socket.next().await.is_none());
+    assert_eq!(farewell(next(&mut socket).await), (1012, "bye".into()));
+    assert!(next(&mut socket).await.is_none());
     let drained = draining.await.unwrap();
     assert_eq!((drained.open, drained.websockets), (1, 0));
     assert_eq!(stage.stats().await.abnormal_total, 0);
@@ -216,8 +247,8 @@ async fn a_service_that_vanishes_is_reported_to_its_sockets_as_a_restart() {
     stage.serve(service.address).await;
     let mut socket = speaker(open(&stage).await).await;
     gone.notify_one();
-    assert_eq!(farewell(socket.next().await), (1012, "service restart".into()));
-    assert!(socket.next().await.is_none());
+    assert_eq!(farewell(next(&mut socket).await), (1012, "service restart".into()));
+    assert!(next(&mut socket).await.is_none());
     let stats = stage.until("over", |stats| stats.websockets == 0).await;
     assert_eq!((stats.closed_total, stats.abnormal_total), (1, 1));
 }
@@ -259,7 +290,7 @@ async fn maintenance_closes_open_sockets_with_1013() {
     let mut socket = speaker(open(&stage).await).await;
     let posture = Posture::Maintain { notice: notice(), upstream: None };
     stage.daemon.set_posture(posture, LIMIT).await.unwrap();
-    assert_eq!(farewell(socket.next().await).0, 1013);
+    assert_eq!(farewell(next(&mut socket).await).0, 1013);
 }
 
 #[tokio::test]
@@ -282,28 +313,58 @@ async fn a_new_socket_waits_through_a_hold_and_opens_at_the_new_service() {
 }
 
 #[tokio::test]
-async fn what_the_client_says_last_still_reaches_the_service() {
+async fn what_the_client_says_last_still_reaches_a_service_that_is_speaking() {
     let stage = Stage::new().await;
-    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::new(std::sync::Mutex::new(None));
+    let left = Arc::new(Notify::new());
     let service = service({
-        let heard = heard.clone();
+        let (heard, left) = (heard.clone(), left.clone());
         move |mut stream: TcpStream| {
-            let heard = heard.clone();
+            let (heard, left) = (heard.clone(), left.clone());
             async move {
+                left.notified().await;
+                stream.write_all(&frame_of(100_000)).await.unwrap();
                 let mut bytes = Vec::new();
-                let _ = stream.read_to_end(&mut bytes).await;
-                *heard.lock().unwrap() = bytes;
+                let ended = stream.read_to_end(&mut bytes).await.map_err(|error| error.kind());
+                *heard.lock().unwrap() = Some((ended, bytes.len()));
             }
         }
     })
     .await;
     stage.serve(service.address).await;
     let mut visitor = open(&stage).await;
-    let last = vec![0x8a; 300_000];
-    visitor.send(&last).await;
+    // Small enough to have arrived when the client leaves: a refused write makes a kernel forget the rest.
+    visitor.send(vec![0x8a; 20_000]).await;
     drop(visitor);
-    until("all was heard", || heard.lock().unwrap().len() == last.len()).await;
+    left.notify_one();
+    until("heard", || heard.lock().unwrap().is_some()).await;
+    assert_eq!(heard.lock().unwrap().unwrap(), (Ok(20_000), 20_000));
     stage.until("over", |stats| stats.websockets == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_its_half_still_hears_the_answer() {
+    let stage = Stage::new().await;
+    let service = service(|mut stream: TcpStream| async move {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        stream.write_all(&[0x88, 2, 0x03, 0xe8]).await.unwrap();
+    })
+    .await;
+    stage.serve(service.address).await;
+    let mut visitor = open(&stage).await;
+    visitor.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).await;
+    visitor.stream.shutdown().await.unwrap();
+    while visitor.fill().await > 0 {}
+    assert_eq!(visitor.buffer, [0x88, 2, 0x03, 0xe8]);
+}
+
+/// An unmasked binary frame of so many zero bytes.
+fn frame_of(size: u64) -> Vec<u8> {
+    let mut frame = vec![0x82, 127];
+    frame.extend(size.to_be_bytes());
+    frame.resize(frame.len() + usize::try_from(size).unwrap(), 0);
+    frame
 }
 
 #[tokio::test]

@@ -1,0 +1,515 @@
+//! What must hold of every state and of every transition, each promise by its name. Knows the core's public types and the
+//! words of DESIGN; must not call what it checks to find out what is right.
+
+use super::alphabet::{Case, Nature, ticket};
+use cutover_core::{
+    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Event, Extent, Generation, Installed,
+    Instance, Kind, Maintenance, Order, Phase, Posture, Process, Refusal, Restarts, Retreat, Run, RunId,
+    Serving, State, Status, Traffic, Transition, Tree, Wish, patience, posture, report, step, wants,
+};
+
+/// One event applied to one state.
+pub(crate) struct Taken<'a> {
+    pub(crate) before: &'a State,
+    pub(crate) case: &'a Case,
+    pub(crate) result: &'a Result<Transition, Refusal>,
+}
+
+impl Taken<'_> {
+    fn after(&self) -> Option<&State> {
+        self.result.as_ref().ok().map(|transition| &transition.state)
+    }
+
+    /// The instance that the event's observations are about.
+    fn proven(&self) -> Option<(&Instance, Generation)> {
+        match &self.case.event {
+            Event::Finished { done: Done::Observed { expectation, .. }, .. }
+            | Event::Ready { expectation, .. }
+                if self.case.nature == Nature::Proof =>
+            {
+                Some((&expectation.instance, expectation.generation))
+            }
+            _ => None,
+        }
+    }
+}
+
+type Broken = Result<(), String>;
+
+/// A promise about every transition.
+pub(crate) type Move = (&'static str, fn(&Taken<'_>) -> Broken);
+/// A promise about every state.
+pub(crate) type Place = (&'static str, fn(&State) -> Broken);
+
+fn hold(holds: bool, otherwise: &str) -> Broken {
+    if holds { Ok(()) } else { Err(otherwise.to_owned()) }
+}
+
+pub(crate) const MOVES: [Move; 18] = [
+    ("a stale answer is refused as stale", a_stale_answer_is_refused),
+    ("flawed observations prove nothing", flawed_observations_prove_nothing),
+    ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
+    ("only what was proven is served", only_what_was_proven_is_served),
+    ("nothing is served past its exit", nothing_is_served_past_its_exit),
+    ("verified is the end of a proven target", verified_is_the_end_of_a_proven_target),
+    ("an automatic revert is never verified", an_automatic_revert_is_never_verified),
+    ("update failed means that the pointer is where it was", update_failed_means_untouched),
+    ("a fault never leads forward", a_fault_never_leads_forward),
+    ("a fault before the cut changes nothing", a_fault_before_the_cut_changes_nothing),
+    ("an interruption never leads forward", an_interruption_never_leads_forward),
+    ("going back begins again at its first act", going_back_begins_again),
+    ("every run that stops being open has ended", every_run_ends),
+    ("past the cut orders are refused", past_the_cut_orders_are_refused),
+    ("data of a migrated service is never kept by a rollback", keep_is_refused_on_migrated),
+    ("the pointer follows Switch and SwitchBack only", the_pointer_follows_its_acts),
+    ("given up writes are told", given_up_writes_are_told),
+    ("ok derives from the status", ok_derives_from_the_status),
+];
+
+pub(crate) const PLACES: [Place; 9] = [
+    ("the front serves only a proven or waived live process", serve_needs_a_live_process),
+    ("every state that does not rest has an act", every_restless_state_has_an_act),
+    ("every act has a limit", every_act_has_a_limit),
+    ("what is needed is never pruned", what_is_needed_is_kept),
+    ("maintenance always has a way out", maintenance_has_a_way_out),
+    ("the commands of maintenance are the orders that are accepted", commands_are_what_is_accepted),
+    ("a stopped service has no process", a_stopped_service_has_no_process),
+    ("a parked run waits alone", a_parked_run_waits_alone),
+    ("a damaged tree is not served", a_damaged_tree_is_not_served),
+];
+
+fn a_stale_answer_is_refused(taken: &Taken<'_>) -> Broken {
+    hold(
+        taken.case.nature != Nature::Stale || *taken.result == Err(Refusal::Stale),
+        "a stale answer was taken",
+    )
+}
+
+fn flawed_observations_prove_nothing(taken: &Taken<'_>) -> Broken {
+    hold(taken.case.nature != Nature::Flawed || taken.result.is_err(), "a flawed proof was taken")
+}
+
+fn readiness_counts_where_wanted(taken: &Taken<'_>) -> Broken {
+    let (Event::Ready { expectation, .. }, Some(_)) = (&taken.case.event, taken.after()) else {
+        return Ok(());
+    };
+    match wants(taken.before).process {
+        Process::Run(_) => Ok(()),
+        Process::Replace(leaving, _) => {
+            hold(leaving != expectation.instance, "what shall end counts as ready")
+        }
+        Process::Stopped | Process::LeaveAlone => Err("a process that nobody wants counts as ready".into()),
+    }
+}
+
+fn only_what_was_proven_is_served(taken: &Taken<'_>) -> Broken {
+    let Some(after) = taken.after() else { return Ok(()) };
+    match &after.serving {
+        Serving::Unproven => Ok(()),
+        Serving::Proven(live) => {
+            let proof = taken.proven();
+            let now = proof.is_some_and(|(instance, generation)| {
+                instance == live && Some(generation) == after.current_generation()
+            });
+            hold(after.serving == taken.before.serving || now, "serves a process that nothing proves")
+        }
+        Serving::Waived(live) => {
+            let kept = after.serving == taken.before.serving
+                || (live.is_none() && matches!(taken.before.serving, Serving::Waived(_)));
+            let ready = matches!(taken.before.serving, Serving::Waived(_))
+                && taken.proven().map(|(instance, _)| instance) == live.as_ref();
+            let accepted = matches!(&taken.before.phase, Phase::CuttingOver(cut)
+                if cut.run.kind == Kind::Accept && cut.act == Act::Prove && cut.live == *live);
+            hold(kept || ready || (accepted && live.is_some()), "serves a process that nobody waived")
+        }
+    }
+}
+
+fn nothing_is_served_past_its_exit(taken: &Taken<'_>) -> Broken {
+    let Some(after) = taken.after() else { return Ok(()) };
+    let gone = |gone: &dyn Fn(&Instance) -> bool| {
+        let serving = match &after.serving {
+            Serving::Proven(live) | Serving::Waived(Some(live)) => gone(live),
+            Serving::Unproven | Serving::Waived(None) => false,
+        };
+        let proving = match &after.phase {
+            Phase::CuttingOver(cut) | Phase::RollingBack(Retreat { cut, .. }) => {
+                matches!(cut.act, Act::Prove | Act::Release | Act::Soak)
+                    && cut.live.as_ref().is_some_and(gone)
+            }
+            _ => false,
+        };
+        serving || proving || after.leaving.as_ref().is_some_and(gone)
+    };
+    let gone = match &taken.case.event {
+        Event::Exited { instance, .. } => gone(&|live| live == instance),
+        Event::Recovered { live, .. } => gone(&|named| live.as_ref() != Some(named)),
+        Event::Finished { ticket, .. }
+            if matches!(ticket.act, Act::Stop | Act::Signal) && touches(taken.before) =>
+        {
+            gone(&|_| true)
+        }
+        _ => false,
+    };
+    hold(!gone, "a process that is gone is still counted on")
+}
+
+/// Whether the act under way does what its name says; on the way back of what was never begun it does nothing.
+fn touches(state: &State) -> bool {
+    match &state.phase {
+        Phase::RollingBack(retreat) => retreat.cut.start > Extent::Never,
+        _ => true,
+    }
+}
+
+fn verified_is_the_end_of_a_proven_target(taken: &Taken<'_>) -> Broken {
+    let Ok(Transition { state, ended: Some(ended) }) = taken.result else { return Ok(()) };
+    if ended.status != Some(Status::RestartVerified) {
+        return Ok(());
+    }
+    let Phase::CuttingOver(cut) = &taken.before.phase else { return Err("not from the cut".into()) };
+    let live = cut.live.as_ref().ok_or("no process")?;
+    hold(state.serving == Serving::Proven(live.clone()), "the run's own process is not what was proven")?;
+    hold(state.current.as_ref() == Some(&cut.target), "the pointer does not name the target")?;
+    hold(ended.target.as_ref() == Some(&cut.target) && ended.run == cut.run.id, "told of another target")?;
+    let meant = match (&cut.run.kind, &cut.base) {
+        (Kind::Accept, Base::Maintenance(maintenance)) => maintenance.target == cut.target,
+        (Kind::Accept, _) => false,
+        _ => true,
+    };
+    hold(meant, "the accepted process is not what the update meant to install")?;
+    let proof = taken.proven().is_some_and(|(instance, _)| instance == live);
+    match cut.act {
+        Act::Soak => hold(proof, "committed without a proof"),
+        Act::Prove => hold(proof && cut.run.kind == Kind::Accept, "committed before the soak"),
+        Act::Release => hold(
+            cut.order().last() == Some(&Act::Release)
+                && matches!(taken.case.event, Event::Released { .. })
+                && taken.before.serving == state.serving,
+            "committed at a release that was not its last act",
+        ),
+        act => Err(format!("committed at {act:?}")),
+    }
+}
+
+fn an_automatic_revert_is_never_verified(taken: &Taken<'_>) -> Broken {
+    let Ok(Transition { ended: Some(ended), .. }) = taken.result else { return Ok(()) };
+    hold(
+        ended.kind != Kind::AutoRevert || ended.status != Some(Status::RestartVerified),
+        "an automatic revert was told as a success",
+    )
+}
+
+fn update_failed_means_untouched(taken: &Taken<'_>) -> Broken {
+    let Ok(Transition { state, ended: Some(ended) }) = taken.result else { return Ok(()) };
+    let Some(run) = run(taken.before) else { return Ok(()) };
+    hold(
+        ended.status != Some(Status::UpdateFailed) || ended.run != run.id || state.current == run.source,
+        "told as untouched, but the pointer moved",
+    )
+}
+
+fn is_forward(before: Act, after: Act, cut: &Cut) -> bool {
+    let order = cut.order();
+    let at = |act: Act| order.iter().position(|known| *known == act);
+    at(after) > at(before)
+}
+
+fn a_fault_never_leads_forward(taken: &Taken<'_>) -> Broken {
+    let (Phase::CuttingOver(cut), Event::Faulted { .. }, Some(after)) =
+        (&taken.before.phase, &taken.case.event, taken.after())
+    else {
+        return Ok(());
+    };
+    match &after.phase {
+        Phase::RollingBack(_) | Phase::Maintenance(_) => Ok(()),
+        Phase::Idle => hold(
+            cut.run.kind == Kind::Accept && matches!(after.serving, Serving::Waived(Some(_))),
+            "a fault led to rest",
+        ),
+        Phase::Preparing(_) | Phase::CuttingOver(_) | Phase::Watching(_) => Err("a fault led on".into()),
+    }
+}
+
+fn a_fault_before_the_cut_changes_nothing(taken: &Taken<'_>) -> Broken {
+    let gives_up = match &taken.case.event {
+        Event::Faulted { .. } => true,
+        Event::Ordered { order, .. } => *order == Order::Cancel,
+        _ => false,
+    };
+    let (Phase::Preparing(preparation), true, Some(after)) = (&taken.before.phase, gives_up, taken.after())
+    else {
+        return Ok(());
+    };
+    if preparation.run.kind == Kind::TreeChanged {
+        return hold(
+            matches!(after.phase, Phase::Maintenance(_)),
+            "a tree stays damaged outside maintenance",
+        );
+    }
+    let base = match (&preparation.base, &after.phase) {
+        (Base::Idle, Phase::Idle) => true,
+        (Base::Watching(was), Phase::Watching(is)) => was == is,
+        (Base::Maintenance(was), Phase::Maintenance(is)) => was == is,
+        _ => false,
+    };
+    hold(base, "not back at its base")?;
+    let mut rest = after.clone();
+    rest.phase = taken.before.phase.clone();
+    rest.last = taken.before.last.clone();
+    hold(rest == *taken.before, "something besides the phase changed")
+}
+
+fn an_interruption_never_leads_forward(taken: &Taken<'_>) -> Broken {
+    let (Phase::CuttingOver(cut), Event::Recovered { .. }, Some(after)) =
+        (&taken.before.phase, &taken.case.event, taken.after())
+    else {
+        return Ok(());
+    };
+    match &after.phase {
+        Phase::CuttingOver(now) => {
+            hold(!is_forward(cut.act, now.act, cut), "an interruption skipped an act")?;
+            hold(!matches!(now.act, Act::Release | Act::Soak), "a verdict was resumed")?;
+            hold(now.ticket() != cut.ticket(), "an answer from before the interruption would still count")
+        }
+        Phase::RollingBack(_) => Ok(()),
+        Phase::Maintenance(_) => hold(
+            cut.run.kind == Kind::Accept,
+            "an interruption is no evidence against the target: it alone must not lead to maintenance",
+        ),
+        Phase::Idle | Phase::Preparing(_) | Phase::Watching(_) => Err("an interruption ended the run".into()),
+    }
+}
+
+fn going_back_begins_again(taken: &Taken<'_>) -> Broken {
+    let Some(Phase::RollingBack(now)) = taken.after().map(|after| &after.phase) else { return Ok(()) };
+    let began = !matches!(taken.before.phase, Phase::RollingBack(_));
+    let interrupted = matches!(taken.case.event, Event::Recovered { .. });
+    hold(!(began || interrupted) || now.cut.act == Act::Stop, "going back does not begin with Stop")?;
+    let served = matches!(taken.after().map(|after| &after.serving), Some(Serving::Unproven));
+    hold(!began || served, "something counts as proven while going back begins")
+}
+
+fn open(state: &State) -> Vec<&RunId> {
+    let mut open: Vec<&RunId> = run(state).map(|run| &run.id).into_iter().collect();
+    open.extend(state.parked.as_ref().map(|cut| &cut.run.id));
+    open
+}
+
+fn every_run_ends(taken: &Taken<'_>) -> Broken {
+    let Ok(Transition { state, ended }) = taken.result else { return Ok(()) };
+    let after = open(state);
+    for run in open(taken.before) {
+        let ended = ended.as_ref().is_some_and(|ended| ended.run == *run);
+        hold(after.contains(&run) != ended, &format!("run {run} is neither open nor ended, or both"))?;
+    }
+    Ok(())
+}
+
+fn past_the_cut_orders_are_refused(taken: &Taken<'_>) -> Broken {
+    let cut = matches!(taken.before.phase, Phase::CuttingOver(_) | Phase::RollingBack(_));
+    let order = matches!(taken.case.event, Event::Ordered { .. });
+    hold(!(cut && order) || taken.result.is_err(), "an order past the cut was taken")
+}
+
+fn keep_is_refused_on_migrated(taken: &Taken<'_>) -> Broken {
+    let Event::Ordered { order: Order::Rollback { data: DataWish::Keep, .. }, settings, .. } =
+        &taken.case.event
+    else {
+        return Ok(());
+    };
+    let begun = matches!(taken.after().map(|after| &after.phase), Some(Phase::Preparing(_)));
+    hold(!(settings.class == DataClass::Migrated && begun), "old code would start on migrated data")
+}
+
+fn the_pointer_follows_its_acts(taken: &Taken<'_>) -> Broken {
+    let Some(after) = taken.after() else { return Ok(()) };
+    if after.current == taken.before.current {
+        return Ok(());
+    }
+    let moved = match (&taken.before.phase, &taken.case.event) {
+        (Phase::CuttingOver(cut), Event::Finished { .. }) => {
+            cut.act == Act::Switch && after.current.as_ref() == Some(&cut.target)
+        }
+        (Phase::RollingBack(Retreat { cut, .. }), Event::Finished { .. }) => {
+            cut.act == Act::SwitchBack && after.current == cut.run.source
+        }
+        _ => false,
+    };
+    hold(moved, "the pointer moved without its act")
+}
+
+/// Rolled back data after released traffic, or data that was laid down by order, is a loss that the ending names.
+fn given_up_writes_are_told(taken: &Taken<'_>) -> Broken {
+    let (Phase::RollingBack(Retreat { cut, .. }), Ok(Transition { ended: Some(ended), .. })) =
+        (&taken.before.phase, taken.result)
+    else {
+        return Ok(());
+    };
+    let restored = matches!(cut.act, Act::SwitchBack | Act::Start | Act::Prove)
+        && (cut.start > Extent::Never || cut.place > Extent::Never);
+    let exposed = cut.traffic == Traffic::Released && cut.run.settings.class == DataClass::Migrated;
+    let told = ended.writes == cutover_core::Writes::GivenUp;
+    hold(!(restored && exposed) || told, "released writes were given up and the ending says they are kept")
+}
+
+fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {
+    let Ok(Transition { state, ended: Some(ended) }) = taken.result else { return Ok(()) };
+    let Some(last) = state.last.as_ref().filter(|last| *last == ended) else { return Ok(()) };
+    let report = report("web", state, None);
+    hold(report.status == last.status, "another status is told than the run ended with")?;
+    hold(
+        report.ok == (last.status == Some(Status::RestartVerified)),
+        "ok says something else than the status",
+    )
+}
+
+/// The run under way, a parked one not included.
+fn run(state: &State) -> Option<&Run> {
+    match &state.phase {
+        Phase::Preparing(preparation) => Some(&preparation.run),
+        Phase::CuttingOver(cut) | Phase::RollingBack(Retreat { cut, .. }) => Some(&cut.run),
+        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => None,
+    }
+}
+
+fn serve_needs_a_live_process(state: &State) -> Broken {
+    if posture(state) != Posture::Serve {
+        return Ok(());
+    }
+    let live = match &state.serving {
+        Serving::Proven(live) | Serving::Waived(Some(live)) => live,
+        Serving::Unproven | Serving::Waived(None) => return Err("serves nothing proven".into()),
+    };
+    match &state.phase {
+        Phase::CuttingOver(cut) => {
+            let released = cut.live.as_ref() == Some(live) && cut.traffic == Traffic::Released;
+            hold(released && state.serving == Serving::Proven(live.clone()), "serves before the release")
+        }
+        Phase::RollingBack(_) | Phase::Maintenance(_) => Err("serves in a phase that must not".into()),
+        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => {
+            let shall = state.wish == Wish::Run && state.restarts == Restarts::Allowed;
+            hold(shall && state.parked.is_none() && state.current.is_some(), "serves what shall not run")
+        }
+    }
+}
+
+fn every_restless_state_has_an_act(state: &State) -> Broken {
+    let act = wants(state).act;
+    match &state.phase {
+        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => hold(act.is_none(), "a resting act"),
+        Phase::Preparing(_) | Phase::CuttingOver(_) | Phase::RollingBack(_) => {
+            hold(act.is_some(), "no act: the run would stand still for ever")?;
+            hold(act.map(|(ticket, _)| ticket) == ticket(state), "the act has another ticket than the state")
+        }
+    }
+}
+
+fn every_act_has_a_limit(state: &State) -> Broken {
+    let resting = matches!(state.phase, Phase::Idle | Phase::Maintenance(_));
+    hold(resting || patience(state).is_some_and(|limit| !limit.is_zero()), "an act without a limit")
+}
+
+fn what_is_needed_is_kept(state: &State) -> Broken {
+    let mut used: Vec<&Installed> = state.current.iter().collect();
+    used.extend(state.previous.iter().map(|kept| &kept.installed));
+    if let Some(cut) = &state.parked {
+        used.extend(cut.run.source.iter().chain([&cut.target]));
+        used.extend(of_base(&cut.base));
+    }
+    match &state.phase {
+        Phase::Idle | Phase::Watching(_) => {}
+        Phase::Preparing(preparation) => {
+            used.extend(&preparation.run.source);
+            if let Aim::Staged(target) = &preparation.aim {
+                used.push(target);
+            }
+            used.extend(of_base(&preparation.base));
+        }
+        Phase::CuttingOver(cut) | Phase::RollingBack(Retreat { cut, .. }) => {
+            used.extend(cut.run.source.iter().chain([&cut.target]));
+            used.extend(of_base(&cut.base));
+        }
+        Phase::Maintenance(maintenance) => used.extend(of_maintenance(maintenance)),
+    }
+    let needed = state.needed();
+    match used.iter().find(|installed| !needed.contains(&installed.generation)) {
+        Some(lost) => Err(format!("generation {} would be pruned", lost.generation)),
+        None => Ok(()),
+    }
+}
+
+fn of_base(base: &Base) -> Vec<&Installed> {
+    match base {
+        Base::Maintenance(maintenance) => of_maintenance(maintenance),
+        Base::Idle | Base::Watching(_) => Vec::new(),
+    }
+}
+
+fn of_maintenance(maintenance: &Maintenance) -> Vec<&Installed> {
+    maintenance.run.source.iter().chain([&maintenance.target]).collect()
+}
+
+const RECOVER: [(&str, Order); 3] =
+    [("--retry", Order::Retry), ("--rollback", Order::RecoverRollback), ("--accept", Order::Accept)];
+
+fn accepts(state: &State, order: &Order, settings: &cutover_core::Settings) -> bool {
+    step(state, &super::cast::ordered(super::cast::run_id(50), order.clone(), settings)).is_ok()
+}
+
+fn maintenance_has_a_way_out(state: &State) -> Broken {
+    let Phase::Maintenance(maintenance) = &state.phase else { return Ok(()) };
+    let settings = &maintenance.run.settings;
+    hold(RECOVER.iter().any(|(_, order)| accepts(state, order, settings)), "no order leads out")
+}
+
+fn commands_are_what_is_accepted(state: &State) -> Broken {
+    let Phase::Maintenance(maintenance) = &state.phase else { return Ok(()) };
+    let told = report("web", state, None).recovery;
+    let mut expected = Vec::new();
+    for (flag, order) in &RECOVER {
+        if accepts(state, order, &maintenance.run.settings) {
+            expected.push(format!("cutover recover web {flag}"));
+        }
+    }
+    hold(told == expected, &format!("told {told:?}, accepted {expected:?}"))
+}
+
+fn a_stopped_service_has_no_process(state: &State) -> Broken {
+    let resting = matches!(state.phase, Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_));
+    let process = wants(state).process;
+    hold(
+        !(resting && state.wish == Wish::Stopped) || process == Process::Stopped,
+        "a process is wanted although the operator stopped the service",
+    )?;
+    match process {
+        Process::Run(installed) | Process::Replace(_, installed) => {
+            hold(state.current == Some(installed), "another generation is wanted than the pointer names")
+        }
+        Process::Stopped | Process::LeaveAlone => Ok(()),
+    }
+}
+
+fn a_parked_run_waits_alone(state: &State) -> Broken {
+    if state.parked.is_none() {
+        return Ok(());
+    }
+    let alone = match &state.phase {
+        Phase::Idle | Phase::Watching(_) => state.wish == Wish::Stopped,
+        Phase::Preparing(preparation) => preparation.run.kind == Kind::TreeChanged,
+        Phase::CuttingOver(cut) => cut.run.kind == Kind::TreeChanged,
+        Phase::Maintenance(maintenance) => maintenance.run.kind == Kind::TreeChanged,
+        Phase::RollingBack(_) => false,
+    };
+    hold(alone, "another run is under way, or the service is meant to run")
+}
+
+fn a_damaged_tree_is_not_served(state: &State) -> Broken {
+    let damaged = state.tree == Tree::Damaged && !matches!(state.phase, Phase::CuttingOver(_));
+    hold(!damaged || posture(state) == Posture::Maintain, "a damaged tree is served or held for")?;
+    let restores = match &state.phase {
+        Phase::CuttingOver(cut) => cut.act != Act::Place || matches!(cut.run.data, DataOrder::Restore { .. }),
+        _ => true,
+    };
+    hold(restores, "Place without an order to restore")
+}
