@@ -17,6 +17,9 @@ pub struct Arguments {
     /// Only these scenarios of the script.
     #[arg(long, value_name = "NAME", requires = "scripted")]
     pub only: Vec<String>,
+    /// Print one JSON line a scenario instead of the table.
+    #[arg(long, requires = "scripted")]
+    pub lines: bool,
     /// Where raw request logs are kept; thrown away otherwise.
     #[arg(long, value_name = "DIR", requires = "scripted")]
     pub logs: Option<std::path::PathBuf>,

@@ -5,6 +5,7 @@ use crate::conductor::View;
 use anyhow::Context;
 use cutover_core::{Act, Report, Resolution, Status};
 use cutover_testkit::load::{self, Entry, Load, LoadPlan, SocketPlan};
+use serde::Serialize;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
@@ -27,11 +28,52 @@ pub(super) struct Story {
     pub view: View,
     /// The load, from before to after.
     pub load: load::Report,
+    /// A figure worth showing beside the row.
+    pub note: String,
     /// What was not as it should be.
     pub wrong: Vec<String>,
 }
 
+/// A story as `xtask measure` reads it: one JSON line.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line<'a> {
+    pub scenario: &'a str,
+    pub status: Option<Status>,
+    pub resolution: Resolution,
+    pub serves: Option<&'a str>,
+    pub sent: u64,
+    pub failed: u64,
+    pub cut: u64,
+    pub longest_wait_ms: u64,
+    pub restart_ms: u64,
+    pub note: &'a str,
+    pub wrong: &'a [String],
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(scenario: &'a str, story: &'a Story) -> Self {
+        Self {
+            scenario,
+            status: story.report.status,
+            resolution: story.report.resolution,
+            serves: story.view.report.serving.version.as_deref(),
+            sent: story.load.sent,
+            failed: story.load.failed,
+            cut: story.load.cut,
+            longest_wait_ms: story.load.longest_wait_us / 1000,
+            restart_ms: u64::try_from(restart_of(&story.report).as_millis()).unwrap_or(u64::MAX),
+            note: &story.note,
+            wrong: &story.wrong,
+        }
+    }
+}
+
 impl Story {
+    pub(super) fn new(name: &'static str, report: Report, view: View, load: load::Report) -> Self {
+        Self { name, report, view, load, note: String::new(), wrong: Vec::new() }
+    }
+
     /// Notes what is wrong unless `right` holds.
     pub(super) fn expect(&mut self, what: &str, right: Truth) {
         if right == Truth::No {

@@ -83,7 +83,7 @@ impl Snapshot {
         &self.record.moment
     }
 
-    /// Files in the copy (links and directories not counted), and their bytes.
+    /// Files in the copy (links and directories not counted), and their length.
     #[must_use]
     pub fn size(&self) -> Size {
         let mut size = Size::default();
@@ -181,7 +181,7 @@ pub fn warm(state: &[StatePath], dir: &Path, moment: &Moment, patience: Duration
         let Mirror { entries, skipped, .. } = mirror;
         records.push(RootRecord { path: root.path.clone(), kind: root.kind, entries, databases, skipped });
     }
-    file_system.sync_file_system()?;
+    sync_copy(&file_system, dir)?;
     record::write_durably(dir, WARM, &Record { format: FORMAT, moment: moment.clone(), roots: records })?;
     Ok(warmed)
 }
@@ -238,7 +238,7 @@ pub fn take(state: &[StatePath], dir: &Path, moment: &Moment) -> Result<Snapshot
         crate::crash_point!("root taken");
     }
     let record = Record { format: FORMAT, moment: moment.clone(), roots: records };
-    file_system.sync_file_system()?;
+    sync_copy(&file_system, dir)?;
     crate::crash_point!("copy durable");
     record::write_durably(dir, SNAPSHOT, &record)?;
     crate::crash_point!("snapshot recorded");
@@ -325,6 +325,16 @@ fn begin(dir: &Path, roots: &[Root], moment: &Moment) -> Result<(Place, Option<R
     Ok((place, base))
 }
 
+/// Makes the copy durable. After a failure the page cache still shows bytes that never reached the disk, and the next sync
+/// would succeed: nothing copied so far may be the base of another attempt.
+fn sync_copy(file_system: &Place, dir: &Path) -> Result<(), Error> {
+    let synced = file_system.sync_file_system();
+    if synced.is_err() {
+        record::remove_durably(dir, WARM)?;
+    }
+    synced
+}
+
 fn mirror<'a>(
     source: Source,
     root: &Root,
@@ -346,7 +356,11 @@ pub fn freeze(snapshot: &Snapshot) -> Result<(), Error> {
     if Snapshot::open(&snapshot.dir)?.is_none() {
         return Err(Error::Missing { dir: snapshot.dir.clone() });
     }
-    if snapshot.is_frozen()? { Ok(()) } else { record::write_bytes_durably(&snapshot.dir, FROZEN, b"") }
+    if snapshot.is_frozen()? {
+        // The mark of an interrupted call may be readable and not yet durable.
+        return record::sync_dir(&snapshot.dir);
+    }
+    record::write_bytes_durably(&snapshot.dir, FROZEN, b"")
 }
 
 /// Deletes a snapshot and what an unfinished preparation of a restore left beside the state. What restores replaced is the

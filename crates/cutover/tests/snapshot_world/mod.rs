@@ -38,7 +38,16 @@ pub struct World {
 impl World {
     /// An empty world.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// An empty world in memory, where there is such a place: the death of a process is the same there, and syncing is
+    /// not waited for.
+    pub fn in_memory() -> Self {
+        Self::within(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn within(dir: tempfile::TempDir) -> Self {
         let base = dir.path().canonicalize().unwrap();
         fs::create_dir(base.join("live")).unwrap();
         Self { base, _dir: Some(dir) }
@@ -79,6 +88,8 @@ impl World {
         symlink("sessions/one.jsonl", self.live("web/latest")).unwrap();
         create_17(&self.live("web/app.db"));
         create_17(&self.live("jobs.db"));
+        // Half of what it holds is only in its -wal.
+        write_and_die(&self.live("jobs.db"), "INSERT INTO job(name) VALUES ('third')");
         self.write("stamp", "17");
         self.state()
     }
@@ -198,7 +209,7 @@ pub fn with(path: &Path, suffix: &str) -> PathBuf {
 
 /// Reads one number from a duplicate of a database, so that the database itself stays unopened.
 pub fn query(path: &Path, sql: &str) -> i64 {
-    let aside = tempfile::tempdir().unwrap();
+    let aside = tempfile::tempdir_in(path.parent().unwrap().ancestors().nth(1).unwrap()).unwrap();
     let copy = aside.path().join("db");
     for suffix in ["", "-wal", "-journal"] {
         if with(path, suffix).exists() {

@@ -83,9 +83,9 @@ struct Move {
     candidate: PathBuf,
     #[serde(with = "path_text")]
     kept: PathBuf,
-    /// Device and inode of the complete candidate, by which it is known under either name; absent if the snapshot has
-    /// nothing under this name.
-    is: Option<(u64, u64)>,
+    /// Inode of the complete candidate, by which it is known under either name (both are in one directory, and a device's
+    /// number may be another after a reboot); absent if the snapshot has nothing under this name.
+    is: Option<u64>,
 }
 
 /// Puts the snapshot back where the live state is not exactly that. Must be called only while nothing uses the state.
@@ -95,6 +95,8 @@ struct Move {
 /// If the snapshot cannot be read or is not what was recorded (nothing live was touched then), or a move fails: run it
 /// again to finish.
 pub fn restore(snapshot: &Snapshot, tag: &str) -> Result<Restored, Error> {
+    // What an interrupted call wrote may be readable and not yet durable; what follows from it must not come first.
+    record::sync_dir(&snapshot.dir)?;
     let earlier: Option<Ledger> = record::read(&snapshot.dir, RESTORE)?;
     let earlier = match earlier {
         Some(ledger) if ledger.phase == Phase::Moving => Some(finish(snapshot, ledger)?),
@@ -178,6 +180,18 @@ fn remove_candidates(ledger: &Ledger) -> Result<(), Error> {
 fn build(snapshot: &Snapshot, mut ledger: Ledger) -> Result<Ledger, Error> {
     record::write_durably(&snapshot.dir, RESTORE, &ledger)?;
     crate::crash_point!("restore: names written");
+    if let Err(error) = build_candidates(snapshot, &mut ledger) {
+        // Half a candidate on a full disk is in the way of the service itself.
+        remove_candidates(&ledger)?;
+        return Err(error);
+    }
+    ledger.phase = Phase::Moving;
+    record::write_durably(&snapshot.dir, RESTORE, &ledger)?;
+    crate::crash_point!("restore: moves written");
+    Ok(ledger)
+}
+
+fn build_candidates(snapshot: &Snapshot, ledger: &mut Ledger) -> Result<(), Error> {
     for root in &mut ledger.roots {
         let parent = Place::open(&root.parent)?;
         let recorded = &snapshot.record.roots[root.number];
@@ -187,10 +201,7 @@ fn build(snapshot: &Snapshot, mut ledger: Ledger) -> Result<Ledger, Error> {
         parent.sync_file_system()?;
         crate::crash_point!("restore: candidate durable");
     }
-    ledger.phase = Phase::Moving;
-    record::write_durably(&snapshot.dir, RESTORE, &ledger)?;
-    crate::crash_point!("restore: moves written");
-    Ok(ledger)
+    Ok(())
 }
 
 fn build_root(
@@ -256,8 +267,8 @@ fn finish(snapshot: &Snapshot, mut ledger: Ledger) -> Result<Ledger, Error> {
     Ok(ledger)
 }
 
-fn identify(parent: &Place, name: &Path) -> Result<Option<(u64, u64)>, Error> {
-    Ok(parent.stat(name.as_os_str())?.map(|stat| (stat.st_dev, stat.st_ino)))
+fn identify(parent: &Place, name: &Path) -> Result<Option<u64>, Error> {
+    Ok(parent.stat(name.as_os_str())?.map(|stat| stat.st_ino))
 }
 
 /// Afterwards nothing but the candidate is under the live name, and what was is under the kept name.

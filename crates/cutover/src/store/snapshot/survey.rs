@@ -27,15 +27,15 @@ impl<'a> Survey<'a> {
 
     /// Reads what lies at a name. Sockets, pipes and devices are not state.
     pub(super) fn read(&mut self, from: &Place, name: &OsStr, path: &Path) -> Result<(), Error> {
+        if self.ignored.contains(path) {
+            return Ok(());
+        }
         let Some(stat) = from.stat(name)? else { return Ok(()) };
         let node = match kind(&stat) {
             FileType::Directory => {
                 let inner = from.enter(name)?;
                 for child in inner.names()? {
-                    let inner_path = path.join(&child);
-                    if !self.ignored.contains(&inner_path) {
-                        self.read(&inner, &child, &inner_path)?;
-                    }
+                    self.read(&inner, &child, &path.join(&child))?;
                 }
                 Node::Directory
             }
