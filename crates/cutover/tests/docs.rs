@@ -67,9 +67,14 @@ fn help(words: &[String]) -> String {
 
 /// The commands that a help text lists.
 fn commands(help: &str) -> Vec<String> {
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+    names
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 fn describe(words: &[String], page: &mut String) {
@@ -134,7 +139,10 @@ fn add_tables(schema: &Value, definition: &Value, mut table: Table, found: &mut 
         if let Some((definition, suffix, kind)) = table_at(schema, target) {
             let note = if is_required && !meaning.contains("Required") { " Required." } else { "" };
             let meaning = format!("{meaning}{note}");
-            below.push((definition, Table { path: format!("{path}{suffix}"), kind, meaning, keys: Vec::new() }));
+            below.push((
+                definition,
+                Table { path: format!("{path}{suffix}"), kind, meaning, keys: Vec::new() },
+            ));
             continue;
         }
         let default = match DEFAULTS.iter().find(|(key, _)| path.ends_with(key)) {
@@ -142,7 +150,12 @@ fn add_tables(schema: &Value, definition: &Value, mut table: Table, found: &mut 
             None if is_required => Some(REQUIRED.to_owned()),
             None => stated_default(meaning),
         };
-        table.keys.push(Key { name: name.clone(), kind: kind(schema, target), default, meaning: meaning.to_owned() });
+        table.keys.push(Key {
+            name: name.clone(),
+            kind: kind(schema, target),
+            default,
+            meaning: meaning.to_owned(),
+        });
     }
     if !table.path.is_empty() {
         found.push(table);
@@ -177,7 +190,8 @@ fn resolved<'a>(schema: &'a Value, property: &'a Value) -> &'a Value {
 /// What may be written.
 fn kind(schema: &Value, target: &Value) -> String {
     if let Some(choices) = target["oneOf"].as_array() {
-        let words = choices.iter().filter_map(|choice| choice["const"].as_str()).map(|word| format!("`\"{word}\"`"));
+        let words =
+            choices.iter().filter_map(|choice| choice["const"].as_str()).map(|word| format!("`\"{word}\"`"));
         return words.collect::<Vec<_>>().join(", ");
     }
     if let Some(either) = target["anyOf"].as_array() {
@@ -211,7 +225,8 @@ fn stated_default(description: &str) -> Option<String> {
 fn all_tables() -> Vec<Table> {
     let schema = schema();
     let mut found = Vec::new();
-    let root = Table { path: String::new(), kind: TableKind::Plain, meaning: String::new(), keys: Vec::new() };
+    let root =
+        Table { path: String::new(), kind: TableKind::Plain, meaning: String::new(), keys: Vec::new() };
     add_tables(&schema, &schema, root, &mut found);
     let policy = found.iter().find(|table| table.path == "service.NAME.policy").expect("there is a policy");
     assert!(policy.keys.iter().any(|key| key.name == "soak" && key.default.as_deref() == Some("30s")));
@@ -255,7 +270,13 @@ fn the_configuration_reference_is_the_schema() {
                 Some(REQUIRED) => "*required*".to_owned(),
                 Some(default) => format!("`{default}`"),
             };
-            let _ = writeln!(page, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.meaning.replace('|', "\\|"));
+            let _ = writeln!(
+                page,
+                "| `{}` | {} | {default} | {} |",
+                key.name,
+                key.kind,
+                key.meaning.replace('|', "\\|")
+            );
         }
     }
     is_current("docs/config.md", &page);
@@ -274,7 +295,9 @@ fn defaults() -> Vec<(String, String)> {
         for key in table.keys {
             let path = format!("{rest}.{}", key.name).trim_start_matches('.').to_owned();
             match key.default {
-                Some(default) if default != REQUIRED && path != "source.scripts" => found.push((path, default)),
+                Some(default) if default != REQUIRED && path != "source.scripts" => {
+                    found.push((path, default))
+                }
                 _ => {}
             }
         }
@@ -292,10 +315,11 @@ fn every_documented_default_is_the_default() {
         let dotted = format!("\n{path} = {value}\n");
         // Inline tables of the least configuration cannot be added to from outside.
         let text = match path.split_once('.') {
-            Some(("source", name)) => LEAST.replace("source = { ", &format!("source = {{ {name} = {value}, ")),
-            Some(("probe", name)) if name.starts_with("version.") => {
-                LEAST.replace("version = { ", &format!("version = {{ {} = {value}, ", &name["version.".len()..]))
+            Some(("source", name)) => {
+                LEAST.replace("source = { ", &format!("source = {{ {name} = {value}, "))
             }
+            Some(("probe", name)) if name.starts_with("version.") => LEAST
+                .replace("version = { ", &format!("version = {{ {} = {value}, ", &name["version.".len()..])),
             Some(("probe", name)) => LEAST.replace("probe = { ", &format!("probe = {{ {name} = {value}, ")),
             _ => format!("{LEAST}{dotted}"),
         };
@@ -312,7 +336,12 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         if line == format!("```{language}") {
-            found.push(lines.by_ref().take_while(|line| *line != "```").fold(String::new(), |text, line| text + line + "\n"));
+            found.push(
+                lines
+                    .by_ref()
+                    .take_while(|line| *line != "```")
+                    .fold(String::new(), |text, line| text + line + "\n"),
+            );
         }
     }
     found
@@ -321,8 +350,12 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 fn checked(directory: &Path, name: &str, text: &str) {
     let path = directory.join("shown.toml");
     fs::write(&path, text).unwrap();
-    let output =
-        Command::new(CUTOVER).args(["config", "check", "--config"]).arg(&path).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(CUTOVER)
+        .args(["config", "check", "--config"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -377,7 +410,14 @@ fn prose(text: &str) -> String {
 /// The anchor that a heading gets.
 fn anchor(heading: &str) -> String {
     let kept = |c: char| c.is_alphanumeric() || c == '-' || c == '_' || c == ' ';
-    heading.trim_start_matches('#').trim().to_lowercase().chars().filter(|c| kept(*c)).collect::<String>().replace(' ', "-")
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(|c| kept(*c))
+        .collect::<String>()
+        .replace(' ', "-")
 }
 
 fn has_anchor(text: &str, wanted: &str) -> bool {
@@ -398,7 +438,8 @@ fn every_relative_link_leads_somewhere() {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let led = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
             let is_there = led.exists()
-                && (anchor.is_empty() || fs::read_to_string(&led).is_ok_and(|text| has_anchor(&text, anchor)));
+                && (anchor.is_empty()
+                    || fs::read_to_string(&led).is_ok_and(|text| has_anchor(&text, anchor)));
             if !is_there {
                 broken.push(format!("{}: {target}", path.display()));
             }
@@ -432,7 +473,8 @@ fn tests_and_paths_that_are_cited_exist() {
         for cited in prose(&text).split('`').skip(1).step_by(2) {
             let plain = cited.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             let is_test = plain && cited.matches('_').count() >= 3 && !cited.starts_with("package_");
-            let is_path = cited.starts_with("crates/") || cited.starts_with("docs/") || cited.starts_with("examples/");
+            let is_path =
+                cited.starts_with("crates/") || cited.starts_with("docs/") || cited.starts_with("examples/");
             // How to name a test is shown there by names that none has.
             if is_test && !page.ends_with("CONTRIBUTING.md") {
                 tests += 1;
@@ -481,7 +523,11 @@ impl World {
         let output = self.run(words);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let daemon = fs::read_to_string(self.directory.path().join("daemon.log")).unwrap_or_default();
-        assert!(output.status.success(), "{words:?}: {text}{}\n{daemon}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{words:?}: {text}{}\n{daemon}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         text
     }
 
@@ -551,7 +597,8 @@ fn the_quickstart_works_as_written() {
         .replace("/srv/hello/releases", &releases.display().to_string())
         .replace("127.0.0.1:8080", &address.to_string())
         .replace("\"5s\"", "\"300ms\"");
-    fs::write(world.directory.path().join("hello.toml"), format!("[daemon]\nlisten = \"off\"\n{config}")).unwrap();
+    fs::write(world.directory.path().join("hello.toml"), format!("[daemon]\nlisten = \"off\"\n{config}"))
+        .unwrap();
     world.publish("1.0.0", &server);
     world.publish("1.1.0", &server.replace("VERSION = \"1.0.0\"", "VERSION = \"1.1.0\""));
     world.publish("1.2.0", &server.replace("VERSION = \"1.0.0\"", "VERSION = \"1.1.0\""));
