@@ -1,5 +1,6 @@
 //! The documentation is true: what is generated is compared with the program, what is shown is run, what is cited exists.
 //! `UPDATE=1` writes the generated pages anew.
+#![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::config::{ServiceSettings, parse};
 use rustix::process::{Pid, Signal, kill_process};
@@ -491,6 +492,82 @@ fn tests_and_paths_that_are_cited_exist() {
     }
     assert!(tests > 15 && paths > 15, "citations are found: {tests} tests, {paths} paths");
     assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+/// The rooms that are modules of the one binary.
+const MODULES: [&str; 9] =
+    ["api", "cli", "conductor", "config", "demo", "journal", "probe", "store", "supervisor"];
+/// The rooms that are crates: directory, name in Cargo files, name in Rust.
+const CRATES: [(&str, &str, &str); 5] = [
+    ("core", "cutover-core", "cutover_core"),
+    ("front", "cutover-front", "cutover_front"),
+    ("intent", "cutover-intent", "cutover_intent"),
+    ("sample-gateway", "sample-gateway", "sample_gateway"),
+    ("testkit", "cutover-testkit", "cutover_testkit"),
+];
+
+/// The code of a module, without comments.
+fn module(name: &str) -> String {
+    let source = repository().join("crates/cutover/src");
+    let mut text = fs::read_to_string(source.join(format!("{name}.rs"))).unwrap();
+    for entry in walkdir::WalkDir::new(source.join(name)).into_iter().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(entry.path()).unwrap());
+        }
+    }
+    assert!(
+        !text.contains("use crate::{"),
+        "{name}: write one `use` for each room, so that its arrows can be read"
+    );
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a path appears as a whole, and not as the beginning of a longer name.
+fn names(text: &str, path: &str) -> bool {
+    let goes_on = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(path).any(|(at, _)| !text[at + path.len()..].starts_with(goes_on))
+}
+
+/// Which rooms each room uses, as ARCHITECTURE.md lists them.
+fn arrows() -> String {
+    let mut rooms: Vec<(String, Vec<&str>)> = Vec::new();
+    for name in MODULES {
+        let text = module(name);
+        let mut used: Vec<&str> = MODULES
+            .into_iter()
+            .filter(|other| *other != name && names(&text, &format!("crate::{other}")))
+            .chain(
+                CRATES
+                    .iter()
+                    .filter(|(_, _, rust)| text.contains(&format!("{rust}::")))
+                    .map(|(room, _, _)| *room),
+            )
+            .collect();
+        used.sort_unstable();
+        rooms.push((name.to_owned(), used));
+    }
+    for (name, _, _) in CRATES {
+        let cargo = page(&format!("crates/{name}/Cargo.toml"));
+        let needs = cargo.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap().to_owned();
+        let is_needed =
+            |package: &str| needs.lines().any(|line| line.starts_with(&format!("{package}.workspace")));
+        let used =
+            CRATES.iter().filter(|(_, package, _)| is_needed(package)).map(|(room, _, _)| *room).collect();
+        rooms.push((name.to_owned(), used));
+    }
+    rooms.sort();
+    rooms.iter().fold(String::new(), |mut text, (room, used)| {
+        let used = if used.is_empty() { "nobody".to_owned() } else { used.join(", ") };
+        let _ = writeln!(text, "{room:<14} → {used}");
+        text
+    })
+}
+
+#[test]
+fn the_arrows_between_rooms_are_those_on_the_map() {
+    let drawn = blocks(&page("ARCHITECTURE.md"), "text").concat();
+    let found = arrows();
+    assert!(drawn == found, "the map says\n{drawn}\nthe code says\n{found}");
 }
 
 /// Names with as many underscores that are no tests: keys of the configuration, knobs of the sample service.
