@@ -63,7 +63,8 @@ pub enum Effect {
     Start {
         /// What to start.
         installed: Installed,
-        /// The snapshot that the stopped state must still equal, if the target was never spawned.
+        /// The snapshot that the stopped state must still equal, unless the target is known to have run. A journaled
+        /// keeper may not have come to its exec; then whatever ran since may have changed the state.
         compare: Option<RunId>,
     },
     /// Prove this process, from zero.
@@ -176,7 +177,7 @@ fn forward(cut: &Cut) -> Option<Effect> {
         Act::Signal => Effect::Signal,
         Act::Start => {
             let compare =
-                (cut.start == Extent::Never && cut.place == Extent::Never).then(|| cut.run.snapshot.clone());
+                (cut.start < Extent::Finished && cut.place == Extent::Never).then(|| cut.run.snapshot.clone());
             Effect::Start { installed, compare }
         }
         Act::Prove => Effect::Prove { installed, instance },
