@@ -162,7 +162,8 @@ async fn begun(
         executable: executable.to_owned(),
         ledger: ledger.clone(),
     };
-    conductor::begin(beginning, &|name| std::env::var_os(name)).await
+    let inherited: Vec<_> = std::env::vars_os().collect();
+    conductor::begin(beginning, &inherited).await
 }
 
 /// A service under another uid must be able to pass through to its own intent directory.
