@@ -11,12 +11,18 @@ use anyhow::{Context, bail};
 use cutover_core::Generation;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Instances whose directory and log are kept.
 const INSTANCES_KEPT: usize = 20;
+
+/// Where a port is chosen: below what Linux gives to outgoing connections by default.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+const PORT_TRIES: u32 = 200;
 
 /// One service's place on this machine.
 pub(super) struct Site {
@@ -52,6 +58,12 @@ impl Site {
         private_directory(&directory.join("snapshots"))?;
         let identity = Identity::resolve(settings.user.as_deref(), settings.group.as_deref())
             .with_context(|| format!("service.{name}.user"))?;
+        if identity.is_some() {
+            // Its account must reach its own generations; it can list nothing on the way.
+            for path in [layout.state.as_path(), &layout.state.join("services"), &directory] {
+                passage(path)?;
+            }
+        }
         let env = environment(&settings, identity.as_ref(), inherited)?;
         let port = match settings.port {
             Port::Fixed(port) => port,
@@ -259,6 +271,12 @@ pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("making {}; the state directory must be writable", path.display()))
 }
 
+/// Lets other accounts pass through a directory whose names they know.
+pub(crate) fn passage(path: &Path) -> anyhow::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o711))
+        .with_context(|| format!("opening a way through {}", path.display()))
+}
+
 fn environment(
     settings: &ServiceSettings,
     identity: Option<&Identity>,
@@ -304,10 +322,29 @@ fn kept_port(path: &Path) -> anyhow::Result<u16> {
     if let Some(port) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
         return Ok(port);
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-    let port = listener.local_addr().context("looking for a free port")?.port();
-    std::fs::write(path, port.to_string()).with_context(|| format!("writing {}", path.display()))?;
+    let port = free_port()?;
+    let new = path.with_extension("new");
+    let write = |new: &Path| {
+        let mut file = File::create(new)?;
+        file.write_all(port.to_string().as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(new, path)
+    };
+    write(&new).with_context(|| format!("writing {}", path.display()))?;
     Ok(port)
+}
+
+/// A port that nobody listens on and that the system gives to nobody by itself: one of those could be a client's when the
+/// service starts again.
+fn free_port() -> anyhow::Result<u16> {
+    for _ in 0..PORT_TRIES {
+        let chosen = uuid::Uuid::new_v4().as_u64_pair().0 % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(chosen).expect("smaller than the range of ports");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between {} and {}: name one as `port`", PORTS.start, PORTS.end)
 }
 
 /// The absolute path of a program.
