@@ -3,10 +3,14 @@
 
 mod acts;
 mod chronicle;
+mod crashes;
+mod following;
 mod front_link;
 mod inbox;
 mod ledger;
+mod life;
 mod plan;
+mod pruning;
 mod site;
 mod upkeep;
 mod view;
@@ -17,25 +21,23 @@ pub use ledger::{Ledger, wall_ms};
 pub use plan::Plan;
 pub use view::View;
 
-pub(crate) use site::private_directory;
+pub(crate) use site::{passage, private_directory};
 
 use crate::config::{Layout, ServiceSettings};
 use crate::supervisor::Live;
 use acts::Executor;
+use crashes::Crashes;
 use cutover_core::{
-    Act, Effect, Event, Exit, Fault, Instance, Order, Phase, Posture, Refusal, RunId, Settings, State,
-    Ticket, Transition, patience, posture, report, wants,
+    Act, Boot, Entry, Event, Order, Phase, Refusal, RunId, State, Ticket, Transition, report,
 };
-use cutover_front::Notice;
-use front_link::{FrontLink, Wanted};
+use front_link::FrontLink;
 use inbox::{Input, Reporter};
 use site::Site;
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use upkeep::Upkeep;
 
@@ -66,17 +68,30 @@ struct Conductor {
     acting: Option<(Ticket, Task)>,
     tending: Option<(Upkeep, Task)>,
     progress: Option<Progress>,
+    /// Trouble with the journal or with telling what runs.
     trouble: Option<String>,
-    /// Unexpected exits, for the crash limit.
-    crashes: VecDeque<Instant>,
+    /// What keeps the resting service's process from being as wanted.
+    upkeep_trouble: Option<String>,
+    /// Unexpected exits, for the crash limit and the back-off.
+    crashes: Crashes,
     born: Instant,
-    failures: u32,
+    booted: Boot,
     watch_ends: Option<(RunId, Instant)>,
+    sweep_is_due: bool,
     seq: u64,
 }
 
 /// A task that ends with its owner.
 struct Task(JoinHandle<()>);
+
+impl Task {
+    /// Ends it and waits until nothing of it runs any more, save blocking work, which has locks of its own.
+    async fn end(mut self) {
+        self.0.abort();
+        // Aborted or done: both are an end.
+        let _ = (&mut self.0).await;
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -84,15 +99,13 @@ impl Drop for Task {
     }
 }
 
-/// Begins a service's conductor: reads its story, finds what lives, and goes on from there.
+/// Begins a service's conductor: reads its story, finds what lives, and goes on from there. `inherited` is the daemon's
+/// own environment: the service gets a little of it, its package manager what concerns that.
 ///
 /// # Errors
 /// Settings that do not fit this machine, an address that cannot be bound, or a journal that does not replay: then
 /// nothing was touched.
-pub async fn begin(
-    beginning: Beginning,
-    inherited: &dyn Fn(&str) -> Option<OsString>,
-) -> anyhow::Result<Handle> {
+pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> anyhow::Result<Handle> {
     let Beginning { settings, layout, executable, ledger } = beginning;
     let name = settings.name.clone();
     let chronicle = ledger.read(&name)?;
@@ -104,7 +117,8 @@ pub async fn begin(
     } else {
         FrontLink::none()
     };
-    let executor = Executor { site, front, reporter };
+    let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+    let executor = Executor { site, front, reporter, hands, broom };
     let (view, seen) = watch::channel(first_view(&name, &executor.site, &chronicle));
     let handle = Handle { service: name, inbox: sender, view: seen, executor: executor.clone() };
     let conductor = Conductor {
@@ -118,10 +132,12 @@ pub async fn begin(
         tending: None,
         progress: None,
         trouble: None,
-        crashes: VecDeque::new(),
+        upkeep_trouble: None,
+        crashes: Crashes::default(),
         born: Instant::now(),
-        failures: 0,
+        booted: Boot::Same,
         watch_ends: None,
+        sweep_is_due: false,
         seq: 0,
     };
     tokio::spawn(conductor.run());
@@ -149,7 +165,7 @@ impl Conductor {
         self.recover().await;
         let mut stats = self.executor.front.watch_stats();
         loop {
-            self.follow();
+            self.follow().await;
             let watch_ends = self.watch_ends.as_ref().map(|(_, at)| *at);
             tokio::select! {
                 input = self.inbox.recv() => match input {
@@ -163,27 +179,6 @@ impl Conductor {
                 }
                 Ok(()) = stats.changed() => self.publish(),
             }
-        }
-    }
-
-    /// Finds out what lives and tells the state; whatever was under way goes on from there.
-    async fn recover(&mut self) {
-        let running = match self.executor.running().await {
-            Ok(running) => running,
-            Err(fault) => {
-                self.trouble = Some(fault.detail);
-                Vec::new()
-            }
-        };
-        let live = running.into_iter().next().map(Arc::new);
-        let boot_id = self.ledger.boot_id().clone();
-        let boot = self.chronicle.boot(&boot_id);
-        let instance = live.as_ref().map(|live| live.instance().clone());
-        if let Some(live) = live {
-            self.born(live);
-        }
-        if self.chronicle.state != State::new() {
-            let _ = self.apply(Event::Recovered { boot, boot_id, live: instance }).await;
         }
     }
 
@@ -206,6 +201,7 @@ impl Conductor {
                     self.publish();
                 }
             }
+            Input::Trouble(trouble) => self.upkeep_trouble = trouble,
         }
     }
 
@@ -218,8 +214,12 @@ impl Conductor {
         }
         let run = RunId(uuid::Uuid::now_v7().to_string());
         let settings = self.executor.site.settings.for_run();
-        self.apply(Event::Ordered { run, order, actor, settings }).await?;
-        Ok(Accepted { run: self.chronicle.state.open_run().cloned() })
+        match self.write(Event::Ordered { run, order, actor, settings }).await {
+            Ok(()) => Ok(Accepted { run: self.chronicle.state.open_run().cloned() }),
+            Err(Unwritten::Refused(refusal)) => Err(refusal),
+            // A person can ask again; facts cannot.
+            Err(Unwritten::Journal(why)) => Err(Refusal::NotNow { why }),
+        }
     }
 
     fn expects(&self, expected: &Expected) -> Result<(), Refusal> {
@@ -237,180 +237,52 @@ impl Conductor {
         Ok(())
     }
 
-    /// Event, step, append. Nothing is done about an event before it is durable.
+    /// Takes a fact in, however long the journal refuses it: until it is durable nothing is done.
     async fn apply(&mut self, event: Event) -> Result<(), Refusal> {
-        let transition = self.chronicle.foresee(&event)?;
-        if is_idle_news(&event, &self.chronicle.state, &transition) {
-            return Ok(());
-        }
-        let service = self.executor.site.settings.name.clone();
-        let entry = loop {
-            match self.ledger.append(&service, event.clone(), &transition, &self.chronicle).await {
-                Ok(entry) => break entry,
-                Err(error) => {
-                    let told = acts::told(&error);
+        loop {
+            match self.write(event.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(Unwritten::Refused(refusal)) => return Err(refusal),
+                Err(Unwritten::Journal(why)) => {
                     tracing::error!(
-                        service,
-                        error = told,
-                        "the journal takes no entry; nothing is done until it does"
+                        service = self.executor.site.settings.name,
+                        why,
+                        "nothing is done until the journal takes it"
                     );
-                    self.trouble = Some(told);
+                    self.trouble = Some(why);
                     self.publish();
                     tokio::time::sleep(APPEND_PAUSE).await;
                 }
             }
-        };
+        }
+    }
+
+    /// Event, step, append. Nothing is done about an event before it is durable.
+    async fn write(&mut self, event: Event) -> Result<(), Unwritten> {
+        let transition = self.chronicle.foresee(&event).map_err(Unwritten::Refused)?;
+        if is_idle_news(&event, &self.chronicle.state, &transition) {
+            return Ok(());
+        }
+        let service = self.executor.site.settings.name.clone();
+        let appended = self.ledger.append(&service, event, &transition, &self.chronicle).await;
+        let entry = appended.map_err(|error| {
+            Unwritten::Journal(format!("the journal takes no entry: {}", acts::told(&error)))
+        })?;
+        crate::crash_point!("appended");
         self.trouble = None;
-        let from = phase(&self.chronicle.state);
-        let ended = self.chronicle.apply(&entry, transition);
-        tracing::info!(service, run = ?self.chronicle.state.open_run(), from, event = word(&entry.event), to = phase(&self.chronicle.state));
-        if let Some(ending) = ended {
-            tracing::info!(service, run = %ending.run, status = ?ending.status, resolution = ?ending.resolution, "run ended");
-            self.prune();
-        }
-        if matches!(entry.event, Event::Ready { .. }) {
-            self.failures = 0;
-        }
+        self.take_in(&entry, transition);
         Ok(())
     }
 
-    /// A process lives: whoever ends, its keeper's word reaches the inbox.
-    fn born(&mut self, live: Arc<Live>) {
-        if self.live.as_ref().is_some_and(|known| known.instance() == live.instance()) {
-            return;
-        }
-        self.live = Some(Arc::clone(&live));
-        self.born = Instant::now();
-        let reporter = self.executor.reporter.clone();
-        tokio::spawn(async move {
-            let exit = match live.exited(Duration::from_secs(2)).await {
-                Ok(exit) => acts::exit(exit),
-                Err(error) => Exit::Unknown(acts::told(&error)),
-            };
-            reporter.send(Input::Ended { instance: live.instance().clone(), exit }).await;
-        });
-    }
-
-    async fn ended(&mut self, instance: Instance, exit: Exit) {
-        let was_live = self.live.as_ref().is_some_and(|live| *live.instance() == instance);
-        if !was_live {
-            return;
-        }
-        let expected = self.chronicle.state.leaving.as_ref() == Some(&instance)
-            || matches!(self.tending, Some((Upkeep::Stop, _)));
-        self.live = None;
-        let policy = self.executor.site.settings.policy.clone();
-        self.failures = match (expected, self.born.elapsed() >= policy.crash_window) {
-            (true, _) => 0,
-            (false, true) => 1,
-            (false, false) => self.failures.saturating_add(1),
-        };
-        let config = exit == Exit::Code(cutover_core::EXIT_CONFIG);
-        let told = format!("{exit:?}");
-        let _ = self.apply(Event::Exited { instance, exit }).await;
-        if expected || matches!(wants(&self.chronicle.state).process, cutover_core::Process::LeaveAlone) {
-            return;
-        }
-        let now = Instant::now();
-        self.crashes.push_back(now);
-        while self.crashes.front().is_some_and(|at| now.duration_since(*at) > policy.crash_window) {
-            self.crashes.pop_front();
-        }
-        if config || self.crashes.len() >= policy.crash_limit as usize {
-            let detail =
-                format!("{} exits within {:?}, the last: {told}", self.crashes.len(), policy.crash_window);
-            let fault = Fault { code: "crash_limit".into(), detail };
-            let run = RunId(uuid::Uuid::now_v7().to_string());
-            let _ = self.apply(Event::Degraded { run, fault }).await;
-        }
-    }
-
-    /// Makes the world follow the state: the front's posture, the act under way, the process at rest.
-    fn follow(&mut self) {
-        let state = self.chronicle.state.clone();
-        self.front(&state);
-        let wanted = wants(&state).act;
-        let same =
-            self.acting.as_ref().map(|(ticket, _)| ticket) == wanted.as_ref().map(|(ticket, _)| ticket);
-        if !same {
-            self.progress = None;
-            self.acting = wanted.map(|(ticket, effect)| self.begin_act(&state, ticket, effect));
-        }
-        let upkeep = Upkeep::of(&state, self.live.as_deref());
-        if self.tending.as_ref().map(|(now, _)| now) != Some(&upkeep) {
-            let settings = self.executor.site.settings.for_run();
-            let task = upkeep::tend(
-                self.executor.clone(),
-                upkeep.clone(),
-                self.live.clone(),
-                settings,
-                self.failures,
-            );
-            self.tending = Some((upkeep, Task(tokio::spawn(task))));
-        }
-        self.watch(&state);
-        self.publish();
-    }
-
-    fn begin_act(&self, state: &State, ticket: Ticket, effect: Effect) -> (Ticket, Task) {
-        let limit = patience(state).unwrap_or(self.executor.site.settings.policy.hard_cap);
-        let settings = settings_of(state).unwrap_or_else(|| self.executor.site.settings.for_run());
-        tracing::debug!(service = self.executor.site.settings.name, act = ?ticket.act, round = ticket.round, "act");
-        let task = self.executor.clone().perform(ticket.clone(), effect, settings, limit);
-        (ticket, Task(tokio::spawn(task)))
-    }
-
-    fn watch(&mut self, state: &State) {
-        let Phase::Watching(watch) = &state.phase else {
-            self.watch_ends = None;
-            return;
-        };
-        if self.watch_ends.as_ref().is_none_or(|(run, _)| *run != watch.run) {
-            self.watch_ends = Some((watch.run.clone(), Instant::now() + watch.settings.policy.watch));
-        }
-    }
-
-    fn front(&self, state: &State) {
-        let site = &self.executor.site;
-        if !site.has_front() {
-            return;
-        }
-        let word = posture(state);
-        let upstream = cutover_front::Upstream {
-            address: site.address(),
-            uid: site.identity.as_ref().map(|identity| identity.uid),
-            forwarded: site.settings.forwarded,
-        };
-        let notice = self.notice(state);
-        let patience = cutover_front::Patience { limit: site.settings.policy.hold, notice: notice.clone() };
-        let posture = match word {
-            Posture::Serve => cutover_front::Posture::Serve { upstream, patience },
-            Posture::Hold => cutover_front::Posture::Hold {
-                hold: cutover_front::HoldId(hold_id(state)),
-                patience,
-                upstream: Some(upstream),
-            },
-            Posture::Maintain => cutover_front::Posture::Maintain { notice, upstream: Some(upstream) },
-        };
-        self.executor.front.want(Wanted { word, posture });
-    }
-
-    fn notice(&self, state: &State) -> Notice {
-        let name = &self.executor.site.settings.name;
-        let report = report(name, state, self.chronicle.latest());
-        let trouble = report.causes.last().map(|cause| &cause.fault).or(report.origin.as_ref());
-        let reason = match trouble {
-            Some(fault) => fault.detail.clone(),
-            None => report.next.clone().unwrap_or_else(|| "It is being started or replaced.".into()),
-        };
-        Notice {
-            service: name.clone(),
-            sentence: report.sentence,
-            reason,
-            what_serves: report.serving.version,
-            commands: report.recovery,
-            retry_after: 5,
-            run_id: report.run_id.map(|run| run.0),
+    fn take_in(&mut self, entry: &Entry, transition: Transition) {
+        let service = &self.executor.site.settings.name;
+        let from = phase(&self.chronicle.state);
+        let ended = self.chronicle.apply(entry, transition);
+        let state = &self.chronicle.state;
+        tracing::info!(service, run = ?state.open_run(), from, event = word(&entry.event), to = phase(state));
+        if let Some(ending) = ended {
+            tracing::info!(service, run = %ending.run, status = ?ending.status, resolution = ?ending.resolution, "run ended");
+            self.sweep_is_due = true;
         }
     }
 
@@ -419,32 +291,19 @@ impl Conductor {
         view.progress.clone_from(&self.progress);
         view.front = self.executor.front.stats();
         view.process = self.live.as_ref().map(|live| live.instance().clone());
-        view.trouble.clone_from(&self.trouble);
+        view.trouble =
+            self.trouble.clone().or_else(|| self.crashes.note()).or_else(|| self.upkeep_trouble.clone());
         self.seq += 1;
         view.seq = self.seq;
         self.view.send_replace(view);
     }
+}
 
-    /// Generations and snapshots that nothing needs any more go when a run has ended.
-    fn prune(&self) {
-        let executor = self.executor.clone();
-        let mut needed: std::collections::BTreeSet<_> = self.chronicle.state.needed().into_iter().collect();
-        needed.extend(self.live.as_ref().map(|live| live.record.generation));
-        let keep = self.executor.site.settings.policy.keep as usize;
-        let snapshots = snapshots_of(&self.chronicle.state);
-        tokio::spawn(async move {
-            let store = executor.site.store.clone();
-            let pruned = acts::blocking("prune", move || store.prune(keep, &needed)).await;
-            if let Err(fault) = pruned {
-                tracing::warn!(
-                    service = executor.site.settings.name,
-                    detail = fault.detail,
-                    "old generations stay"
-                );
-            }
-            executor.discard_snapshots(snapshots).await;
-        });
-    }
+/// Why an event was not taken in. Nothing happened.
+enum Unwritten {
+    Refused(Refusal),
+    /// The journal's trouble, in words.
+    Journal(String),
 }
 
 async fn until(at: Option<Instant>) {
@@ -456,36 +315,8 @@ async fn until(at: Option<Instant>) {
 
 /// Facts that change nothing and belong to no run are not worth an entry.
 fn is_idle_news(event: &Event, state: &State, transition: &Transition) -> bool {
-    let news = matches!(event, Event::FrontLost | Event::Exited { .. });
+    let news = matches!(event, Event::FrontLost | Event::Exited { .. } | Event::TreeChanged { .. });
     news && transition.state == *state && state.open_run().is_none()
-}
-
-/// A hold keeps its clock as long as its reason lasts.
-fn hold_id(state: &State) -> String {
-    state.open_run().map_or_else(|| "start".to_owned(), |run| run.0.clone())
-}
-
-fn settings_of(state: &State) -> Option<Settings> {
-    match &state.phase {
-        Phase::Preparing(preparation) => Some(preparation.run.settings.clone()),
-        Phase::CuttingOver(cut) => Some(cut.run.settings.clone()),
-        Phase::RollingBack(retreat) => Some(retreat.cut.run.settings.clone()),
-        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => None,
-    }
-}
-
-/// The snapshots that a state may still need.
-fn snapshots_of(state: &State) -> Vec<RunId> {
-    let mut runs: Vec<RunId> = state.previous.iter().map(|kept| kept.snapshot.clone()).collect();
-    runs.extend(state.parked.iter().map(|cut| cut.run.snapshot.clone()));
-    runs.extend(state.open_run().cloned());
-    match &state.phase {
-        Phase::CuttingOver(cut) => runs.push(cut.run.snapshot.clone()),
-        Phase::RollingBack(retreat) => runs.push(retreat.cut.run.snapshot.clone()),
-        Phase::Maintenance(maintenance) => runs.push(maintenance.run.snapshot.clone()),
-        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => {}
-    }
-    runs
 }
 
 fn phase(state: &State) -> String {

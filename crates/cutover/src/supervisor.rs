@@ -33,7 +33,7 @@ pub use live::Live;
 pub use port::{Holder, Holding, Listener, holding, listeners};
 pub use record::{ExecRecord, Exit, ExitRecord, KeeperRecord, Launch, LogFile, Moment};
 pub use start::{Prepared, prepare};
-pub use stop::{StopBudget, Stopped};
+pub use stop::{StopBudget, Stopped, end_bearing};
 
 use std::time::Duration;
 

@@ -241,13 +241,13 @@ fn accept_faulted(state: &State, cut: &Cut, causes: Vec<Cause>, process: Process
 
 /// Whether this run may not go back on its own.
 fn forbids_rollback(cut: &Cut) -> bool {
-    if cut.run.source.is_none() {
-        return false;
-    }
     let policy = &cut.run.settings.policy;
     let loses_writes = cut.run.settings.class == DataClass::Migrated
         && cut.is_exposed()
         && policy.restore_after_release == RestoreAfterRelease::Refused;
+    if cut.run.source.is_none() {
+        return loses_writes;
+    }
     let refused = policy.rollback == RollbackRule::Never && cut.switch == Extent::Finished;
     let nowhere = cut.source_tree == Tree::Damaged && cut.switch == Extent::Finished;
     loses_writes || refused || nowhere

@@ -105,9 +105,9 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
     conductor::private_directory(&layout.state)?;
     conductor::private_directory(&layout.runtime)?;
     conductor::private_directory(&layout.runtime.join("fronts"))?;
-    passage(&layout.runtime)?;
+    conductor::passage(&layout.runtime)?;
     conductor::private_directory(&layout.intents())?;
-    passage(&layout.intents())?;
+    conductor::passage(&layout.intents())?;
     if !Layout::fits_socket(&layout.probe_lane("a-name-of-usual-length")) {
         bail!("{} is too long for a socket; name a shorter one with --runtime", layout.runtime.display());
     }
@@ -162,13 +162,8 @@ async fn begun(
         executable: executable.to_owned(),
         ledger: ledger.clone(),
     };
-    conductor::begin(beginning, &|name| std::env::var_os(name)).await
-}
-
-/// A service under another uid must be able to pass through to its own intent directory.
-fn passage(path: &Path) -> anyhow::Result<()> {
-    std::fs::set_permissions(path, Permissions::from_mode(0o711))
-        .with_context(|| format!("opening a way through {}", path.display()))
+    let inherited: Vec<_> = std::env::vars_os().collect();
+    conductor::begin(beginning, &inherited).await
 }
 
 /// One daemon per state directory. The kernel lets the lock go when its holder ends, however that happens.

@@ -3,22 +3,29 @@
 
 use super::inbox::{Input, Reporter};
 use super::site::Site;
-use cutover_core::Posture;
+use crate::supervisor::process;
+use cutover_core::{Instance, Posture};
 use cutover_front::control::ControlClient;
 use cutover_front::{Error, Stats};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Limit of one call to a front.
 const CALL: Duration = Duration::from_secs(5);
 /// How long a running front may take to answer a new daemon.
-const GREETING: Duration = Duration::from_millis(300);
+const GREETING: Duration = Duration::from_secs(5);
+/// Between two tries to reach a new one.
+const GREETING_PAUSE: Duration = Duration::from_millis(5);
 /// How long a new front may take to stand.
 const BOOT: Duration = Duration::from_secs(10);
+/// How long the process of a lost front may take to be gone.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Between two looks at the front's numbers.
 const STATS: Duration = Duration::from_millis(500);
 /// After a front could not be put up.
@@ -31,11 +38,29 @@ pub(super) struct Wanted {
     pub posture: cutover_front::Posture,
 }
 
+/// A want with its place in the order of wants.
+#[derive(Clone, Debug)]
+struct Numbered {
+    number: u64,
+    wanted: Wanted,
+}
+
+/// What is known of the front's stance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stance {
+    /// It may let requests through.
+    Unknown,
+    /// There is none, or it boots closed.
+    Closed,
+    /// It confirmed the want of this number.
+    Is(u64, Posture),
+}
+
 /// The daemon's hold on one front. Without a front it answers as a front that never serves.
 #[derive(Clone)]
 pub(super) struct FrontLink {
-    wanted: Option<watch::Sender<Option<Wanted>>>,
-    confirmed: watch::Receiver<Option<Posture>>,
+    wanted: Option<watch::Sender<Option<Numbered>>>,
+    stance: watch::Receiver<Stance>,
     stats: watch::Receiver<Option<Stats>>,
     orders: mpsc::Sender<Order>,
 }
@@ -51,10 +76,10 @@ enum Order {
 impl FrontLink {
     /// A service that has no front.
     pub(super) fn none() -> Self {
-        let (_, confirmed) = watch::channel(None);
+        let (_, stance) = watch::channel(Stance::Closed);
         let (_, stats) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
-        Self { wanted: None, confirmed, stats, orders }
+        Self { wanted: None, stance, stats, orders }
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
@@ -63,47 +88,71 @@ impl FrontLink {
     /// An address that cannot be bound, with who might hold it.
     pub(super) async fn up(site: Arc<Site>, reporter: Reporter) -> anyhow::Result<Self> {
         let (wanted, desires) = watch::channel(None);
-        let (confirm, confirmed) = watch::channel(None);
+        let standing = standing(&site.layout.front(&site.settings.name)).await;
+        // A front that still stands is in its last posture until it is told otherwise.
+        let first = if standing.is_some() { Stance::Unknown } else { Stance::Closed };
+        let (confirm, stance) = watch::channel(first);
         let (count, stats) = watch::channel(None);
         let (orders, inbox) = mpsc::channel(4);
-        let standing = ControlClient::connect(&site.layout.front(&site.settings.name), GREETING).await.ok();
         let listeners = listeners(&site, standing.as_ref()).await?;
         let actor = Actor { site, listeners, desires, confirm, count, orders: inbox, reporter };
         tokio::spawn(actor.run(standing));
-        Ok(Self { wanted: Some(wanted), confirmed, stats, orders })
+        Ok(Self { wanted: Some(wanted), stance, stats, orders })
     }
 
     /// Says what the state wants.
     pub(super) fn want(&self, wanted: Wanted) {
-        if let Some(sender) = &self.wanted {
-            sender.send_if_modified(|now| {
-                let changed = now.as_ref() != Some(&wanted);
-                *now = Some(wanted);
-                changed
-            });
+        let Some(sender) = &self.wanted else { return };
+        sender.send_if_modified(|now| {
+            if now.as_ref().is_some_and(|now| now.wanted == wanted) {
+                return false;
+            }
+            let number = now.as_ref().map_or(1, |now| now.number + 1);
+            *now = Some(Numbered { number, wanted });
+            true
+        });
+    }
+
+    /// Waits until the front is known not to serve: it confirmed the newest want, or there is none. Answers whether it is.
+    pub(super) async fn is_closed_within(&self, limit: Duration) -> bool {
+        let newest = self.newest();
+        self.reaches(limit, |stance| match stance {
+            Stance::Unknown => false,
+            Stance::Closed => true,
+            Stance::Is(number, word) => number >= newest && word != Posture::Serve,
+        })
+        .await
+    }
+
+    /// Waits until the front confirmed that it serves. Answers whether it did.
+    pub(super) async fn serves_within(&self, limit: Duration) -> bool {
+        let newest = self.newest();
+        self.reaches(limit, |stance| matches!(stance, Stance::Is(number, Posture::Serve) if number >= newest))
+            .await
+    }
+
+    fn newest(&self) -> u64 {
+        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.borrow().as_ref().map(|now| now.number));
+        wanted.unwrap_or(0)
+    }
+
+    async fn reaches(&self, limit: Duration, fits: impl Fn(Stance) -> bool) -> bool {
+        let mut stance = self.stance.clone();
+        match tokio::time::timeout(limit, stance.wait_for(|now| fits(*now))).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(_)) => fits(*self.stance.borrow()),
+            Err(_) => false,
         }
     }
 
-    /// Waits until the posture that the front confirmed fits. `None` is a front that does not serve anybody.
-    pub(super) async fn wait_until(
-        &self,
-        limit: Duration,
-        fits: impl Fn(Option<Posture>) -> bool,
-    ) -> Result<(), ()> {
-        let mut confirmed = self.confirmed.clone();
-        let fitting = confirmed.wait_for(|posture| fits(*posture));
-        match tokio::time::timeout(limit, fitting).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) if fits(None) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(()),
-        }
-    }
-
-    /// Lets in-flight exchanges end within `limit`; answers how many were cut, or `None` without a front.
+    /// Lets in-flight exchanges end within `limit`; answers how many were cut, or `None` without a front that could tell.
     pub(super) async fn drain(&self, limit: Duration) -> Option<u64> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Drain { limit, reply }).await.ok()?;
-        answer.await.ok().flatten()
+        let drained = async {
+            self.orders.send(Order::Drain { limit, reply }).await.ok()?;
+            answer.await.ok().flatten()
+        };
+        tokio::time::timeout(limit + CALL, drained).await.ok().flatten()
     }
 
     /// Ends the front: its sockets are closed.
@@ -125,27 +174,32 @@ impl FrontLink {
     }
 }
 
+/// The front that outlived an earlier daemon. A dead one's socket refuses at once; a living one may be slow to answer.
+async fn standing(control: &Path) -> Option<ControlClient> {
+    UnixStream::connect(control).await.ok()?;
+    ControlClient::connect(control, GREETING).await.ok()
+}
+
+/// The wanted listeners: those that a standing front already has, the others bound anew.
 async fn listeners(site: &Site, standing: Option<&ControlClient>) -> anyhow::Result<Vec<TcpListener>> {
-    if let Some(client) = standing {
-        let fetched = client.fetch_listeners(CALL).await?;
-        let mut have: Vec<_> = fetched.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let mut want = site.settings.listen.clone();
-        have.sort_unstable();
-        want.sort_unstable();
-        if have == want {
-            return Ok(fetched);
-        }
-    }
-    let mut bound = Vec::new();
+    let mut have = match standing {
+        Some(client) => client.fetch_listeners(CALL).await?,
+        None => Vec::new(),
+    };
+    let mut listeners = Vec::new();
     for address in &site.settings.listen {
-        bound.push(cutover_front::bind(*address)?);
+        let held = have.iter().position(|listener| listener.local_addr().ok() == Some(*address));
+        listeners.push(match held {
+            Some(at) => have.swap_remove(at),
+            None => cutover_front::bind(*address)?,
+        });
     }
-    Ok(bound)
+    Ok(listeners)
 }
 
 /// Why a front is not steered any more.
 enum Steered {
-    /// It went, or another daemon took it.
+    /// It went, or it does not answer.
     Lost,
     /// Nobody wants it any more.
     Left,
@@ -154,8 +208,8 @@ enum Steered {
 struct Actor {
     site: Arc<Site>,
     listeners: Vec<TcpListener>,
-    desires: watch::Receiver<Option<Wanted>>,
-    confirm: watch::Sender<Option<Posture>>,
+    desires: watch::Receiver<Option<Numbered>>,
+    confirm: watch::Sender<Stance>,
     count: watch::Sender<Option<Stats>>,
     orders: mpsc::Receiver<Order>,
     reporter: Reporter,
@@ -168,30 +222,61 @@ impl Actor {
                 Some(client) => Ok(client),
                 None => self.boot().await,
             };
-            match client {
-                Ok(client) => {
-                    match self.steer(&client).await {
-                        Ok(Steered::Left) => return,
-                        Ok(Steered::Lost) => {
-                            tracing::warn!(service = self.site.settings.name, "the front is lost")
-                        }
-                        Err(error) => {
-                            tracing::warn!(service = self.site.settings.name, %error, "the front is lost")
-                        }
-                    }
-                    self.confirm.send_replace(None);
-                    self.reporter.send(Input::FrontLost).await;
-                }
+            let client = match client {
+                Ok(client) => client,
                 Err(error) => {
-                    tracing::error!(
-                        service = self.site.settings.name,
-                        error = super::acts::told(&error),
-                        "no front"
-                    );
+                    let told = super::acts::told(&error);
+                    tracing::error!(service = self.site.settings.name, error = told, "no front");
                     tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let process = process::identify(client.hello().pid).ok().flatten();
+            match self.steer(&client).await {
+                Ok(Steered::Left) => {
+                    self.confirm.send_replace(Stance::Closed);
+                    return;
+                }
+                Ok(Steered::Lost) => tracing::warn!(service = self.site.settings.name, "the front is lost"),
+                Err(error) => {
+                    tracing::warn!(service = self.site.settings.name, %error, "the front is lost")
                 }
             }
+            self.confirm.send_replace(Stance::Unknown);
+            drop(client);
+            standing = self.replaced(process).await;
+            if standing.is_none() {
+                self.confirm.send_replace(Stance::Closed);
+                self.reporter.send(Input::FrontLost).await;
+            }
         }
+    }
+
+    /// A front that lost its connection but lives still lets requests through: it is taken up again, or ended before
+    /// another takes its place.
+    async fn replaced(&self, process: Option<Instance>) -> Option<ControlClient> {
+        let process = process?;
+        let gone = process::wait_gone(&process, FAREWELL).await;
+        if matches!(gone, Ok(true)) {
+            return None;
+        }
+        if let Some(client) = standing(&self.site.layout.front(&self.site.settings.name)).await
+            && client.hello().pid == process.pid
+        {
+            return Some(client);
+        }
+        tracing::warn!(service = self.site.settings.name, %process, "the front does not answer: it is ended");
+        while !matches!(process::wait_gone(&process, FAREWELL).await, Ok(true)) {
+            if let Err(error) = process::kill(&process) {
+                tracing::error!(
+                    service = self.site.settings.name,
+                    error = super::acts::told(&error),
+                    "front"
+                );
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        None
     }
 
     /// Puts a new front up. It boots closed.
@@ -211,12 +296,25 @@ impl Actor {
             .stdout(Stdio::null())
             .process_group(0)
             .spawn();
-        match child {
-            // Reaped when it ends; its end is noticed on the control connection.
-            Ok(mut child) => drop(std::thread::spawn(move || child.wait())),
-            Err(source) => return Err(Error::Reach { path, limit: BOOT, source }),
+        let mut child = child.map_err(|source| Error::Reach { path, limit: BOOT, source })?;
+        let pid = child.id();
+        let deadline = Instant::now() + BOOT;
+        let connected = loop {
+            let connected =
+                ControlClient::connect(&control, deadline.saturating_duration_since(Instant::now())).await;
+            // Whoever else answers under the name is not the one that was started.
+            if !connected.as_ref().is_ok_and(|client| client.hello().pid != pid) {
+                break connected;
+            }
+            tokio::time::sleep(GREETING_PAUSE).await;
+        };
+        if connected.is_err() {
+            // Too late is never: two fronts must not share the sockets.
+            let _ = child.kill();
         }
-        ControlClient::connect(&control, BOOT).await
+        // Reaped when it ends; its end is noticed on the control connection.
+        drop(std::thread::spawn(move || child.wait()));
+        connected
     }
 
     /// Keeps one front in the wanted posture until it is lost or nobody steers it any more.
@@ -232,10 +330,11 @@ impl Actor {
                     if changed.is_err() {
                         return Ok(Steered::Left);
                     }
-                    let wanted = self.desires.borrow_and_update().clone();
-                    if let Some(Wanted { word, posture }) = wanted {
-                        client.set_posture(posture, CALL).await?;
-                        self.confirm.send_replace(Some(word));
+                    if let Some(Numbered { number, wanted }) = self.next() {
+                        crate::crash_point!("posture: before");
+                        client.set_posture(wanted.posture, CALL).await?;
+                        crate::crash_point!("posture: set");
+                        self.confirm.send_replace(Stance::Is(number, wanted.word));
                     }
                 }
                 Some(order) = self.orders.recv() => match order {
@@ -258,5 +357,15 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// The newest want. A front that is about to be told to serve is not known to be closed any more: that is said while
+    /// the want is still borrowed, so before a newer one can be asked about.
+    fn next(&mut self) -> Option<Numbered> {
+        let newest = self.desires.borrow_and_update();
+        if newest.as_ref().is_some_and(|newest| newest.wanted.word == Posture::Serve) {
+            self.confirm.send_replace(Stance::Unknown);
+        }
+        newest.clone()
     }
 }

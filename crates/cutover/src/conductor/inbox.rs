@@ -27,6 +27,8 @@ pub(super) enum Input {
     FrontLost,
     /// Something worth showing moved on.
     Progress(Progress),
+    /// What keeps the resting service's process from being as wanted, or that nothing does any more.
+    Trouble(Option<String>),
 }
 
 /// How far the act under way is. Shown, never journaled.

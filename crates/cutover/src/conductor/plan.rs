@@ -4,7 +4,9 @@
 use super::acts::{Executor, fault};
 use super::inbox::Handle;
 use crate::store;
-use cutover_core::{Act, DataClass, DataOrder, Fault, Installed, Strategy, Ticket, Wanted, cutting_over};
+use cutover_core::{
+    Act, DataClass, DataOrder, Fault, Installed, Release, State, Strategy, Ticket, Wanted, cutting_over,
+};
 use serde::{Deserialize, Serialize};
 
 /// What an update would do.
@@ -45,12 +47,21 @@ impl Handle {
                 format!("run {run} is under way; `cutover status` shows it"),
             ));
         }
-        self.executor.plan(&self.service, self.view().current, wanted).await
+        let view = self.view();
+        let served = super::acts::served(view.state());
+        self.executor.plan(&self.service, view.state(), served.as_ref(), wanted).await
     }
 }
 
 impl Executor {
-    async fn plan(&self, service: &str, before: Option<Installed>, wanted: Wanted) -> Result<Plan, Fault> {
+    async fn plan(
+        &self,
+        service: &str,
+        state: &State,
+        served: Option<&Release>,
+        wanted: Wanted,
+    ) -> Result<Plan, Fault> {
+        let before = state.current.clone();
         let settings = self.site.settings.for_run();
         let mut plan = Plan {
             service: service.to_owned(),
@@ -67,10 +78,13 @@ impl Executor {
             findings: Vec::new(),
         };
         let resolved = self.resolved(&wanted).await?;
-        if before.as_ref().is_some_and(|before| before.release == resolved.release) {
+        if served == Some(&resolved.release) {
             plan.already_current = true;
             plan.target = before;
             return Ok(plan);
+        }
+        if let Wanted::Channel(channel) = &wanted {
+            self.follows(channel, &resolved, &state.skipped)?;
         }
         plan.space = self.space(&resolved).await?;
         let ticket = Ticket { run: cutover_core::RunId("plan".into()), act: Act::Stage, round: 0 };

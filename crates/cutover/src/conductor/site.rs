@@ -11,12 +11,18 @@ use anyhow::{Context, bail};
 use cutover_core::Generation;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Instances whose directory and log are kept.
 const INSTANCES_KEPT: usize = 20;
+
+/// Where a port is chosen: below what Linux gives to outgoing connections by default.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+const PORT_TRIES: u32 = 200;
 
 /// One service's place on this machine.
 pub(super) struct Site {
@@ -29,6 +35,8 @@ pub(super) struct Site {
     pub executable: PathBuf,
     /// The service's environment, without what each start adds.
     pub env: BTreeMap<String, String>,
+    /// What the package manager's environment is chosen from.
+    npm_env: Vec<(OsString, OsString)>,
 }
 
 impl Site {
@@ -40,7 +48,7 @@ impl Site {
         settings: ServiceSettings,
         layout: Layout,
         executable: PathBuf,
-        inherited: &dyn Fn(&str) -> Option<OsString>,
+        inherited: &[(OsString, OsString)],
     ) -> anyhow::Result<Self> {
         let name = &settings.name;
         let directory = layout.service(name);
@@ -50,13 +58,20 @@ impl Site {
         private_directory(&directory.join("snapshots"))?;
         let identity = Identity::resolve(settings.user.as_deref(), settings.group.as_deref())
             .with_context(|| format!("service.{name}.user"))?;
+        if identity.is_some() {
+            // Its account must reach its own generations; it can list nothing on the way.
+            for path in [layout.state.as_path(), &layout.state.join("services"), &directory] {
+                passage(path)?;
+            }
+        }
         let env = environment(&settings, identity.as_ref(), inherited)?;
         let port = match settings.port {
             Port::Fixed(port) => port,
             Port::Auto => kept_port(&directory.join("port"))?,
         };
         let store = Store::open(&directory);
-        Ok(Self { settings, layout, store, identity, port, executable, env })
+        let npm_env = npm_environment(inherited, &env);
+        Ok(Self { settings, layout, store, identity, port, executable, env, npm_env })
     }
 
     pub(super) fn directory(&self) -> PathBuf {
@@ -171,7 +186,7 @@ impl Site {
                 registry: registry.clone(),
                 npm: self.npm_command(npm.as_deref()),
                 node: self.settings.node.clone(),
-                env: self.npm_env(),
+                env: self.npm_env.clone(),
                 identity: self.identity.as_ref().map(store_identity),
                 scripts: match scripts {
                     Scripts::Off => store::Scripts::Off,
@@ -188,10 +203,6 @@ impl Site {
             Some(words) => words.iter().map(OsString::from).collect(),
             None => vec!["npm".into()],
         }
-    }
-
-    fn npm_env(&self) -> Vec<(OsString, OsString)> {
-        self.env.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
     /// How to ask the live process at `address`.
@@ -260,15 +271,22 @@ pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("making {}; the state directory must be writable", path.display()))
 }
 
+/// Lets other accounts pass through a directory whose names they know.
+pub(crate) fn passage(path: &Path) -> anyhow::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o711))
+        .with_context(|| format!("opening a way through {}", path.display()))
+}
+
 fn environment(
     settings: &ServiceSettings,
     identity: Option<&Identity>,
-    inherited: &dyn Fn(&str) -> Option<OsString>,
+    inherited: &[(OsString, OsString)],
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let mut env = BTreeMap::new();
     for name in ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "USER"] {
-        if let Some(value) = inherited(name).and_then(|value| value.into_string().ok()) {
-            env.insert(name.to_owned(), value);
+        let given = inherited.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.to_str());
+        if let Some(value) = given {
+            env.insert(name.to_owned(), value.to_owned());
         }
     }
     if let Some(identity) = identity {
@@ -289,15 +307,44 @@ fn environment(
     Ok(env)
 }
 
+/// The daemon's own environment, in which proxies, certificates and npm's settings are, below the service's.
+fn npm_environment(
+    inherited: &[(OsString, OsString)],
+    service: &BTreeMap<String, String>,
+) -> Vec<(OsString, OsString)> {
+    let mut env: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
+    env.extend(service.iter().map(|(name, value)| (name.into(), value.into())));
+    env.into_iter().collect()
+}
+
 /// A port chosen once and kept, so that a service keeps its address across starts.
 fn kept_port(path: &Path) -> anyhow::Result<u16> {
     if let Some(port) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
         return Ok(port);
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-    let port = listener.local_addr().context("looking for a free port")?.port();
-    std::fs::write(path, port.to_string()).with_context(|| format!("writing {}", path.display()))?;
+    let port = free_port()?;
+    let new = path.with_extension("new");
+    let write = |new: &Path| {
+        let mut file = File::create(new)?;
+        file.write_all(port.to_string().as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(new, path)
+    };
+    write(&new).with_context(|| format!("writing {}", path.display()))?;
     Ok(port)
+}
+
+/// A port that nobody listens on and that the system gives to nobody by itself: one of those could be a client's when the
+/// service starts again.
+fn free_port() -> anyhow::Result<u16> {
+    for _ in 0..PORT_TRIES {
+        let chosen = uuid::Uuid::new_v4().as_u64_pair().0 % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(chosen).expect("smaller than the range of ports");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between {} and {}: name one as `port`", PORTS.start, PORTS.end)
 }
 
 /// The absolute path of a program.
@@ -311,4 +358,19 @@ fn found(program: &str, search: Option<&str>) -> anyhow::Result<PathBuf> {
         .map(|directory| Path::new(directory).join(program))
         .find(|path| path.is_file())
         .with_context(|| format!("`{program}` is not found in PATH; write its absolute path in `command`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npm_finds_the_machine_s_own_settings_and_the_service_s_before_them() {
+        let inherited = [("HTTPS_PROXY", "machine"), ("HOME", "/root"), ("npm_config_cafile", "/ca")];
+        let inherited = inherited.map(|(name, value)| (name.into(), value.into()));
+        let service = BTreeMap::from([("HOME".to_owned(), "/home/claw".to_owned())]);
+        let given = npm_environment(&inherited, &service);
+        let expected = [("HOME", "/home/claw"), ("HTTPS_PROXY", "machine"), ("npm_config_cafile", "/ca")];
+        assert_eq!(given, expected.map(|(name, value)| (name.into(), value.into())));
+    }
 }

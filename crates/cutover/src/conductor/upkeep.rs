@@ -1,6 +1,7 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
-use super::acts::{Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
+use super::acts::{self, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
+use super::inbox::Input;
 use crate::supervisor::{self, Live};
 use cutover_core::{
     Event, FactName, Fault, Installed, Instance, Policy, Process, Reading, RunId, Serving, Settings, State,
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const READINESS_LOST: Duration = Duration::from_secs(60);
 /// Between two looks at a served process.
 const LOOK: Duration = Duration::from_secs(1);
+/// After a changed tree was told: what follows from it is decided elsewhere.
+const TOLD: Duration = Duration::from_secs(60);
 /// A tree is compared at most so often that comparing takes this share of the time.
 const COMPARE_SHARE: u32 = 50;
 
@@ -25,8 +28,8 @@ pub(super) enum Upkeep {
     Start(Installed),
     /// It is to prove itself once.
     Ready(Installed, Instance),
-    /// All processes are to be ended.
-    Stop,
+    /// All processes are to be ended, this one and any that is not known of.
+    Stop(Option<Instance>),
     /// It is served: its tree, readiness and log are watched.
     Vigil(Installed, Instance),
 }
@@ -34,9 +37,10 @@ pub(super) enum Upkeep {
 impl Upkeep {
     /// What the state wants for the process that lives.
     pub(super) fn of(state: &State, live: Option<&Live>) -> Self {
+        let instance = live.map(|live| live.instance().clone());
         let running = |installed: Installed| match live {
             None => Self::Start(installed),
-            Some(live) if live.record.generation != installed.generation => Self::Stop,
+            Some(live) if live.record.generation != installed.generation => Self::Stop(instance.clone()),
             Some(live) => match &state.serving {
                 Serving::Proven(instance) | Serving::Waived(Some(instance))
                     if instance == live.instance() =>
@@ -48,10 +52,9 @@ impl Upkeep {
         };
         match wants(state).process {
             Process::LeaveAlone => Self::Rest,
-            Process::Stopped if live.is_some() => Self::Stop,
-            Process::Stopped => Self::Rest,
+            Process::Stopped => Self::Stop(instance),
             Process::Replace(leaving, _) if live.is_some_and(|live| *live.instance() == leaving) => {
-                Self::Stop
+                Self::Stop(instance)
             }
             Process::Replace(_, installed) | Process::Run(installed) => running(installed),
         }
@@ -77,19 +80,19 @@ pub(super) async fn tend(
                 executor.resume(installed, &policy).await
             }
             Upkeep::Ready(installed, _) => executor.ready(installed, live.as_deref(), &policy).await,
-            Upkeep::Stop => executor.end(&settings).await,
+            Upkeep::Stop(_) => executor.end(&settings).await,
             Upkeep::Vigil(installed, _) => executor.vigil(installed, live.as_deref(), &settings).await,
         };
         match done {
-            Ok(()) => return,
+            Ok(()) => {
+                executor.reporter.send(Input::Trouble(None)).await;
+                return;
+            }
             Err(fault) => {
                 failures = failures.saturating_add(1);
-                tracing::warn!(
-                    service = executor.site.settings.name,
-                    fault = fault.code,
-                    detail = fault.detail,
-                    "upkeep"
-                );
+                acts::warn(&executor, "upkeep", &fault);
+                let told = format!("{}: {}", fault.code, fault.detail);
+                executor.reporter.send(Input::Trouble(Some(told))).await;
                 tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
                     .await;
             }
@@ -98,8 +101,12 @@ pub(super) async fn tend(
 }
 
 impl Executor {
+    /// Starts it, unless it lives already and nobody had told.
     async fn resume(&self, installed: &Installed, policy: &Policy) -> Result<(), Fault> {
         self.closed(policy.hold).await?;
+        if self.already(installed, policy).await?.is_some() {
+            return Ok(());
+        }
         if let Err(fault) = self.spawn(&Starting { installed, policy }).await {
             if fault.code == TREE_CHANGED {
                 self.tree_changed(installed, fault.clone()).await;
@@ -111,6 +118,9 @@ impl Executor {
 
     async fn end(&self, settings: &Settings) -> Result<(), Fault> {
         self.closed(settings.policy.hold).await?;
+        if self.running().await?.is_empty() {
+            return self.stop_all(&settings.policy).await.map(drop);
+        }
         let (_, ended) =
             tokio::join!(self.front.drain(settings.policy.drain), self.stop_all(&settings.policy));
         ended.map(drop)
@@ -119,7 +129,8 @@ impl Executor {
     async fn ready(&self, installed: &Installed, live: Option<&Live>, policy: &Policy) -> Result<(), Fault> {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
-        let observations = prover.until_proven(1, policy.probe_interval, policy.start_deadline, None).await?;
+        let observations =
+            prover.until_proven(&Enough::rounds(1, policy), policy.start_deadline, None).await?;
         let expectation = prover.expectation;
         self.reporter
             .fact(Event::Ready { expectation, observations })
@@ -137,20 +148,22 @@ impl Executor {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
         let (mut ready_at, mut compare_at) = (Instant::now(), Instant::now());
+        let mut old_lines = None;
         loop {
             if Instant::now() >= compare_at {
                 let begun = Instant::now();
-                match self.sealed(installed.generation).await {
+                let pause = match self.sealed(installed.generation).await {
                     Err(fault) if fault.code == TREE_CHANGED => {
                         self.tree_changed(installed, fault).await;
-                        return Ok(());
+                        TOLD
                     }
                     Err(fault) => {
-                        tracing::warn!(service = self.site.settings.name, detail = fault.detail, "tree")
+                        acts::warn(self, "tree", &fault);
+                        LOOK
                     }
-                    Ok(()) => {}
-                }
-                compare_at = Instant::now() + (begun.elapsed() * COMPARE_SHARE).max(LOOK);
+                    Ok(()) => LOOK,
+                };
+                compare_at = Instant::now() + (begun.elapsed() * COMPARE_SHARE).max(pause);
             }
             let seen = prover.look().await;
             let facts = cutover_core::judge(&prover.expectation, &seen);
@@ -158,13 +171,15 @@ impl Executor {
                 matches!(fact.name, FactName::Readiness | FactName::Liveness)
                     && !matches!(fact.reading, Reading::Holds | Reading::NotApplicable)
             });
-            let tripped = seen.tripwires.value().is_some_and(|lines| !lines.is_empty());
+            // What stood in the log before is no news.
+            let lines = prover.tripped();
+            let tripped = lines > *old_lines.get_or_insert(lines);
             if !sick {
                 ready_at = Instant::now();
             }
             if sick && (tripped || ready_at.elapsed() > READINESS_LOST) {
                 self.degraded(fault("not_ready", facts.shortfall())).await;
-                ready_at = Instant::now();
+                (ready_at, old_lines) = (Instant::now(), Some(lines));
             }
             tokio::time::sleep(LOOK.max(settings.policy.probe_interval)).await;
         }

@@ -71,6 +71,17 @@ pub async fn ended(instance: &Instance) -> Result<(), Error> {
     answer
 }
 
+/// Sends SIGKILL to this very process; nothing if it is gone.
+///
+/// # Errors
+/// If it cannot be told whose the pid is, or it may not be signalled.
+pub fn kill(instance: &Instance) -> Result<(), Error> {
+    match Handle::open(instance)? {
+        Some(handle) => handle.signal(Signal::KILL),
+        None => Ok(()),
+    }
+}
+
 /// Where a process's own links point, as the kernel keeps them: no argument or title can change them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Links {

@@ -6,6 +6,7 @@ use super::error::Error;
 use super::kin;
 use super::live::Live;
 use super::process::Handle;
+use super::thread;
 use cutover_core::Instance;
 use rustix::process::Signal;
 use std::collections::HashSet;
@@ -34,8 +35,26 @@ pub struct Stopped {
 pub(super) fn stop(live: &Live, budget: StopBudget, extra: &[Instance]) -> Result<Stopped, Error> {
     let begun = Instant::now();
     let forced = end_process(live.instance(), budget)?;
-    let descendants = end_rest(live, budget.kill_wait, extra)?;
+    let descendants = end_rest(budget.kill_wait, || rest(live, extra))?;
     Ok(Stopped { took: begun.elapsed(), forced, descendants })
+}
+
+/// Ends everything that bears one of these nonces: what instances left behind that have themselves ended. Answers how
+/// many there were.
+///
+/// # Errors
+/// [`Error::StillAlive`] names what survived; others say what could not be watched, signalled or listed.
+pub async fn end_bearing(nonces: Vec<String>, kill_wait: Duration) -> Result<usize, Error> {
+    thread::run("end-bearing", move || {
+        end_rest(kill_wait, || {
+            let mut found = Vec::new();
+            for nonce in &nonces {
+                found.extend(kin::bearing(nonce)?);
+            }
+            Ok(found)
+        })
+    })
+    .await?
 }
 
 /// Answers whether it took KILL.
@@ -56,20 +75,20 @@ fn end_process(instance: &Instance, budget: StopBudget) -> Result<bool, Error> {
 }
 
 /// Answers how many there were.
-fn end_rest(live: &Live, wait: Duration, extra: &[Instance]) -> Result<usize, Error> {
+fn end_rest(wait: Duration, rest: impl Fn() -> Result<Vec<Instance>, Error>) -> Result<usize, Error> {
     let mut ended = HashSet::new();
-    let asked = rest(live, extra)?;
+    let asked = rest()?;
     ended.extend(asked.iter().cloned());
     signal_all(&asked, Signal::TERM)?;
     wait_all(&asked, wait)?;
     let killing = Instant::now();
-    let mut left = rest(live, extra)?;
+    let mut left = rest()?;
     // A new one may be born while the others end, so the search is repeated until it finds nobody.
     while !left.is_empty() {
         ended.extend(left.iter().cloned());
         signal_all(&left, Signal::KILL)?;
         wait_all(&left, wait.saturating_sub(killing.elapsed()))?;
-        left = rest(live, extra)?;
+        left = rest()?;
         if !left.is_empty() && killing.elapsed() >= wait {
             return Err(Error::StillAlive { instances: left, after: wait });
         }

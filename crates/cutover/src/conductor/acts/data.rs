@@ -1,6 +1,6 @@
 //! Declared state: copied before a new version first starts, laid back when the run turns round.
 
-use super::{Executor, Outcome, blocking, fault};
+use super::{Executor, Outcome, fault};
 use crate::conductor::ledger::moment;
 use crate::store::snapshot::{self, Comparison, Snapshot, StatePath};
 use cutover_core::{DataClass, Done, Fault, RunId, Settings, Strategy};
@@ -45,7 +45,7 @@ impl Executor {
     pub(super) async fn warm_copy(&self, run: &RunId) -> Outcome {
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
         let warmed =
-            blocking("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
+            self.with_hands("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
         Ok(Done::Done {
             note: format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes),
         })
@@ -60,7 +60,8 @@ impl Executor {
             self.nobody_runs().await?;
         }
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
-        let taken = blocking("snapshot", move || snapshot::take(&paths, &directory, &moment())).await?;
+        let taken =
+            self.with_hands("snapshot", move || snapshot::take(&paths, &directory, &moment())).await?;
         let size = taken.size();
         Ok(Done::Done { note: format!("{} files, {} bytes", size.files, size.bytes) })
     }
@@ -73,19 +74,21 @@ impl Executor {
         }
     }
 
-    pub(super) async fn place(&self, snapshot_of: &RunId, run: &RunId) -> Outcome {
-        self.restore(snapshot_of, run).await
+    /// Undoes what a target may have done to the state. What is declared now is not asked: the snapshot knows what it holds.
+    pub(super) async fn restore(&self, snapshot_of: &RunId, run: &RunId, settings: &Settings) -> Outcome {
+        if settings.class == DataClass::None {
+            return Ok(Done::Skipped { why: "no state was declared".into() });
+        }
+        self.lay_down(snapshot_of, run).await
     }
 
     /// Lays a snapshot down; what it replaces is kept beside it, named.
-    pub(super) async fn restore(&self, snapshot_of: &RunId, run: &RunId) -> Outcome {
-        if self.site.settings.state.is_empty() {
-            return Ok(Done::Skipped { why: "no state is declared".into() });
-        }
+    pub(super) async fn lay_down(&self, snapshot_of: &RunId, run: &RunId) -> Outcome {
         self.stop_all(&self.site.settings.policy).await?;
         self.nobody_runs().await?;
         let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
-        let restored = blocking("restore", move || snapshot::restore(&open(&directory)?, &tag)).await?;
+        let restored =
+            self.with_hands("restore", move || snapshot::restore(&open(&directory)?, &tag)).await?;
         let kept: Vec<String> = restored.replaced.iter().map(|path| path.display().to_string()).collect();
         Ok(Done::Done {
             note: format!(
@@ -100,7 +103,7 @@ impl Executor {
     /// Before the target's first start: the stopped state must still be what the snapshot holds. Then it is frozen.
     pub(super) async fn still_equal(&self, run: &RunId) -> Result<Comparison, Fault> {
         let directory = self.snapshot_directory(run);
-        blocking("snapshot", move || {
+        self.with_hands("snapshot", move || {
             let snapshot = open(&directory)?;
             let comparison = snapshot::compare(&snapshot);
             if comparison == Comparison::Equal {
@@ -109,19 +112,5 @@ impl Executor {
             Ok::<_, snapshot::Error>(comparison)
         })
         .await
-    }
-
-    /// Forgets snapshots that nothing names any more.
-    pub(in super::super) async fn discard_snapshots(&self, needed: Vec<RunId>) {
-        let Ok(entries) = std::fs::read_dir(self.site.snapshots()) else { return };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if needed.contains(&RunId(name)) {
-                continue;
-            }
-            if let Err(fault) = blocking("prune", move || snapshot::discard(&path)).await {
-                tracing::warn!(detail = fault.detail, "a snapshot that is no longer needed stays");
-            }
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Ending processes and moving the pointer.
 
-use super::{Executor, Outcome, blocking, chain, fault};
-use crate::supervisor::{self, Live, StopBudget};
+use super::{Executor, Outcome, chain, fault};
+use crate::supervisor::{self, Live, StopBudget, Stopped};
 use cutover_core::{Done, Fault, Installed, Policy, RunId, Settings};
 use cutover_intent::Intent;
 use std::time::Duration;
@@ -23,28 +23,32 @@ impl Executor {
         Ok(Done::Done { note: format!("{count} processes ended{how}; {cut}") })
     }
 
-    /// Ends all running processes and what they left behind. Answers how many and whether one had to be killed.
+    /// Ends all running processes and what they and the youngest ended ones left behind. Answers how many, and whether one
+    /// had to be killed.
     pub(in super::super) async fn stop_all(&self, policy: &Policy) -> Result<(usize, bool), Fault> {
-        let budget = StopBudget { grace: policy.stop_grace, kill_wait: KILL_WAIT };
         let (mut count, mut forced) = (0, false);
         for live in self.running().await? {
-            self.withdraw(&live)?;
-            let extra = self.left_behind()?;
-            let stopped = live.stop(budget, &extra).await.map_err(chain("stop"))?;
+            let stopped = self.end_one(&live, policy).await?;
             count += 1 + stopped.descendants;
             forced |= stopped.forced;
         }
+        count += supervisor::end_bearing(self.youngest(), KILL_WAIT).await.map_err(chain("stop"))?;
         Ok((count, forced))
     }
 
-    /// Children that outlived the youngest instances: found by the nonce that they inherited.
-    fn left_behind(&self) -> Result<Vec<cutover_core::Instance>, Fault> {
-        let mut found = Vec::new();
-        for directory in self.site.instance_directories().into_iter().take(ENDED_LOOKED_AT) {
-            let nonce = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            found.extend(supervisor::bearing(&nonce).map_err(chain("stop"))?);
-        }
-        Ok(found)
+    /// Ends one process and its family.
+    pub(in super::super) async fn end_one(&self, live: &Live, policy: &Policy) -> Result<Stopped, Fault> {
+        self.withdraw(live)?;
+        let budget = StopBudget { grace: policy.stop_grace, kill_wait: KILL_WAIT };
+        live.stop(budget, &[]).await.map_err(chain("stop"))
+    }
+
+    /// The marks of the youngest instances: children that outlived one bear its mark.
+    fn youngest(&self) -> Vec<String> {
+        let youngest = self.site.instance_directories().into_iter().take(ENDED_LOOKED_AT);
+        youngest
+            .map(|directory| directory.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            .collect()
     }
 
     /// An intent that names the process must not turn its TERM into a restart.
@@ -60,11 +64,11 @@ impl Executor {
         match to {
             Some(installed) => {
                 let generation = installed.generation;
-                blocking("switch", move || store.switch(generation)).await?;
+                self.with_hands("switch", move || store.switch(generation)).await?;
                 Ok(Done::Done { note: format!("current is generation {generation}") })
             }
             None => {
-                blocking("switch", move || store.unlink()).await?;
+                self.with_hands("switch", move || store.unlink()).await?;
                 Ok(Done::Done { note: "there is no current generation".into() })
             }
         }

@@ -2,23 +2,67 @@
 
 use super::{Executor, Outcome, blocking, chain, fault};
 use crate::store;
-use cutover_core::{DataClass, Done, Fault, Installed, Release, Settings, Ticket, Wanted};
+use cutover_core::{
+    Base, DataClass, Done, Fault, Installed, Phase, Preparation, Release, ReleaseRule, Serving, Settings,
+    State, Ticket, Wanted, Wish,
+};
+
+/// The release that an update to it would find in order: current, and proven where it shall run. A release that crashes or
+/// lies in maintenance is not "already current".
+pub(in super::super) fn served(state: &State) -> Option<Release> {
+    let in_maintenance = matches!(
+        &state.phase,
+        Phase::Maintenance(_) | Phase::Preparing(Preparation { base: Base::Maintenance(_), .. })
+    );
+    let in_order = state.wish == Wish::Stopped || matches!(state.serving, Serving::Proven(_));
+    let current = state.current.as_ref().filter(|_| in_order && !in_maintenance)?;
+    Some(current.release.clone())
+}
 
 impl Executor {
     /// The exact release that is wanted.
-    pub(super) async fn resolve(&self, wanted: &Wanted) -> Outcome {
+    pub(super) async fn resolve(
+        &self,
+        wanted: &Wanted,
+        served: Option<&Release>,
+        skipped: &[Release],
+    ) -> Outcome {
         let resolved = self.resolved(wanted).await?;
-        let current = self.current()?;
-        if current.is_some_and(|current| current == resolved.release) {
+        if served == Some(&resolved.release) {
             return Ok(Done::AlreadyCurrent { release: resolved.release });
+        }
+        if let Wanted::Channel(channel) = wanted {
+            self.follows(channel, &resolved, skipped)?;
         }
         Ok(Done::Resolved { release: resolved.release })
     }
 
-    fn current(&self) -> Result<Option<Release>, Fault> {
+    /// A channel is followed forwards only, and not to what was reverted here: both take a person who names the version.
+    pub(in super::super) fn follows(
+        &self,
+        channel: &str,
+        resolved: &store::Resolved,
+        skipped: &[Release],
+    ) -> Result<(), Fault> {
+        let (version, name) = (&resolved.release.version, &self.site.settings.name);
+        let by_name = format!("`cutover update {name} --to {version}` installs it anyway");
+        if skipped.contains(&resolved.release) {
+            let detail = format!("{channel} names {version}, which failed here and was reverted: {by_name}");
+            return Err(fault("skipped", detail));
+        }
         let store = &self.site.store;
-        let Some(current) = store.current().map_err(chain("store"))? else { return Ok(None) };
-        Ok(Some(store.record(current).map_err(chain("store"))?.release))
+        let Some(current) = store.current().map_err(chain("store"))? else { return Ok(()) };
+        let current = store.record(current).map_err(chain("store"))?;
+        let at = |published: &Option<String>| published.as_ref()?.parse::<jiff::Timestamp>().ok();
+        match (at(&current.published), at(&resolved.published)) {
+            (Some(now), Some(then)) if then < now && current.release != resolved.release => {
+                let now = &current.release.version;
+                let detail =
+                    format!("{channel} names {version}, published before the current {now}: {by_name}");
+                Err(fault("downgrade", detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(in super::super) async fn resolved(&self, wanted: &Wanted) -> Result<store::Resolved, Fault> {
@@ -41,6 +85,7 @@ impl Executor {
         ticket: &Ticket,
         release: &Release,
     ) -> Result<Installed, Fault> {
+        self.after_sweeping().await;
         if let Some(installed) = self.waiting(release).await? {
             return Ok(installed);
         }
@@ -91,6 +136,7 @@ impl Executor {
         target: &Installed,
         source: Option<&Installed>,
     ) -> Result<Vec<String>, Fault> {
+        self.after_sweeping().await;
         let store = self.site.store.clone();
         let generation = target.generation;
         blocking("preflight", move || store.verify(generation)).await?;
@@ -113,6 +159,16 @@ impl Executor {
             let snapshots = self.site.snapshots();
             let looked = tokio::task::spawn_blocking(move || super::data::look(&paths, &snapshots)).await;
             findings.extend(looked.expect("BUG: looking at the state panicked")?);
+        }
+        let policy = &self.site.settings.policy;
+        if self.site.has_front()
+            && policy.release == ReleaseRule::AfterSoak
+            && policy.soak > self.soak(policy, false)
+        {
+            findings.push(format!(
+                "the traffic is let through after the soak, which is cut to {:?}: half of the hold limit",
+                self.soak(policy, false)
+            ));
         }
         if source.is_none() {
             findings.push("first installation: there is no version to go back to".into());

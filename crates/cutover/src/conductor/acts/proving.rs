@@ -6,7 +6,7 @@ use crate::conductor::ledger::wall_ms;
 use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Observations, Posture,
+    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Observations, Policy,
     Reading, ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
@@ -26,6 +26,29 @@ pub(in super::super) enum Proof {
     Ready,
 }
 
+/// How much proof is enough.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Enough {
+    /// Passing rounds in a row.
+    rounds: u32,
+    /// How long they must span.
+    time: Duration,
+    /// Between two rounds.
+    pause: Duration,
+}
+
+impl Enough {
+    /// So many rounds in a row.
+    pub(in super::super) fn rounds(rounds: u32, policy: &Policy) -> Self {
+        Self { rounds, time: Duration::ZERO, pause: policy.probe_interval }
+    }
+
+    /// An unbroken time, however fast this machine looks.
+    fn time(time: Duration, policy: &Policy) -> Self {
+        Self { rounds: policy.streak, time, pause: soak_pause(time) }
+    }
+}
+
 /// Asks one process, again and again.
 pub(in super::super) struct Prover {
     executor: Executor,
@@ -34,6 +57,8 @@ pub(in super::super) struct Prover {
     settings: ProbeSettings,
     lane: Option<Address>,
     tripwires: Option<TripwireScanner>,
+    tripped: usize,
+    proof: Proof,
     before: Option<Before>,
 }
 
@@ -48,31 +73,45 @@ impl Executor {
     ) -> Outcome {
         let running = self.running().await?;
         let Some(live) = running.into_iter().find(|live| Some(live.instance()) == instance) else {
-            return Err(fault("gone", "the process that this run started does not live any more"));
+            return Err(self.gone(instance).await);
         };
         let policy = &settings.policy;
-        if proof == Proof::Soak && self.site.has_front() && settings.policy.release == ReleaseRule::AfterProve
+        let released = settings.policy.release == ReleaseRule::AfterProve;
+        if proof == Proof::Soak
+            && self.site.has_front()
+            && released
+            && !self.front.serves_within(policy.hold).await
         {
-            self.front
-                .wait_until(policy.hold, |posture| posture == Some(Posture::Serve))
-                .await
-                .map_err(|()| fault("front_closed", "the front did not confirm that it serves"))?;
+            return Err(fault("front_closed", "the front did not confirm that it serves"));
         }
         let mut prover = Prover::new(self, live, installed, proof).await?;
-        let (rounds, pause) = match proof {
-            Proof::Soak => (rounds(policy.soak, soak_pause(policy.soak)), soak_pause(policy.soak)),
-            Proof::Prove | Proof::Ready => (policy.streak, policy.probe_interval),
+        let (enough, deadline) = match proof {
+            Proof::Soak => {
+                let soak = self.soak(policy, released);
+                (Enough::time(soak, policy), policy.start_deadline + soak)
+            }
+            Proof::Prove | Proof::Ready => (Enough::rounds(policy.streak, policy), policy.start_deadline),
         };
-        let deadline =
-            policy.start_deadline + if proof == Proof::Soak { policy.soak } else { Duration::ZERO };
-        let observations = prover.until_proven(rounds, pause, deadline, Some(ticket)).await?;
+        let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
         Ok(Done::Observed { expectation: prover.expectation, observations })
     }
-}
 
-/// Rounds that fill a time.
-fn rounds(time: Duration, pause: Duration) -> u32 {
-    u32::try_from(time.as_millis() / pause.as_millis().max(1)).unwrap_or(u32::MAX).max(1)
+    /// A soak before the release lasts while clients wait: it leaves them half of their patience.
+    pub(super) fn soak(&self, policy: &Policy, released: bool) -> Duration {
+        if released || !self.site.has_front() { policy.soak } else { policy.soak.min(policy.hold / 2) }
+    }
+
+    /// The process ended before anybody looked at it.
+    async fn gone(&self, instance: Option<&Instance>) -> Fault {
+        let exit = match instance {
+            Some(instance) => self.exit_of(instance).await,
+            None => None,
+        };
+        match exit {
+            Some(exit) => fault("exited", format!("the process ended: {exit:?}")),
+            None => fault("gone", "the process that this run started does not live any more"),
+        }
+    }
 }
 
 /// A long soak is looked at twice a second, a short one more often.
@@ -97,60 +136,64 @@ impl Prover {
             settings,
             lane,
             tripwires: Some(TripwireScanner::whole(site.log(&nonce), &root)),
+            tripped: 0,
+            proof,
             before: executor.before(&nonce).await?,
             executor: executor.clone(),
             live,
         })
     }
 
-    /// Looks until `rounds` in a row pass. Fails at contrary evidence, at the process's end, or after `deadline` without
-    /// progress: then the missing facts are named.
+    /// Looks until it is enough. Fails at contrary evidence, at the process's end, or after `deadline` without progress: then
+    /// the missing facts are named.
     pub(in super::super) async fn until_proven(
         &mut self,
-        rounds: u32,
-        pause: Duration,
+        enough: &Enough,
         deadline: Duration,
         ticket: Option<&Ticket>,
     ) -> Result<Observations, Fault> {
-        self.expectation.streak = rounds;
-        let (mut streak, mut best, mut progressed) = (0, usize::MAX, Instant::now());
+        self.expectation.streak = enough.rounds;
+        let mut streak = Streak::default();
         loop {
             let mut seen = self.look().await;
             if !self.live.is_alive().map_err(chain("identity"))? {
                 return self.ended().await;
             }
-            seen.streak = rounds;
+            // Each round is judged as if it were the last: what is missing then is missing in itself.
+            seen.streak = enough.rounds;
             let verdict = judge(&self.expectation, &seen);
             match &verdict {
                 Verdict::Refuted(_) => return Err(refuted(&verdict)),
                 Verdict::Verified(_) => {
                     self.expectation.service_instance = seen.service_instance.value().cloned();
-                    streak += 1;
+                    streak.pass();
                 }
                 Verdict::Inconclusive(_) => {
-                    streak = 0;
                     self.expectation.service_instance = None;
+                    streak.miss(missing(&verdict));
                 }
             }
-            seen.streak = streak;
+            seen.streak = streak.rounds;
             if let Some(ticket) = ticket {
-                self.executor.progress(ticket, shown(&verdict), u64::from(streak), Some(u64::from(rounds)));
+                let (done, total) = (u64::from(streak.rounds), u64::from(enough.rounds));
+                self.executor.progress(ticket, shown(&verdict), done.min(total), Some(total));
             }
-            if streak >= rounds {
+            if streak.is_enough(enough) {
                 return Ok(seen);
             }
-            let missing = missing(&verdict);
-            if streak > 0 || missing < best {
-                (best, progressed) = (missing.min(best), Instant::now());
-            }
-            if progressed.elapsed() > deadline {
+            if streak.progressed.elapsed() > deadline {
                 return Err(fault(
                     "timeout",
-                    format!("not proven, no progress for {deadline:?}: {}", verdict.shortfall()),
+                    format!("not proven, no progress for {deadline:?}: {}", streak.shortfall(&verdict)),
                 ));
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(enough.pause).await;
         }
+    }
+
+    /// Lines of the log that tripped so far.
+    pub(in super::super) fn tripped(&self) -> usize {
+        self.tripped
     }
 
     /// One round.
@@ -171,6 +214,14 @@ impl Prover {
         .await
         .expect("BUG: looking at a process panicked");
         self.tripwires = Some(scanner);
+        self.tripped = tripwires.value().map_or(0, Vec::len);
+        // Logs hold users' text: later such a line asks for a closer look, which each round is, and refutes nothing by itself.
+        let tripwires = match self.proof {
+            Proof::Prove => tripwires,
+            Proof::Soak | Proof::Ready => Seen::NotApplicable {
+                why: format!("refutes only before the traffic is let through; {} lines so far", self.tripped),
+            },
+        };
         let traffic = Seen::NotApplicable { why: "profile basic".into() };
         probe::assemble(facts, answers, elsewhere, tripwires, traffic, 1)
     }
@@ -208,7 +259,7 @@ fn expectation(
     if site.settings.live.is_some() {
         required.insert(FactName::Liveness);
     }
-    if proof != Proof::Ready {
+    if proof == Proof::Prove {
         required.insert(FactName::Tripwires);
     }
     Ok(Expectation {
@@ -227,6 +278,54 @@ fn expectation(
         streak: 1,
         required,
     })
+}
+
+/// Passing rounds in a row, and when it last went better than ever before.
+struct Streak {
+    rounds: u32,
+    since: Instant,
+    best_rounds: u32,
+    least_missing: usize,
+    progressed: Instant,
+}
+
+impl Default for Streak {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { rounds: 0, since: now, best_rounds: 0, least_missing: usize::MAX, progressed: now }
+    }
+}
+
+impl Streak {
+    fn pass(&mut self) {
+        if self.rounds == 0 {
+            self.since = Instant::now();
+        }
+        self.rounds = self.rounds.saturating_add(1);
+        self.least_missing = 0;
+        // A service that flaps begins again and again; only a longer streak than ever is progress.
+        if self.rounds > self.best_rounds {
+            (self.best_rounds, self.progressed) = (self.rounds, Instant::now());
+        }
+    }
+
+    fn miss(&mut self, missing: usize) {
+        self.rounds = 0;
+        if missing < self.least_missing {
+            (self.least_missing, self.progressed) = (missing, Instant::now());
+        }
+    }
+
+    fn is_enough(&self, enough: &Enough) -> bool {
+        self.rounds >= enough.rounds && self.since.elapsed() >= enough.time
+    }
+
+    fn shortfall(&self, verdict: &Verdict) -> String {
+        match verdict.shortfall() {
+            empty if empty.is_empty() => format!("at most {} passing rounds in a row", self.best_rounds),
+            missing => missing,
+        }
+    }
 }
 
 /// The facts that hold, of all: what a person is shown while a process is being proven.

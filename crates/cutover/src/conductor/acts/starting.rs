@@ -4,7 +4,7 @@ use super::{Executor, Reported, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::store::snapshot::Comparison;
 use crate::supervisor::{self, Live};
-use cutover_core::{Done, Event, Fault, Installed, Policy, RunId, Settings, Ticket};
+use cutover_core::{DataClass, Done, Event, Fault, Installed, Policy, RunId, Settings, Ticket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const KEEPER: Duration = Duration::from_secs(10);
 /// Longest pause while a foreigner holds the port.
 const PORT_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// So often a snapshot is taken again because the stopped state went on changing; then somebody else writes to it.
+const STALE_MAX: u8 = 5;
 
 /// What is started, and under which rules.
 pub(in super::super) struct Starting<'a> {
@@ -32,16 +35,16 @@ impl Executor {
         if let Some(live) = self.already(installed, &settings.policy).await? {
             return Ok(Reported::Done(Done::Started { instance: live.instance().clone() }));
         }
-        if let Some(run) = compare.filter(|_| !self.site.settings.state.is_empty()) {
+        if let Some(run) = compare.filter(|_| settings.class != DataClass::None) {
             match self.still_equal(run).await? {
                 Comparison::Equal => {}
-                Comparison::Changed { .. } => {
+                Comparison::Changed { .. } if ticket.round < STALE_MAX => {
                     return Ok(Reported::Event(Event::SnapshotStale { ticket: ticket.clone() }));
                 }
                 other => {
                     return Err(fault(
                         "data_changed",
-                        format!("before the first start the state was {other:?}"),
+                        format!("before the first start the state was not what was copied: {other:?}"),
                     ));
                 }
             }
@@ -51,24 +54,33 @@ impl Executor {
         Ok(Reported::Done(Done::Started { instance: live.instance().clone() }))
     }
 
-    /// A live process of this generation is adopted; any other is ended first.
-    async fn already(&self, installed: &Installed, policy: &Policy) -> Result<Option<Arc<Live>>, Fault> {
-        for live in self.running().await? {
-            if live.record.generation == installed.generation {
-                let live = Arc::new(live);
-                self.reporter.send(Input::Born(Arc::clone(&live))).await;
-                return Ok(Some(live));
-            }
+    /// A live process of this generation is adopted, the youngest if there are several; all others, and what ended ones
+    /// left behind, are ended first.
+    pub(in super::super) async fn already(
+        &self,
+        installed: &Installed,
+        policy: &Policy,
+    ) -> Result<Option<Arc<Live>>, Fault> {
+        let mut running = self.running().await?;
+        let at = running.iter().position(|live| live.record.generation == installed.generation);
+        let Some(at) = at else {
+            self.stop_all(policy).await?;
+            return Ok(None);
+        };
+        let live = Arc::new(running.remove(at));
+        for other in running {
+            self.end_one(&other, policy).await?;
         }
-        self.stop_all(policy).await?;
-        Ok(None)
+        self.reporter.send(Input::Born(Arc::clone(&live))).await;
+        Ok(Some(live))
     }
 
     /// Starts a generation whose tree is what was sealed, on a port that nobody else holds.
     pub(in super::super) async fn spawn(&self, starting: &Starting<'_>) -> Result<Arc<Live>, Fault> {
         let generation = starting.installed.generation;
         self.sealed(generation).await?;
-        self.port_free(starting.policy.hard_cap).await?;
+        // A little less than the act itself may take, so that the holder is named.
+        self.port_free(starting.policy.hard_cap.mul_f64(0.9)).await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let directory = self.site.instances().join(&nonce);
         let launch =
@@ -79,12 +91,13 @@ impl Executor {
         let keeper = prepared.keeper.clone();
         let spawned = Event::Spawned { generation, keeper };
         self.reporter.fact(spawned).await.map_err(chain("stale"))?;
-        crate::crash_point!("start_before_go");
+        crate::crash_point!("start: before go");
         let live = match prepared.go(KEEPER).await {
             Ok(live) => live,
             Err(supervisor::Error::Undecided { .. }) => self.decided(&directory).await?,
             Err(error) => return Err(chain("exec_failed")(error)),
         };
+        crate::crash_point!("start: gone");
         let live = Arc::new(live);
         self.reporter.send(Input::Born(Arc::clone(&live))).await;
         self.site.forget_old_instances();
