@@ -285,8 +285,10 @@ pub struct Report {
     pub ok: bool,
     /// How it was resolved.
     pub resolution: Resolution,
-    /// One sentence for a person.
+    /// One sentence for a person, about the run.
     pub sentence: String,
+    /// One sentence for a person, about what clients of the service meet now.
+    pub condition: String,
     /// The facts of the last verdict.
     pub facts: Vec<Fact>,
     /// The acts.
@@ -343,6 +345,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         ok: status.is_some_and(Status::is_verified) || is_already_current(ending),
         resolution,
         sentence: sentence(state, record, status, resolution),
+        condition: condition(state),
         facts: record.map(|record| record.facts.clone()).unwrap_or_default(),
         steps: record.map(|record| record.steps.clone()).unwrap_or_default(),
         findings: record.map(|record| record.findings.clone()).unwrap_or_default(),
@@ -467,6 +470,29 @@ fn sentence(
         }
         (None, _) if is_already_current(record.ending.as_ref()) => format!("{version} is already current."),
         (None, _) => format!("{version}: {}.", phase_word(state)),
+    }
+}
+
+/// What clients meet now, and why. Never about a run that is over, except where it left the service in maintenance.
+fn condition(state: &State) -> String {
+    let serves = serves(state);
+    match (&state.phase, posture(state)) {
+        (Phase::Maintenance(_), _) => RESTART_FAILED.into(),
+        (_, Posture::Serve) => {
+            format!("{} is serving.", serves.version.unwrap_or_else(|| "A version".into()))
+        }
+        _ if state.tree == crate::Tree::Damaged => {
+            "files of the running version were changed by a foreign hand; it is being sealed again".into()
+        }
+        (Phase::CuttingOver(_), _) => "it is being updated".into(),
+        (Phase::RollingBack(_), _) => "an update failed; the version before is being brought back".into(),
+        (_, Posture::Hold) => "it is being started".into(),
+        _ if state.parked.is_some() => "it is stopped; an update waits for `start`".into(),
+        _ if state.wish == crate::Wish::Stopped => "it is stopped by its operator".into(),
+        _ if state.restarts == crate::Restarts::Halted => {
+            "it ended with exit code 78 (configuration) and is not started again by itself".into()
+        }
+        _ => "nothing is installed yet".into(),
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) fn status(view: &View) -> String {
     let report = &view.report;
     let serving = match (&report.serving.version, &report.serving.instance) {
         (Some(version), Some(instance)) => format!("serving {version} ({instance})"),
-        _ => format!("not serving ({})", report.serving.posture),
+        _ => format!("not serving, {}: {}", report.serving.posture, report.condition),
     };
     let mut text = format!("{}: {serving}; {}", view.service, report.phase);
     if let Some(status) = report.status {
