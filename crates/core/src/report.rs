@@ -1,8 +1,8 @@
 //! What everybody reads: one object, folded from the entries of a run and the state after them.
 
 use crate::{
-    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Fault, Installed, Instance, Kind, Phase, Posture,
-    Resolution, RunId, Serving, State, Status, Writes, judge, posture,
+    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Fault, Installed, Instance, Kind, Order, Phase,
+    Posture, Resolution, RunId, Serving, State, Status, Wanted, Writes, judge, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub struct Record {
     pub before: Option<Installed>,
     /// What it installs, as far as settled.
     pub target: Option<Installed>,
-    /// Version that was resolved.
+    /// The version that was asked for, then the one that was resolved.
     pub version: Option<String>,
     /// When it began (ms of Unix time).
     pub started: u64,
@@ -90,7 +90,7 @@ impl Record {
             origin: origin(&entry.event),
             before: source,
             target: None,
-            version: None,
+            version: asked_for(&entry.event),
             started: entry.wall_ms,
             ended: None,
             steps: Vec::new(),
@@ -208,6 +208,17 @@ fn source(state: &State) -> Option<Installed> {
     }
 }
 
+/// The version that an order names, where it names one.
+fn asked_for(event: &Event) -> Option<String> {
+    match event {
+        Event::Ordered { order: Order::Update { wanted: Wanted::Version(version) }, .. } => {
+            Some(version.clone())
+        }
+        Event::Ordered { order: Order::Rollback { to, .. }, .. } => Some(to.release.version.clone()),
+        _ => None,
+    }
+}
+
 /// What began a run that nobody asked for.
 fn origin(event: &Event) -> Option<Fault> {
     match event {
@@ -299,6 +310,8 @@ pub struct Report {
     pub before: Option<Installed>,
     /// What the run installs.
     pub target: Option<Installed>,
+    /// The version that the run wants, as far as it is known.
+    pub version: Option<String>,
     /// What serves now.
     pub serving: Serves,
     /// How long no proven process could be reached (ms).
@@ -351,6 +364,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         findings: record.map(|record| record.findings.clone()).unwrap_or_default(),
         before: record.and_then(|record| record.before.clone()),
         target: record.and_then(|record| target(state, record)),
+        version: record.and_then(|record| wanted_version(state, record)),
         serving: serves(state),
         downtime_ms: record.and_then(|record| record.downtime_ms),
         causes,
@@ -403,6 +417,11 @@ fn target(state: &State, record: &Record) -> Option<Installed> {
     }
 }
 
+fn wanted_version(state: &State, record: &Record) -> Option<String> {
+    let target = target(state, record).map(|target| target.release.version);
+    target.or_else(|| record.version.clone())
+}
+
 fn phase_word(state: &State) -> String {
     let word = |act: Act| format!("{act:?}").to_lowercase();
     match &state.phase {
@@ -444,11 +463,7 @@ fn sentence(
     resolution: Resolution,
 ) -> String {
     let Some(record) = record else { return format!("{}.", phase_word(state)) };
-    let version = record
-        .version
-        .clone()
-        .or_else(|| target(state, record).map(|target| target.release.version))
-        .unwrap_or_else(|| "the wanted version".into());
+    let version = wanted_version(state, record).unwrap_or_else(|| "the wanted version".into());
     let before = record.before.as_ref().map_or("nothing", |before| before.release.version.as_str());
     match (status, resolution) {
         (Some(Status::RestartVerified), _) if record.reverted_by.is_some() => {

@@ -48,7 +48,7 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
         Command::Logs { service, lines, follow } => desk.logs(&service, lines, follow).await,
         Command::Generations { service } => {
             let value = desk.client.call("generations.list", service_params(&service)).await?;
-            desk.print(&value, |value| format!("{value:#}"));
+            desk.print(&value, print::generations);
             Ok(ExitStatus::Done)
         }
         Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } => {
