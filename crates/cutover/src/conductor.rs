@@ -185,7 +185,10 @@ impl Conductor {
     async fn take(&mut self, input: Input) {
         match input {
             Input::Order { order, actor, expected, reply } => {
-                let _ = reply.send(self.order(order, actor, &expected).await);
+                let answer = self.order(order, actor, &expected).await;
+                // Whoever is answered may look at once.
+                self.publish();
+                let _ = reply.send(answer);
             }
             Input::Fact { event, reply } => {
                 let _ = reply.send(self.apply(event).await);

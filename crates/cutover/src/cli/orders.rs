@@ -48,7 +48,7 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
         Command::Logs { service, lines, follow } => desk.logs(&service, lines, follow).await,
         Command::Generations { service } => {
             let value = desk.client.call("generations.list", service_params(&service)).await?;
-            desk.print(&value, |value| format!("{value:#}"));
+            desk.print(&value, print::generations);
             Ok(ExitStatus::Done)
         }
         Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } => {
@@ -97,7 +97,7 @@ impl Desk<'_> {
         let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
         let Some(run) = run else {
             let report: Report = serde_json::from_value(answer["report"].clone())?;
-            self.print(&report, |report| format!("{}: {}", report.service, report.phase));
+            self.print(&report, |report| format!("{}: accepted; {}", report.service, report.condition));
             return Ok(ExitStatus::Done);
         };
         let service = answer["service"].as_str().unwrap_or_default();
@@ -122,7 +122,10 @@ impl Desk<'_> {
 
     async fn order(&self, method: &str, service: &Service) -> anyhow::Result<ExitStatus> {
         let answer = self.client.call(method, service_params(service)).await?;
-        self.print(&answer, |answer| format!("{}: accepted", answer["service"].as_str().unwrap_or_default()));
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        self.print(&answer, |answer| {
+            format!("{}: accepted; {}", word(&answer["service"]), word(&answer["report"]["condition"]))
+        });
         Ok(ExitStatus::Done)
     }
 
