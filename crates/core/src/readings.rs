@@ -1,8 +1,9 @@
 //! What a state wants of the world: three readings, functions of the state alone.
 
 use crate::{
-    Act, Aim, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Maintenance, Phase, Preparation,
-    Release, Restarts, Retreat, Run, RunId, Serving, Settings, State, Ticket, Traffic, Tree, Wanted, Wish,
+    Act, Aim, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Maintenance, Phase,
+    Preparation, Release, Restarts, Retreat, Run, RunId, Serving, Settings, State, Ticket, Traffic, Tree,
+    Wanted, Wish,
 };
 use std::time::Duration;
 
@@ -115,11 +116,11 @@ fn process(state: &State) -> Process {
         return Process::Stopped;
     }
     let Some(current) = state.current.clone() else { return Process::Stopped };
-    let maintenance = match &state.phase {
     // What runs of a damaged tree goes on until it is sealed again; what ended is not started from it.
     if state.tree == Tree::Damaged {
         return Process::LeaveAlone;
     }
+    let maintenance = match &state.phase {
         Phase::Maintenance(maintenance) => Some(maintenance),
         Phase::Preparing(Preparation { base: Base::Maintenance(maintenance), .. }) => Some(maintenance),
         _ => None,
@@ -180,8 +181,8 @@ fn forward(cut: &Cut) -> Option<Effect> {
         Act::Switch => Effect::Switch(installed),
         Act::Signal => Effect::Signal,
         Act::Start => {
-            let compare =
-                (cut.start < Extent::Finished && cut.place == Extent::Never).then(|| cut.run.snapshot.clone());
+            let compare = (cut.start < Extent::Finished && cut.place == Extent::Never)
+                .then(|| cut.run.snapshot.clone());
             Effect::Start { installed, compare }
         }
         Act::Prove => Effect::Prove { installed, instance },
@@ -199,7 +200,9 @@ fn back(retreat: &Retreat) -> Option<Effect> {
     let effect = match (cut.act, &cut.run.source) {
         (Act::Stop, _) if cut.start == Extent::Never => Effect::Nothing("the target was never started"),
         (Act::Stop, _) => Effect::Stop,
-        (Act::Restore, _) if !touched => Effect::Nothing("the data is as the source wrote it, or keeps its writes"),
+        (Act::Restore, _) if !touched => {
+            Effect::Nothing("the data is as the source wrote it, or keeps its writes")
+        }
         (Act::Restore, _) => Effect::Restore(cut.run.snapshot.clone()),
         (Act::SwitchBack, _) if cut.switch == Extent::Never => Effect::Nothing("the pointer never moved"),
         (Act::SwitchBack, source) => Effect::SwitchBack(source.clone()),
