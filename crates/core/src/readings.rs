@@ -268,7 +268,8 @@ fn limit(act: Act, settings: &Settings) -> Duration {
     match act {
         Act::Stop => policy.drain + policy.stop_grace + KILL_SLACK,
         Act::Signal => policy.drain + policy.stop_grace,
-        Act::Drain => policy.drain,
+        // The bulk of the state is copied meanwhile, which takes what it takes.
+        Act::Drain => policy.drain + policy.hard_cap,
         Act::Soak => policy.soak + policy.start_deadline,
         Act::Resolve
         | Act::Stage

@@ -1,7 +1,7 @@
 //! What everybody reads: one object, folded from the entries of a run and the state after them.
 
 use crate::{
-    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Installed, Instance, Kind, Phase, Posture,
+    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Fault, Installed, Instance, Kind, Phase, Posture,
     Resolution, RunId, Serving, State, Status, Writes, judge, posture,
 };
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ pub struct Record {
     pub kind: Kind,
     /// Who asked.
     pub actor: String,
+    /// The trouble that began it, if nobody asked.
+    pub origin: Option<Fault>,
     /// What served before.
     pub before: Option<Installed>,
     /// What it installs, as far as settled.
@@ -58,8 +60,8 @@ pub struct StepRecord {
     pub took_ms: Option<u64>,
     /// How it ended, in words.
     pub outcome: Option<String>,
-    #[serde(skip)]
-    began_boot_ms: u64,
+    /// When it began (ms of the boot-time clock).
+    pub began_boot_ms: u64,
 }
 
 /// Which way a run was going.
@@ -85,6 +87,7 @@ impl Record {
             run: run.clone(),
             kind,
             actor,
+            origin: origin(&entry.event),
             before: source,
             target: None,
             version: None,
@@ -205,6 +208,14 @@ fn source(state: &State) -> Option<Installed> {
     }
 }
 
+/// What began a run that nobody asked for.
+fn origin(event: &Event) -> Option<Fault> {
+    match event {
+        Event::TreeChanged { fault, .. } | Event::Degraded { fault, .. } => Some(fault.clone()),
+        _ => None,
+    }
+}
+
 fn actor(event: &Event) -> String {
     match event {
         Event::Ordered { actor, .. } => actor.clone(),
@@ -264,6 +275,8 @@ pub struct Report {
     pub trigger: Option<Kind>,
     /// Who asked.
     pub actor: Option<String>,
+    /// The trouble that began the run, if nobody asked for it.
+    pub origin: Option<Fault>,
     /// Where the service stands, or the act under way.
     pub phase: String,
     /// One of the four words, or none.
@@ -272,8 +285,10 @@ pub struct Report {
     pub ok: bool,
     /// How it was resolved.
     pub resolution: Resolution,
-    /// One sentence for a person.
+    /// One sentence for a person, about the run.
     pub sentence: String,
+    /// One sentence for a person, about what clients of the service meet now.
+    pub condition: String,
     /// The facts of the last verdict.
     pub facts: Vec<Fact>,
     /// The acts.
@@ -324,11 +339,13 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         run_id: record.map(|record| record.run.clone()),
         trigger: record.map(|record| record.kind),
         actor: record.map(|record| record.actor.clone()),
+        origin: record.and_then(|record| record.origin.clone()),
         phase: if record.is_some() && !open { "finished".into() } else { phase_word(state) },
         status,
         ok: status.is_some_and(Status::is_verified) || is_already_current(ending),
         resolution,
         sentence: sentence(state, record, status, resolution),
+        condition: condition(state),
         facts: record.map(|record| record.facts.clone()).unwrap_or_default(),
         steps: record.map(|record| record.steps.clone()).unwrap_or_default(),
         findings: record.map(|record| record.findings.clone()).unwrap_or_default(),
@@ -453,6 +470,29 @@ fn sentence(
         }
         (None, _) if is_already_current(record.ending.as_ref()) => format!("{version} is already current."),
         (None, _) => format!("{version}: {}.", phase_word(state)),
+    }
+}
+
+/// What clients meet now, and why. Never about a run that is over, except where it left the service in maintenance.
+fn condition(state: &State) -> String {
+    let serves = serves(state);
+    match (&state.phase, posture(state)) {
+        (Phase::Maintenance(_), _) => RESTART_FAILED.into(),
+        (_, Posture::Serve) => {
+            format!("{} is serving.", serves.version.unwrap_or_else(|| "A version".into()))
+        }
+        _ if state.tree == crate::Tree::Damaged => {
+            "files of the running version were changed by a foreign hand; it is being sealed again".into()
+        }
+        (Phase::CuttingOver(_), _) => "it is being updated".into(),
+        (Phase::RollingBack(_), _) => "an update failed; the version before is being brought back".into(),
+        (_, Posture::Hold) => "it is being started".into(),
+        _ if state.parked.is_some() => "it is stopped; an update waits for `start`".into(),
+        _ if state.wish == crate::Wish::Stopped => "it is stopped by its operator".into(),
+        _ if state.restarts == crate::Restarts::Halted => {
+            "it ended with exit code 78 (configuration) and is not started again by itself".into()
+        }
+        _ => "nothing is installed yet".into(),
     }
 }
 

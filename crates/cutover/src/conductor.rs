@@ -1,1 +1,353 @@
-//! Skeleton.
+//! The loop of one service: event, step, append, act. The only caller of `cutover_core::step` and of the journal's append.
+//! Must not know how any effect is done, nor any wire format.
+
+mod acts;
+mod chronicle;
+mod crashes;
+mod following;
+mod front_link;
+mod inbox;
+mod ledger;
+mod life;
+mod plan;
+mod pruning;
+mod site;
+mod upkeep;
+mod view;
+
+pub use chronicle::{Chronicle, Error as ChronicleError};
+pub use inbox::{Accepted, Expected, Handle, Progress};
+pub use ledger::{Ledger, wall_ms};
+pub use plan::Plan;
+pub use view::View;
+
+pub(crate) use site::{passage, private_directory};
+
+use crate::config::{Layout, ServiceSettings};
+use crate::supervisor::Live;
+use acts::Executor;
+use crashes::Crashes;
+use cutover_core::{
+    Act, Boot, Entry, Event, Order, Phase, Refusal, RunId, State, Ticket, Transition, report,
+};
+use front_link::FrontLink;
+use inbox::{Input, Reporter};
+use site::Site;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinHandle;
+use upkeep::Upkeep;
+
+/// Inputs that may wait.
+const INBOX: usize = 256;
+/// Between two tries of an append that failed.
+const APPEND_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a conductor needs to begin.
+pub struct Beginning {
+    /// The service.
+    pub settings: ServiceSettings,
+    /// Where things lie.
+    pub layout: Layout,
+    /// This program.
+    pub executable: PathBuf,
+    /// The journal.
+    pub ledger: Ledger,
+}
+
+struct Conductor {
+    executor: Executor,
+    ledger: Ledger,
+    chronicle: Chronicle,
+    inbox: mpsc::Receiver<Input>,
+    view: watch::Sender<View>,
+    live: Option<Arc<Live>>,
+    acting: Option<(Ticket, Task)>,
+    tending: Option<(Upkeep, Task)>,
+    progress: Option<Progress>,
+    /// Trouble with the journal or with telling what runs.
+    trouble: Option<String>,
+    /// What keeps the resting service's process from being as wanted.
+    upkeep_trouble: Option<String>,
+    /// Unexpected exits, for the crash limit and the back-off.
+    crashes: Crashes,
+    born: Instant,
+    booted: Boot,
+    watch_ends: Option<(RunId, Instant)>,
+    sweep_is_due: bool,
+    seq: u64,
+}
+
+/// A task that ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Task {
+    /// Ends it and waits until nothing of it runs any more, save blocking work, which has locks of its own.
+    async fn end(mut self) {
+        self.0.abort();
+        // Aborted or done: both are an end.
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Begins a service's conductor: reads its story, finds what lives, and goes on from there. `inherited` is the daemon's
+/// own environment: the service gets a little of it, its package manager what concerns that.
+///
+/// # Errors
+/// Settings that do not fit this machine, an address that cannot be bound, or a journal that does not replay: then
+/// nothing was touched.
+pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> anyhow::Result<Handle> {
+    let Beginning { settings, layout, executable, ledger } = beginning;
+    let name = settings.name.clone();
+    let chronicle = ledger.read(&name)?;
+    let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
+    let (sender, inbox) = mpsc::channel(INBOX);
+    let reporter = Reporter { inbox: sender.clone() };
+    let front = if site.has_front() {
+        FrontLink::up(Arc::clone(&site), reporter.clone()).await?
+    } else {
+        FrontLink::none()
+    };
+    let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+    let executor = Executor { site, front, reporter, hands, broom };
+    let (view, seen) = watch::channel(first_view(&name, &executor.site, &chronicle));
+    let handle = Handle { service: name, inbox: sender, view: seen, executor: executor.clone() };
+    let conductor = Conductor {
+        executor,
+        ledger,
+        chronicle,
+        inbox,
+        view,
+        live: None,
+        acting: None,
+        tending: None,
+        progress: None,
+        trouble: None,
+        upkeep_trouble: None,
+        crashes: Crashes::default(),
+        born: Instant::now(),
+        booted: Boot::Same,
+        watch_ends: None,
+        sweep_is_due: false,
+        seq: 0,
+    };
+    tokio::spawn(conductor.run());
+    Ok(handle)
+}
+
+fn first_view(name: &str, site: &Site, chronicle: &Chronicle) -> View {
+    View {
+        service: name.to_owned(),
+        report: report(name, &chronicle.state, chronicle.latest()),
+        current: chronicle.state.current.clone(),
+        progress: None,
+        front: None,
+        process: None,
+        trouble: None,
+        address: Some(site.address()),
+        listen: site.settings.listen.clone(),
+        seq: 0,
+        chronicle: chronicle.clone(),
+    }
+}
+
+impl Conductor {
+    async fn run(mut self) {
+        self.recover().await;
+        let mut stats = self.executor.front.watch_stats();
+        loop {
+            self.follow().await;
+            let watch_ends = self.watch_ends.as_ref().map(|(_, at)| *at);
+            tokio::select! {
+                input = self.inbox.recv() => match input {
+                    Some(input) => self.take(input).await,
+                    None => return,
+                },
+                () = until(watch_ends) => {
+                    if let Some((run, _)) = self.watch_ends.take() {
+                        let _ = self.apply(Event::WatchEnded { run }).await;
+                    }
+                }
+                Ok(()) = stats.changed() => self.publish(),
+            }
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        match input {
+            Input::Order { order, actor, expected, reply } => {
+                let answer = self.order(order, actor, &expected).await;
+                // Whoever is answered may look at once.
+                self.publish();
+                let _ = reply.send(answer);
+            }
+            Input::Fact { event, reply } => {
+                let _ = reply.send(self.apply(event).await);
+            }
+            Input::Born(live) => self.born(live),
+            Input::Ended { instance, exit } => self.ended(instance, exit).await,
+            Input::FrontLost => {
+                let _ = self.apply(Event::FrontLost).await;
+            }
+            Input::Progress(progress) => {
+                if self.acting.as_ref().is_some_and(|(ticket, _)| *ticket == progress.ticket) {
+                    self.progress = Some(progress);
+                    self.publish();
+                }
+            }
+            Input::Trouble(trouble) => self.upkeep_trouble = trouble,
+        }
+    }
+
+    async fn order(&mut self, order: Order, actor: String, expected: &Expected) -> Result<Accepted, Refusal> {
+        self.expects(expected)?;
+        if !self.ledger.has_room() {
+            return Err(Refusal::NotNow {
+                why: "the journal's reserve is gone: free space in the state directory".into(),
+            });
+        }
+        let run = RunId(uuid::Uuid::now_v7().to_string());
+        let settings = self.executor.site.settings.for_run();
+        match self.write(Event::Ordered { run, order, actor, settings }).await {
+            Ok(()) => Ok(Accepted { run: self.chronicle.state.open_run().cloned() }),
+            Err(Unwritten::Refused(refusal)) => Err(refusal),
+            // A person can ask again; facts cannot.
+            Err(Unwritten::Journal(why)) => Err(Refusal::NotNow { why }),
+        }
+    }
+
+    fn expects(&self, expected: &Expected) -> Result<(), Refusal> {
+        let current = self.chronicle.state.current.as_ref();
+        let generation = current.map(|current| current.generation);
+        let version = current.map(|current| current.release.version.as_str());
+        let generation_moved = expected.generation.is_some() && expected.generation != generation;
+        let version_moved = expected.version.is_some() && expected.version.as_deref() != version;
+        if generation_moved || version_moved {
+            let now = version.unwrap_or("nothing");
+            return Err(Refusal::NotNow {
+                why: format!("the service moved on: it is at {now} now; look again and decide"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes a fact in, however long the journal refuses it: until it is durable nothing is done.
+    async fn apply(&mut self, event: Event) -> Result<(), Refusal> {
+        loop {
+            match self.write(event.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(Unwritten::Refused(refusal)) => return Err(refusal),
+                Err(Unwritten::Journal(why)) => {
+                    tracing::error!(
+                        service = self.executor.site.settings.name,
+                        why,
+                        "nothing is done until the journal takes it"
+                    );
+                    self.trouble = Some(why);
+                    self.publish();
+                    tokio::time::sleep(APPEND_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Event, step, append. Nothing is done about an event before it is durable.
+    async fn write(&mut self, event: Event) -> Result<(), Unwritten> {
+        let transition = self.chronicle.foresee(&event).map_err(Unwritten::Refused)?;
+        if is_idle_news(&event, &self.chronicle.state, &transition) {
+            return Ok(());
+        }
+        let service = self.executor.site.settings.name.clone();
+        let appended = self.ledger.append(&service, event, &transition, &self.chronicle).await;
+        let entry = appended.map_err(|error| {
+            Unwritten::Journal(format!("the journal takes no entry: {}", acts::told(&error)))
+        })?;
+        crate::crash_point!("appended");
+        self.trouble = None;
+        self.take_in(&entry, transition);
+        Ok(())
+    }
+
+    fn take_in(&mut self, entry: &Entry, transition: Transition) {
+        let service = &self.executor.site.settings.name;
+        let from = phase(&self.chronicle.state);
+        let ended = self.chronicle.apply(entry, transition);
+        let state = &self.chronicle.state;
+        tracing::info!(service, run = ?state.open_run(), from, event = word(&entry.event), to = phase(state));
+        if let Some(ending) = ended {
+            tracing::info!(service, run = %ending.run, status = ?ending.status, resolution = ?ending.resolution, "run ended");
+            self.sweep_is_due = true;
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut view = first_view(&self.executor.site.settings.name, &self.executor.site, &self.chronicle);
+        view.progress.clone_from(&self.progress);
+        view.front = self.executor.front.stats();
+        view.process = self.live.as_ref().map(|live| live.instance().clone());
+        view.trouble =
+            self.trouble.clone().or_else(|| self.crashes.note()).or_else(|| self.upkeep_trouble.clone());
+        self.seq += 1;
+        view.seq = self.seq;
+        self.view.send_replace(view);
+    }
+}
+
+/// Why an event was not taken in. Nothing happened.
+enum Unwritten {
+    Refused(Refusal),
+    /// The journal's trouble, in words.
+    Journal(String),
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Facts that change nothing and belong to no run are not worth an entry.
+fn is_idle_news(event: &Event, state: &State, transition: &Transition) -> bool {
+    let news = matches!(event, Event::FrontLost | Event::Exited { .. } | Event::TreeChanged { .. });
+    news && transition.state == *state && state.open_run().is_none()
+}
+
+fn phase(state: &State) -> String {
+    let act = |act: Act| format!("{act:?}");
+    match &state.phase {
+        Phase::Idle => "Idle".into(),
+        Phase::Preparing(preparation) => format!("Preparing/{}", act(preparation.act)),
+        Phase::CuttingOver(cut) => format!("CuttingOver/{}", act(cut.act)),
+        Phase::RollingBack(retreat) => format!("RollingBack/{}", act(retreat.cut.act)),
+        Phase::Watching(_) => "Watching".into(),
+        Phase::Maintenance(_) => "Maintenance".into(),
+    }
+}
+
+fn word(event: &Event) -> &'static str {
+    match event {
+        Event::Ordered { .. } => "ordered",
+        Event::Finished { .. } => "finished",
+        Event::Faulted { .. } => "faulted",
+        Event::SnapshotStale { .. } => "snapshot stale",
+        Event::Spawned { .. } => "spawned",
+        Event::Exited { .. } => "exited",
+        Event::Ready { .. } => "ready",
+        Event::Degraded { .. } => "degraded",
+        Event::Released { .. } => "released",
+        Event::WatchEnded { .. } => "watch ended",
+        Event::TreeChanged { .. } => "tree changed",
+        Event::FrontLost => "front lost",
+        Event::Recovered { .. } => "recovered",
+    }
+}

@@ -1,1 +1,15 @@
-//! Skeleton.
+//! Configuration: TOML fragments as people write them, checked into settings that the rooms take as arguments.
+//! Knows keys, defaults and where files lie. Must not know what an update is.
+
+mod amount;
+mod file;
+mod fragment;
+mod layout;
+mod settings;
+
+pub use file::{Error, load, parse, schema};
+pub use layout::{Account, Layout};
+pub(crate) use settings::fill;
+pub use settings::{
+    DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings, VersionSettings,
+};

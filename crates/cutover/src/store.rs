@@ -1,1 +1,74 @@
-//! Skeleton.
+//! Generations on disk: resolve, stage, seal, switch, prune.
+//!
+//! This room knows where releases come from and what a sealed tree looks like. It must not know whether anything
+//! runs from a generation, nor why a switch happens: who is protected from pruning is told by the caller.
+//!
+//! ```text
+//! <dir>/generations/0007/{core/, generation.json, manifest, inodes}   sealed, read-only
+//! <dir>/current -> generations/0007                                   one pointer
+//! <dir>/staging/<unique>.partial/                                     never selectable
+//! ```
+
+mod access;
+mod copy;
+mod directory;
+mod error;
+mod generation;
+mod identity;
+mod lockfile;
+mod manifest;
+mod npm;
+mod pointer;
+mod prune;
+mod seal;
+pub mod snapshot;
+mod source;
+mod space;
+mod stage;
+mod workspace;
+
+pub use error::{Error, Unfit};
+pub use generation::{GenerationRecord, SourceRecord};
+pub use identity::Identity;
+pub use manifest::{Changed, Fingerprint, Named};
+pub use source::{Directory, Limits, Npm, Resolved, Scripts, Source, Wanted};
+pub use space::{Need, Space};
+pub use stage::{Phase, Progress};
+
+use std::path::{Path, PathBuf};
+
+/// What the operations of this room return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The generations of one service, in one directory. Cheap to clone; holds no descriptor and no lock.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Names the store of one service (`<state>/services/<name>`). Nothing is created or read: a directory that is
+    /// not there is an empty store.
+    #[must_use]
+    pub fn open(dir: &Path) -> Store {
+        Store { dir: dir.to_owned() }
+    }
+
+    /// The directory that was opened.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn generations_dir(&self) -> PathBuf {
+        self.dir.join("generations")
+    }
+
+    fn staging_dir(&self) -> PathBuf {
+        self.dir.join("staging")
+    }
+
+    fn pointer(&self) -> PathBuf {
+        self.dir.join("current")
+    }
+}

@@ -1,0 +1,208 @@
+//! Commands and flags.
+
+use crate::demo;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Updates long-running services and calls nothing success but a live new process that has proven itself.
+#[derive(Debug, Parser)]
+#[command(name = "cutover", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 verified or already current · 1 bug · 2 usage or configuration · \
+3 package_update_failed · 4 restart failed, old version verified · 5 restart failed, not serving or unverified · \
+6 still scheduled · 7 no daemon · 8 refused")]
+pub(crate) struct Arguments {
+    /// Configuration file.
+    #[arg(long, global = true, env = "CUTOVER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State directory; the runtime directory is then `<state>/run`.
+    #[arg(long, global = true, env = "CUTOVER_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Runtime directory (sockets, intents).
+    #[arg(long, global = true, env = "CUTOVER_RUNTIME", value_name = "DIR")]
+    pub runtime: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole story on a sample service: no configuration, no network.
+    Demo(demo::Arguments),
+    /// Run the daemon.
+    Serve {
+        /// At SIGTERM also stop the services and fronts, which otherwise go on.
+        #[arg(long)]
+        stop_services: bool,
+    },
+    /// Resolve, fetch and check what an update would install; stop and switch nothing.
+    Plan(Wanted),
+    /// Install another version and prove it.
+    Update {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Only plan.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Show what serves now and how the last run ended.
+    Status {
+        /// A service; all, if none is named.
+        service: Option<String>,
+        /// Go on showing it.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Let the service run (durable); proves a run that was switched while it was stopped.
+    Start {
+        #[command(flatten)]
+        service: Service,
+    },
+    /// Stop the service (durable, also across reboots).
+    Stop {
+        #[command(flatten)]
+        service: Service,
+    },
+    /// End the live process and start the same generation again.
+    Restart {
+        #[command(flatten)]
+        service: Service,
+    },
+    /// Go back to an older generation, with the same proof as an update.
+    Rollback {
+        #[command(flatten)]
+        service: Service,
+        /// The generation; the one before the current, if none is named.
+        #[arg(long, value_name = "GENERATION")]
+        to: Option<u32>,
+        /// What becomes of the data.
+        #[arg(long, value_enum, default_value = "keep")]
+        data: Data,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Leave maintenance.
+    Recover {
+        /// The service.
+        service: String,
+        #[command(flatten)]
+        way: Way,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Give up a run that has not passed the cut.
+    Cancel {
+        #[command(flatten)]
+        service: Service,
+    },
+    /// List runs, newest first.
+    History {
+        #[command(flatten)]
+        service: Service,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Show one run: steps, facts, causes.
+    Show {
+        /// The run's id.
+        run: String,
+    },
+    /// Show the end of the service's own log.
+    Logs {
+        #[command(flatten)]
+        service: Service,
+        /// How many lines.
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: usize,
+        /// Go on showing new lines.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// List sealed generations.
+    Generations {
+        #[command(flatten)]
+        service: Service,
+    },
+    /// Check or describe the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Read the configuration and say what is wrong with it.
+    Check,
+    /// Print the JSON Schema of the file.
+    Schema,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Service {
+    /// The service; may be left out if there is only one.
+    pub service: Option<String>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Wanted {
+    /// The service; may be left out if there is only one.
+    pub service: Option<String>,
+    /// Exactly this version; what the channel names, if none is given.
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
+    /// Another channel (dist-tag, link) than the configured one.
+    #[arg(long, conflicts_with = "to")]
+    pub channel: Option<String>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Wait {
+    /// Do not wait for the end.
+    #[arg(long)]
+    pub detach: bool,
+    /// Wait at most so many seconds; the run goes on.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+impl Wait {
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Way {
+    /// Try the target again.
+    #[arg(long)]
+    pub retry: bool,
+    /// Back to the version before.
+    #[arg(long)]
+    pub rollback: bool,
+    /// Start what the pointer names and serve it even if its proof stays incomplete.
+    #[arg(long)]
+    pub accept: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Data {
+    /// The data stays as it is.
+    Keep,
+    /// The snapshot that belongs to the older version is laid down.
+    Restore,
+}

@@ -1,0 +1,108 @@
+//! The daemon, asked over its Unix socket.
+
+use super::exit::Failed;
+use crate::api::Failure;
+use crate::conductor::View;
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+/// Nobody answers on the daemon's socket.
+#[derive(Debug, thiserror::Error)]
+#[error("no daemon answers at {path}; start it with `cutover serve`")]
+pub(crate) struct NoDaemon {
+    /// The socket.
+    pub path: PathBuf,
+}
+
+/// The daemon.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The daemon whose socket lies at `socket`. Nothing is connected yet.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// [`NoDaemon`], the daemon's own failure, or a broken conversation.
+    pub async fn call(&self, method: &str, params: Value) -> anyhow::Result<Value> {
+        let request = request(Method::POST, &format!("/api/rpc/{method}"), params.to_string())?;
+        let response = self.send(request).await?;
+        let good = response.status().is_success();
+        let body = response.into_body().collect().await.context("reading the daemon's answer")?.to_bytes();
+        let value: Value = serde_json::from_slice(&body).context("the daemon's answer is not JSON")?;
+        if good {
+            return Ok(value);
+        }
+        let word = |name: &str| value["error"][name].as_str().unwrap_or("unknown").to_owned();
+        let refusal = serde_json::from_value(value["error"]["refusal"].clone()).ok().flatten();
+        Err(Failed(Failure { code: word("code"), message: word("message"), refusal }).into())
+    }
+
+    /// Every change of a service's view, the present one first. Ends with the daemon.
+    ///
+    /// # Errors
+    /// [`NoDaemon`].
+    pub async fn views(&self, service: Option<&str>) -> anyhow::Result<mpsc::Receiver<View>> {
+        let path = match service {
+            Some(name) => format!("/api/events?service={name}"),
+            None => "/api/events".to_owned(),
+        };
+        let response = self.send(request(Method::GET, &path, String::new())?).await?;
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let (mut body, mut text) = (response.into_body(), Vec::new());
+            while let Some(Ok(frame)) = body.frame().await {
+                let Ok(data) = frame.into_data() else { continue };
+                text.extend_from_slice(&data);
+                while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
+                    let event: Vec<u8> = text.drain(..end + 2).collect();
+                    if let Some(view) = parsed(&event)
+                        && sender.send(view).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<hyper::body::Incoming>> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|_| NoDaemon { path: self.socket.clone() })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.context("greeting the daemon")?;
+        tokio::spawn(connection);
+        sender.send_request(request).await.context("the daemon went away in the middle of the answer")
+    }
+}
+
+fn request(method: Method, path: &str, body: String) -> anyhow::Result<Request<Full<Bytes>>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .body(Full::new(body.into()))
+        .with_context(|| format!("`{path}` is not a request"))
+}
+
+fn parsed(event: &[u8]) -> Option<View> {
+    let text = std::str::from_utf8(event).ok()?;
+    let data: String = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    serde_json::from_str(&data).ok()
+}

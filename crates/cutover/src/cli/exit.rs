@@ -1,0 +1,71 @@
+//! The exit codes: the one documented place. Derived from the status, never set separately.
+
+use super::client::NoDaemon;
+use crate::api::Failure;
+use crate::config;
+use cutover_core::{Report, Resolution, Status};
+use std::process::ExitCode;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// Verified, already current, or nothing to judge.
+    Done = 0,
+    /// A bug of ours.
+    Bug = 1,
+    /// Usage or configuration.
+    Usage = 2,
+    /// `package_update_failed`, also cancelled.
+    UpdateFailed = 3,
+    /// `package_updated_restart_failed`, the old version serves, verified.
+    OldVerified = 4,
+    /// `package_updated_restart_failed`, not serving or unverified.
+    RestartFailed = 5,
+    /// Still scheduled.
+    Scheduled = 6,
+    /// No daemon answers.
+    NoDaemon = 7,
+    /// Refused.
+    Refused = 8,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// The exit code of a run's report.
+#[must_use]
+pub(super) fn of_report(report: &Report) -> ExitStatus {
+    match (report.status, report.resolution) {
+        _ if report.ok => ExitStatus::Done,
+        (Some(Status::RestartVerified), _) => ExitStatus::Done,
+        (Some(Status::UpdateFailed), _) => ExitStatus::UpdateFailed,
+        (Some(Status::RestartFailed), Resolution::OldVerified) => ExitStatus::OldVerified,
+        (Some(Status::RestartFailed), _) => ExitStatus::RestartFailed,
+        (Some(Status::RestartScheduled) | None, _) => ExitStatus::Scheduled,
+    }
+}
+
+/// The exit code of an error.
+#[must_use]
+pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
+    if error.downcast_ref::<config::Error>().is_some() {
+        return ExitStatus::Usage;
+    }
+    if error.downcast_ref::<NoDaemon>().is_some() {
+        return ExitStatus::NoDaemon;
+    }
+    match error.downcast_ref::<Failed>().map(|failed| failed.0.code.as_str()) {
+        Some("unknown_service" | "unknown_run" | "invalid_params" | "unknown_method") => ExitStatus::Usage,
+        Some(_) => ExitStatus::Refused,
+        None => ExitStatus::Bug,
+    }
+}
+
+/// A method's failure as an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.message)]
+pub(crate) struct Failed(pub Failure);

@@ -1,0 +1,124 @@
+//! Following a run to its end, with a progress bar on a terminal and plain lines otherwise.
+
+use super::client::Client;
+use crate::conductor::View;
+use cutover_core::{Report, RunId};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// How long a daemon that went away in the middle of a run is waited for.
+const ABSENCE: Duration = Duration::from_secs(60);
+/// Between two tries to reach it again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Waits for the end of `run`. `None`: the limit passed, and the run goes on.
+pub(super) async fn to_the_end(
+    client: &Client,
+    service: &str,
+    run: &RunId,
+    limit: Option<Duration>,
+    show: Show,
+) -> anyhow::Result<Option<Report>> {
+    let end = limit.map(|limit| Instant::now() + limit);
+    let mut display = Display::new(show);
+    let mut absent_since = None;
+    loop {
+        match client.views(Some(service)).await {
+            Ok(mut views) => {
+                absent_since = None;
+                loop {
+                    let next = match end {
+                        Some(end) => tokio::time::timeout_at(end.into(), views.recv()).await,
+                        None => Ok(views.recv().await),
+                    };
+                    match next {
+                        Err(_) => return Ok(None),
+                        Ok(None) => break,
+                        Ok(Some(view)) => {
+                            display.show(&view, run);
+                            if let Some(report) = finished(client, &view, run).await? {
+                                display.clear();
+                                return Ok(Some(report));
+                            }
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                let since = *absent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > ABSENCE {
+                    return Err(error);
+                }
+            }
+        }
+        if end.is_some_and(|end| Instant::now() > end) {
+            return Ok(None);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The run's report, if it has ended. A parked run has no end to wait for.
+async fn finished(client: &Client, view: &View, run: &RunId) -> anyhow::Result<Option<Report>> {
+    let about_it = view.report.run_id.as_ref() == Some(run);
+    if about_it && view.report.phase != "finished" && view.report.phase != "parked" {
+        return Ok(None);
+    }
+    if about_it {
+        return Ok(Some(view.report.clone()));
+    }
+    // Another run followed at once; this one's report is still to be had.
+    let report = client.call("update.runs.get", serde_json::json!({ "runId": run })).await?;
+    Ok(Some(serde_json::from_value(report)?))
+}
+
+/// Whether progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Show {
+    Progress,
+    Nothing,
+}
+
+struct Display {
+    bar: Option<ProgressBar>,
+    show: Show,
+    last: String,
+}
+
+impl Display {
+    fn new(show: Show) -> Self {
+        let bar = (show == Show::Progress && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new_spinner();
+            let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { bar, show, last: String::new() }
+    }
+
+    fn show(&mut self, view: &View, run: &RunId) {
+        if self.show == Show::Nothing || view.report.run_id.as_ref() != Some(run) {
+            return;
+        }
+        let phase = view.report.phase.clone();
+        if let Some(bar) = &self.bar {
+            let detail = view.progress.as_ref().map(|progress| match progress.total {
+                Some(total) => format!(" · {} {}/{total}", progress.doing, progress.done),
+                None if progress.done > 0 => format!(" · {} {}", progress.doing, progress.done),
+                None => format!(" · {}", progress.doing),
+            });
+            bar.set_message(format!("{phase}{}", detail.unwrap_or_default()));
+        } else if phase != self.last {
+            eprintln!("{phase}");
+        }
+        self.last = phase;
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

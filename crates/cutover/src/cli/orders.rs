@@ -1,0 +1,271 @@
+//! Commands that ask a daemon, or the journal where that is enough.
+
+use super::arguments::{Command, Data, Output, Service, Wait, Wanted, Way};
+use super::client::{Client, NoDaemon};
+use super::exit::{self, ExitStatus};
+use super::follow::{self, Show};
+use super::{Scene, offline, print};
+use crate::conductor::{Plan, View};
+use cutover_core::{Report, RunId, report};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+/// How often a followed log is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<ExitStatus> {
+    let desk = Desk { client: Client::new(&scene.layout.control()), scene };
+    match command {
+        Command::Plan(wanted) | Command::Update { wanted, dry_run: true, .. } => desk.plan(&wanted).await,
+        Command::Update { wanted, wait, .. } => {
+            let params =
+                json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
+            desk.run("update.run", params, &wait).await
+        }
+        Command::Rollback { service, to, data, wait } => {
+            let data = match data {
+                Data::Keep => "keep",
+                Data::Restore => "restore",
+            };
+            let params = json!({ "service": service.service, "generation": to, "data": data });
+            desk.run("update.rollback", params, &wait).await
+        }
+        Command::Recover { service, way, wait } => {
+            let params = json!({ "service": service, "recover": way_word(&way) });
+            desk.run("update.recover", params, &wait).await
+        }
+        Command::Start { service } => {
+            desk.run("service.start", service_params(&service), &Wait { detach: false, timeout: None }).await
+        }
+        Command::Stop { service } => desk.order("service.stop", &service).await,
+        Command::Restart { service } => desk.order("service.restart", &service).await,
+        Command::Cancel { service } => desk.order("update.cancel", &service).await,
+        Command::Status { service, watch } => desk.status(service.as_deref(), watch).await,
+        Command::History { service, limit } => desk.history(&service, limit).await,
+        Command::Show { run } => desk.show(&RunId(run)).await,
+        Command::Logs { service, lines, follow } => desk.logs(&service, lines, follow).await,
+        Command::Generations { service } => {
+            let value = desk.client.call("generations.list", service_params(&service)).await?;
+            desk.print(&value, |value| format!("{value:#}"));
+            Ok(ExitStatus::Done)
+        }
+        Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } => {
+            unreachable!("BUG: dispatched before")
+        }
+    }
+}
+
+fn service_params(service: &Service) -> Value {
+    json!({ "service": service.service })
+}
+
+fn way_word(way: &Way) -> &'static str {
+    match (way.retry, way.rollback) {
+        (true, _) => "retry",
+        (_, true) => "rollback",
+        _ => "accept",
+    }
+}
+
+struct Desk<'a> {
+    client: Client,
+    scene: &'a Scene,
+}
+
+impl Desk<'_> {
+    fn print<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) {
+        match self.scene.json {
+            Output::Json => {
+                println!("{:#}", serde_json::to_value(value).expect("what is printed is plain data"))
+            }
+            Output::Text => println!("{}", text(value)),
+        }
+    }
+
+    async fn plan(&self, wanted: &Wanted) -> anyhow::Result<ExitStatus> {
+        let params = json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
+        let plan: Plan = serde_json::from_value(self.client.call("update.plan", params).await?)?;
+        self.print(&plan, plan_text);
+        Ok(ExitStatus::Done)
+    }
+
+    /// Gives an order that begins a run and follows it.
+    async fn run(&self, method: &str, params: Value, wait: &Wait) -> anyhow::Result<ExitStatus> {
+        let answer = self.client.call(method, params).await?;
+        let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
+        let Some(run) = run else {
+            let report: Report = serde_json::from_value(answer["report"].clone())?;
+            self.print(&report, |report| format!("{}: accepted; {}", report.service, report.condition));
+            return Ok(ExitStatus::Done);
+        };
+        let service = answer["service"].as_str().unwrap_or_default();
+        if wait.detach {
+            self.print(&answer, |_| format!("run {run} is under way; `cutover status {service}` shows it"));
+            return Ok(ExitStatus::Scheduled);
+        }
+        let show = if self.scene.json == Output::Json { Show::Nothing } else { Show::Progress };
+        match follow::to_the_end(&self.client, service, &run, wait.limit(), show).await? {
+            Some(report) => {
+                self.print(&report, print::ending);
+                Ok(exit::of_report(&report))
+            }
+            None => {
+                self.print(&answer, |_| {
+                    format!("run {run} is still under way; `cutover status {service}` shows it")
+                });
+                Ok(ExitStatus::Scheduled)
+            }
+        }
+    }
+
+    async fn order(&self, method: &str, service: &Service) -> anyhow::Result<ExitStatus> {
+        let answer = self.client.call(method, service_params(service)).await?;
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        self.print(&answer, |answer| {
+            format!("{}: accepted; {}", word(&answer["service"]), word(&answer["report"]["condition"]))
+        });
+        Ok(ExitStatus::Done)
+    }
+
+    async fn status(&self, service: Option<&str>, watch: bool) -> anyhow::Result<ExitStatus> {
+        let params = service.map_or(Value::Null, |name| json!({ "service": name }));
+        match self.client.call("status", params).await {
+            Ok(answer) => {
+                let views: Vec<View> = match service {
+                    Some(_) => vec![serde_json::from_value(answer)?],
+                    None => serde_json::from_value(answer["services"].clone())?,
+                };
+                self.print(&views, |views| texts(views));
+                if watch {
+                    self.watch(service).await?;
+                }
+                Ok(ExitStatus::Done)
+            }
+            Err(error) if error.downcast_ref::<NoDaemon>().is_some() => self.status_offline(service),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn watch(&self, service: Option<&str>) -> anyhow::Result<()> {
+        let mut views = self.client.views(service).await?;
+        let mut last = String::new();
+        while let Some(view) = views.recv().await {
+            let text = print::status(&view);
+            if text != last {
+                self.print(&view, print::status);
+            }
+            last = text;
+        }
+        Err(NoDaemon { path: self.scene.layout.control() }.into())
+    }
+
+    fn status_offline(&self, service: Option<&str>) -> anyhow::Result<ExitStatus> {
+        let mut reports = Vec::new();
+        for (name, chronicle) in offline::chronicles(&self.scene.layout)? {
+            if service.is_none_or(|wanted| wanted == name) {
+                reports.push(report(&name, &chronicle.state, chronicle.latest()));
+            }
+        }
+        eprintln!("no daemon is running; this is what the journal says (start it with `cutover serve`)");
+        self.print(&reports, |reports| reports.iter().map(print::ending).collect::<Vec<_>>().join("\n"));
+        Ok(ExitStatus::Done)
+    }
+
+    async fn history(&self, service: &Service, limit: usize) -> anyhow::Result<ExitStatus> {
+        let mut reports = offline::reports(&self.scene.layout, service.service.as_deref())?;
+        reports.truncate(limit);
+        self.print(&reports, |reports| reports.iter().map(print::line).collect::<Vec<_>>().join("\n"));
+        Ok(ExitStatus::Done)
+    }
+
+    async fn show(&self, run: &RunId) -> anyhow::Result<ExitStatus> {
+        let Some(report) = offline::run(&self.scene.layout, run)? else {
+            anyhow::bail!(exit::Failed(crate::api::Failure {
+                code: "unknown_run".into(),
+                message: format!("there is no run {run}; `cutover history` lists them"),
+                refusal: None,
+            }));
+        };
+        self.print(&report, print::run);
+        Ok(ExitStatus::Done)
+    }
+
+    async fn logs(&self, service: &Service, lines: usize, follow: bool) -> anyhow::Result<ExitStatus> {
+        let name = match &service.service {
+            Some(name) => name.clone(),
+            None => match offline::chronicles(&self.scene.layout)?.as_slice() {
+                [(name, _)] => name.clone(),
+                all => anyhow::bail!(
+                    "name one of the services: {}",
+                    all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+            },
+        };
+        let directory = self.scene.layout.service(&name);
+        let tail = crate::api::tail(&directory, lines)?;
+        self.print(&tail, |tail| tail.join("\n"));
+        if follow {
+            follow_log(&directory).await?;
+        }
+        Ok(ExitStatus::Done)
+    }
+}
+
+/// Prints what is appended to the youngest log, and goes on with the next instance's.
+async fn follow_log(directory: &std::path::Path) -> anyhow::Result<()> {
+    let mut path = crate::api::youngest(directory)?;
+    let mut at = std::fs::metadata(&path)?.len();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = crate::api::youngest(directory)?;
+        let mut file = std::fs::File::open(&path)?;
+        if file.metadata()?.len() < at {
+            at = 0;
+        }
+        file.seek(SeekFrom::Start(at))?;
+        let mut bytes = Vec::new();
+        at += u64::try_from(file.read_to_end(&mut bytes)?).unwrap_or_default();
+        print!("{}", String::from_utf8_lossy(&bytes));
+        if now != path {
+            (path, at) = (now, 0);
+        }
+    }
+}
+
+fn texts(views: &[View]) -> String {
+    if views.is_empty() {
+        return "no service is configured; see `cutover config schema`".into();
+    }
+    views.iter().map(print::status).collect::<Vec<_>>().join("\n")
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let version = |installed: &Option<cutover_core::Installed>| {
+        installed.as_ref().map_or_else(
+            || "nothing".to_owned(),
+            |i| format!("{} (generation {})", i.release.version, i.generation),
+        )
+    };
+    if plan.already_current {
+        return format!("{}: {} is already current", plan.service, version(&plan.target));
+    }
+    let acts: Vec<String> = plan.acts.iter().map(|act| format!("{act:?}")).collect();
+    let mut text = format!(
+        "{}: {} -> {}\nstrategy {:?}, data {:?}\nwould do: {}\nspace: {}\nproof: {}",
+        plan.service,
+        version(&plan.before),
+        version(&plan.target),
+        plan.strategy,
+        plan.data,
+        acts.join(", "),
+        plan.space,
+        plan.profile
+    );
+    for finding in &plan.findings {
+        text.push_str("\nnote: ");
+        text.push_str(finding);
+    }
+    text
+}

@@ -1,0 +1,121 @@
+//! Words for people.
+
+use crate::conductor::View;
+use cutover_core::{Reading, Report, Status};
+use std::fmt::Write;
+
+/// One line of a service's status.
+pub(super) fn status(view: &View) -> String {
+    let report = &view.report;
+    let serving = match (&report.serving.version, &report.serving.instance) {
+        (Some(version), Some(instance)) => format!("serving {version} ({instance})"),
+        _ => format!("not serving, {}: {}", report.serving.posture, report.condition),
+    };
+    let mut text = format!("{}: {serving}; {}", view.service, report.phase);
+    if let Some(status) = report.status {
+        let _ = write!(text, "; last run {status}");
+    }
+    if let Some(trouble) = &view.trouble {
+        let _ = write!(text, "\n  trouble: {trouble}");
+    }
+    commands(&mut text, report);
+    text
+}
+
+/// The end of a run.
+pub(super) fn ending(report: &Report) -> String {
+    let word = match report.status {
+        Some(status) => status.word(),
+        None if report.ok => "already current",
+        None => "no status yet",
+    };
+    let mut text = format!("{word}\n{}", report.sentence);
+    for cause in &report.causes {
+        let _ = write!(text, "\n  {:?}: {} — {}", cause.act, cause.fault.code, cause.fault.detail);
+    }
+    if let Some(version) = &report.serving.version {
+        let who = report.serving.instance.as_ref().map(ToString::to_string).unwrap_or_default();
+        let _ = write!(
+            text,
+            "\nserving now: {version} ({who}, generation {})",
+            report.serving.generation.map(|g| g.to_string()).unwrap_or_default()
+        );
+    } else {
+        let _ = write!(text, "\nserving now: nothing ({})", report.serving.posture);
+    }
+    if let Some(downtime) = report.downtime_ms {
+        let _ = write!(text, "\nheld for {downtime} ms");
+    }
+    commands(&mut text, report);
+    text
+}
+
+fn commands(text: &mut String, report: &Report) {
+    if !report.recovery.is_empty() {
+        text.push_str("\nwhat to type:");
+        for command in &report.recovery {
+            let _ = write!(text, "\n  {command}");
+        }
+    }
+}
+
+/// One run in full.
+pub(super) fn run(report: &Report) -> String {
+    let mut text = String::new();
+    let id = report.run_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let before = report.before.as_ref().map_or("nothing", |before| before.release.version.as_str());
+    let target = report.target.as_ref().map_or("?", |target| target.release.version.as_str());
+    let _ = writeln!(
+        text,
+        "run {id} of {}: {before} -> {target}, by {}",
+        report.service,
+        report.actor.as_deref().unwrap_or("?")
+    );
+    if let Some(fault) = &report.origin {
+        let _ = writeln!(text, "begun by {}: {}", fault.code, fault.detail);
+    }
+    for step in &report.steps {
+        let took = step.took_ms.map_or_else(|| "…".to_owned(), |ms| format!("{ms} ms"));
+        let back = if step.back == cutover_core::Direction::Back { "back: " } else { "" };
+        let _ = writeln!(
+            text,
+            "  {back}{:?} {took}  {}",
+            step.name,
+            step.outcome.as_deref().unwrap_or("under way")
+        );
+    }
+    if !report.facts.is_empty() {
+        let _ = writeln!(text, "facts:");
+    }
+    for fact in &report.facts {
+        let mark = match fact.reading {
+            Reading::Holds => "holds",
+            Reading::NotYet => "not yet",
+            Reading::Contradicts => "CONTRADICTS",
+            Reading::Missing => "MISSING",
+            Reading::NotApplicable => "n/a",
+        };
+        let _ = writeln!(
+            text,
+            "  {:?}: {mark}; expected {}; observed {}  [{}]",
+            fact.name, fact.expected, fact.observed, fact.source
+        );
+    }
+    for finding in &report.findings {
+        let _ = writeln!(text, "note: {finding}");
+    }
+    text.push_str(&ending(report));
+    text
+}
+
+/// One line of the history.
+pub(super) fn line(report: &Report) -> String {
+    let started =
+        report.started.and_then(|ms| jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
+    let when = started.map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
+    let target = report.target.as_ref().map_or("?", |target| target.release.version.as_str());
+    let word = report.status.map_or("-", Status::word);
+    let reverted = if report.reverted_by.is_some() { " (reverted)" } else { "" };
+    let id = report.run_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!("{when}  {id}  {}  {target}  {word}{reverted}", report.service)
+}

@@ -1,0 +1,268 @@
+//! The executor: turns an effect into calls of rooms and the result into an event. One file per group of acts; each
+//! must be idempotent, since the same ticket may run again after a crash at any line.
+
+mod data;
+mod going;
+mod preparing;
+mod proving;
+mod starting;
+mod sweeping;
+
+pub(super) use preparing::served;
+pub(super) use proving::{Enough, Proof, Prover};
+pub(super) use starting::Starting;
+
+use super::front_link::FrontLink;
+use super::inbox::{Progress, Reporter};
+use super::site::Site;
+use crate::probe::Before;
+use crate::store;
+use crate::supervisor::{self, Live};
+use cutover_core::{Done, Effect, Event, Exit, Fault, Generation, Instance, Release, Settings, Ticket};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How long an instance's records may take to settle.
+const RECORDS: Duration = Duration::from_secs(5);
+
+/// Everything that acts need.
+#[derive(Clone)]
+pub(super) struct Executor {
+    pub site: Arc<Site>,
+    pub front: FrontLink,
+    pub reporter: Reporter,
+    /// Held by whoever changes declared state, a snapshot or the pointer, until that is really over.
+    pub hands: Arc<Mutex<()>>,
+    /// Held by a sweep.
+    pub broom: Arc<Mutex<()>>,
+}
+
+/// An act with what it needs to know of the state.
+pub(super) struct Assignment {
+    pub ticket: Ticket,
+    pub effect: Effect,
+    pub settings: Settings,
+    /// A limit that passes is a fault, never a success.
+    pub limit: Duration,
+    /// The release that needs no update, if there is one.
+    pub served: Option<Release>,
+    /// Releases that a channel does not install by itself.
+    pub skipped: Vec<Release>,
+}
+
+/// The fault of a tree that a foreign hand changed.
+pub(super) const TREE_CHANGED: &str = "tree_changed";
+
+/// What an act comes to: a result, or a fault.
+pub(super) type Outcome = Result<Done, Fault>;
+
+impl Executor {
+    /// Does one act and reports its end.
+    pub(super) async fn perform(self, assignment: Assignment) {
+        let (ticket, limit) = (assignment.ticket.clone(), assignment.limit);
+        let outcome = match tokio::time::timeout(limit, self.act(assignment)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(fault("timeout", format!("not done within {limit:?}"))),
+        };
+        crate::crash_point!("act done");
+        let event = match outcome {
+            Ok(Reported::Done(done)) => Event::Finished { ticket: ticket.clone(), done },
+            Ok(Reported::Event(event)) => event,
+            Err(fault) => Event::Faulted { ticket: ticket.clone(), fault },
+        };
+        let Err(refusal) = self.reporter.fact(event).await else { return };
+        tracing::debug!(%refusal, act = ?ticket.act, "an act's end was refused");
+        // If the act still is under way its result was not what the state needs, and nobody else will end it.
+        let fault = fault("refused", refusal);
+        let _ = self.reporter.fact(Event::Faulted { ticket, fault }).await;
+    }
+
+    /// Does not do an act whose end might find no room in the journal.
+    pub(super) async fn decline(self, ticket: Ticket) {
+        let fault = fault("no_space", "the journal's reserve is gone: free space in the state directory");
+        let _ = self.reporter.fact(Event::Faulted { ticket, fault }).await;
+    }
+
+    async fn act(&self, assignment: Assignment) -> Result<Reported, Fault> {
+        let Assignment { ticket, effect, settings, served, skipped, .. } = assignment;
+        let (ticket, settings) = (&ticket, &settings);
+        let done = match effect {
+            Effect::Resolve(wanted) => self.resolve(&wanted, served.as_ref(), &skipped).await,
+            Effect::Stage(release) => self.stage(ticket, &release).await,
+            Effect::Preflight { target, source } => self.preflight(&target, source.as_ref()).await,
+            Effect::Rehearse(_) => unneeded("no isolated rehearsal in this version"),
+            Effect::Await => unneeded("no window or approval is configured"),
+            Effect::Drain => self.warm(ticket, settings).await,
+            Effect::Stop => self.stop(settings).await,
+            Effect::Snapshot(run) => self.snapshot(&run, settings).await,
+            Effect::Place(run) => self.lay_down(&run, &ticket.run).await,
+            Effect::Switch(installed) => self.switch(Some(&installed)).await,
+            Effect::Signal => self.signal(&ticket.run, settings).await,
+            Effect::Start { installed, compare } => {
+                return self.start(ticket, &installed, compare.as_ref(), settings).await;
+            }
+            Effect::Prove { installed, instance } => {
+                self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Prove).await
+            }
+            Effect::Soak { installed, instance } => {
+                self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Soak).await
+            }
+            Effect::Release => return Ok(Reported::Event(Event::Released { ticket: ticket.clone() })),
+            Effect::Restore(run) => self.restore(&run, &ticket.run, settings).await,
+            Effect::Nothing(why) => Ok(Done::Done { note: why.to_owned() }),
+            Effect::SwitchBack(source) => self.switch(source.as_ref()).await,
+        };
+        done.map(Reported::Done)
+    }
+
+    /// Waits until the front is known not to serve: no process is ended or started under open traffic.
+    pub(super) async fn closed(&self, limit: Duration) -> Result<(), Fault> {
+        if self.front.is_closed_within(limit).await {
+            return Ok(());
+        }
+        Err(fault("front_open", format!("the front did not confirm within {limit:?} that it holds")))
+    }
+
+    /// Runs blocking work that changes state, snapshots or the pointer. It has the service's only pair of hands until it is
+    /// really over, even if nobody waits for it any more: what follows waits for it.
+    pub(super) async fn with_hands<T, E>(
+        &self,
+        code: &'static str,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        E: std::error::Error + Send + 'static,
+    {
+        let hands = Arc::clone(&self.hands).lock_owned().await;
+        blocking(code, move || {
+            let _hands = hands;
+            work()
+        })
+        .await
+    }
+
+    /// All running processes of the service, newest first.
+    pub(super) async fn running(&self) -> Result<Vec<Live>, Fault> {
+        let mut running = Vec::new();
+        for directory in self.site.instance_directories() {
+            match supervisor::adopt(&directory, RECORDS).await.map_err(chain("supervisor"))? {
+                supervisor::Adopted::Running(live) => running.push(live),
+                supervisor::Adopted::NeverStarted
+                | supervisor::Adopted::Exited { .. }
+                | supervisor::Adopted::Lost { .. } => {}
+            }
+        }
+        Ok(running)
+    }
+
+    /// How an instance ended; `None` if nothing is on record about it.
+    pub(super) async fn exit_of(&self, instance: &Instance) -> Option<Exit> {
+        for directory in self.site.instance_directories() {
+            match supervisor::adopt(&directory, RECORDS).await {
+                Ok(supervisor::Adopted::Exited { instance: found, exit: how }) if found == *instance => {
+                    return Some(exit(how));
+                }
+                Ok(supervisor::Adopted::Lost { instance: found }) if found == *instance => {
+                    return Some(Exit::Unknown("its keeper was gone before it ended".into()));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Whether a generation's tree still is what was sealed. A tree that cannot be read is a fault of another name: it
+    /// says nothing about a foreign hand.
+    pub(super) async fn sealed(&self, generation: Generation) -> Result<(), Fault> {
+        let store = self.site.store.clone();
+        let compared = tokio::task::spawn_blocking(move || store.compare(generation)).await;
+        compared.expect("BUG: comparing a tree panicked").map_err(|error| match error {
+            store::Error::Changed { .. } => chain(TREE_CHANGED)(error),
+            other => chain("tree_unreadable")(other),
+        })
+    }
+
+    /// The process that ran before the one marked `nonce`.
+    pub(super) async fn before(&self, nonce: &str) -> Result<Option<Before>, Fault> {
+        for directory in self.site.instance_directories() {
+            let mark = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if mark == nonce {
+                continue;
+            }
+            let before = match supervisor::adopt(&directory, RECORDS).await.map_err(chain("supervisor"))? {
+                supervisor::Adopted::Running(live) => Before::from(&live),
+                supervisor::Adopted::Exited { instance, .. } | supervisor::Adopted::Lost { instance } => {
+                    Before { instance, keeper: None, nonce: mark }
+                }
+                supervisor::Adopted::NeverStarted => continue,
+            };
+            return Ok(Some(before));
+        }
+        Ok(None)
+    }
+
+    pub(super) fn progress(&self, ticket: &Ticket, doing: impl Into<String>, done: u64, total: Option<u64>) {
+        self.reporter.progress(Progress { ticket: ticket.clone(), doing: doing.into(), done, total });
+    }
+}
+
+/// What an act reports.
+pub(super) enum Reported {
+    Done(Done),
+    Event(Event),
+}
+
+fn unneeded(why: &str) -> Outcome {
+    Ok(Done::Skipped { why: why.to_owned() })
+}
+
+/// Trouble that is tried again or left for later.
+pub(super) fn warn(executor: &Executor, what: &str, fault: &Fault) {
+    let service = &executor.site.settings.name;
+    tracing::warn!(service, fault = fault.code, detail = fault.detail, "{what}");
+}
+
+/// A fault with a stable word.
+pub(super) fn fault(code: &str, detail: impl Display) -> Fault {
+    Fault { code: code.to_owned(), detail: detail.to_string() }
+}
+
+/// A fault that tells an error's whole chain.
+pub(super) fn chain<E: std::error::Error>(code: &'static str) -> impl Fn(E) -> Fault {
+    move |error| fault(code, told(&error))
+}
+
+/// An error with all its causes, in one line.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Runs blocking work of a room.
+pub(super) async fn blocking<T, E>(
+    code: &'static str,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Fault>
+where
+    T: Send + 'static,
+    E: std::error::Error + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.expect("BUG: a room panicked").map_err(|error| chain(code)(error))
+}
+
+/// An exit as the core knows it.
+pub(super) fn exit(exit: supervisor::Exit) -> Exit {
+    match exit {
+        supervisor::Exit::Code(code) => Exit::Code(code),
+        supervisor::Exit::Signal(signal) => Exit::Signal(signal),
+        supervisor::Exit::ExecFailed { why } | supervisor::Exit::Unknown { why } => Exit::Unknown(why),
+    }
+}

@@ -1,0 +1,116 @@
+//! Declared state: copied before a new version first starts, laid back when the run turns round.
+
+use super::{Executor, Outcome, fault};
+use crate::conductor::ledger::moment;
+use crate::store::snapshot::{self, Comparison, Snapshot, StatePath};
+use cutover_core::{DataClass, Done, Fault, RunId, Settings, Strategy};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a database that is written to may keep the copy waiting.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// What a preflight finds about declared state: paths that cannot be restored and space that is not there are faults.
+pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<String>, Fault> {
+    let findings = snapshot::check(paths, snapshots);
+    if !findings.is_empty() {
+        let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        return Err(fault("state", told.join("; ")));
+    }
+    let space = snapshot::space(paths, snapshots).map_err(super::chain("state"))?;
+    if let Some(need) = space.needs.iter().find(|need| !need.is_met()) {
+        let (path, needed, free) = (need.path.display(), need.needed.bytes, need.free.bytes);
+        return Err(fault(
+            "no_space",
+            format!("{path}: a copy of the state needs {needed} bytes, {free} are free"),
+        ));
+    }
+    let size = snapshot::estimate(paths).map_err(super::chain("state"))?;
+    Ok(vec![format!(
+        "declared state: {} files, {} bytes, copied before the new version first starts",
+        size.files, size.bytes
+    )])
+}
+
+/// A snapshot that must exist.
+fn open(directory: &Path) -> Result<Snapshot, snapshot::Error> {
+    Snapshot::open(directory)?.ok_or_else(|| snapshot::Error::Missing { dir: directory.to_owned() })
+}
+
+impl Executor {
+    fn snapshot_directory(&self, run: &RunId) -> PathBuf {
+        self.site.snapshots().join(&run.0)
+    }
+
+    pub(super) async fn warm_copy(&self, run: &RunId) -> Outcome {
+        let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
+        let warmed =
+            self.with_hands("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
+        Ok(Done::Done {
+            note: format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes),
+        })
+    }
+
+    /// The delta, with the old process proven gone.
+    pub(super) async fn snapshot(&self, run: &RunId, settings: &Settings) -> Outcome {
+        if settings.class == DataClass::None {
+            return Ok(Done::Skipped { why: "no state is declared".into() });
+        }
+        if settings.strategy == Strategy::StopStart {
+            self.nobody_runs().await?;
+        }
+        let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
+        let taken =
+            self.with_hands("snapshot", move || snapshot::take(&paths, &directory, &moment())).await?;
+        let size = taken.size();
+        Ok(Done::Done { note: format!("{} files, {} bytes", size.files, size.bytes) })
+    }
+
+    /// A restore or a snapshot under a running process would copy torn data.
+    async fn nobody_runs(&self) -> Result<(), Fault> {
+        match self.running().await?.first() {
+            Some(live) => Err(fault("still_running", format!("{} still runs", live.instance()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Undoes what a target may have done to the state. What is declared now is not asked: the snapshot knows what it holds.
+    pub(super) async fn restore(&self, snapshot_of: &RunId, run: &RunId, settings: &Settings) -> Outcome {
+        if settings.class == DataClass::None {
+            return Ok(Done::Skipped { why: "no state was declared".into() });
+        }
+        self.lay_down(snapshot_of, run).await
+    }
+
+    /// Lays a snapshot down; what it replaces is kept beside it, named.
+    pub(super) async fn lay_down(&self, snapshot_of: &RunId, run: &RunId) -> Outcome {
+        self.stop_all(&self.site.settings.policy).await?;
+        self.nobody_runs().await?;
+        let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
+        let restored =
+            self.with_hands("restore", move || snapshot::restore(&open(&directory)?, &tag)).await?;
+        let kept: Vec<String> = restored.replaced.iter().map(|path| path.display().to_string()).collect();
+        Ok(Done::Done {
+            note: format!(
+                "{} files, {} bytes restored; what they replaced is kept: {}",
+                restored.files,
+                restored.bytes,
+                kept.join(", ")
+            ),
+        })
+    }
+
+    /// Before the target's first start: the stopped state must still be what the snapshot holds. Then it is frozen.
+    pub(super) async fn still_equal(&self, run: &RunId) -> Result<Comparison, Fault> {
+        let directory = self.snapshot_directory(run);
+        self.with_hands("snapshot", move || {
+            let snapshot = open(&directory)?;
+            let comparison = snapshot::compare(&snapshot);
+            if comparison == Comparison::Equal {
+                snapshot::freeze(&snapshot)?;
+            }
+            Ok::<_, snapshot::Error>(comparison)
+        })
+        .await
+    }
+}

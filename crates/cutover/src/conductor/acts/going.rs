@@ -1,0 +1,106 @@
+//! Ending processes and moving the pointer.
+
+use super::{Executor, Outcome, chain, fault};
+use crate::supervisor::{self, Live, StopBudget, Stopped};
+use cutover_core::{Done, Fault, Installed, Policy, RunId, Settings};
+use cutover_intent::Intent;
+use std::time::Duration;
+
+/// From KILL to giving up.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How many of the youngest ended instances are looked through for children that outlived them.
+const ENDED_LOOKED_AT: usize = 3;
+
+impl Executor {
+    /// Ends every process of the service while the front holds; in-flight requests may finish within the drain limit.
+    pub(super) async fn stop(&self, settings: &Settings) -> Outcome {
+        let policy = &settings.policy;
+        self.closed(policy.hold).await?;
+        let (drained, stopped) = tokio::join!(self.front.drain(policy.drain), self.stop_all(policy));
+        let (count, forced) = stopped?;
+        let cut = drained.map_or_else(|| "no front".to_owned(), |cut| format!("{cut} requests cut"));
+        let how = if forced { ", forced by KILL" } else { "" };
+        Ok(Done::Done { note: format!("{count} processes ended{how}; {cut}") })
+    }
+
+    /// Ends all running processes and what they and the youngest ended ones left behind. Answers how many, and whether one
+    /// had to be killed.
+    pub(in super::super) async fn stop_all(&self, policy: &Policy) -> Result<(usize, bool), Fault> {
+        let (mut count, mut forced) = (0, false);
+        for live in self.running().await? {
+            let stopped = self.end_one(&live, policy).await?;
+            count += 1 + stopped.descendants;
+            forced |= stopped.forced;
+        }
+        count += supervisor::end_bearing(self.youngest(), KILL_WAIT).await.map_err(chain("stop"))?;
+        Ok((count, forced))
+    }
+
+    /// Ends one process and its family.
+    pub(in super::super) async fn end_one(&self, live: &Live, policy: &Policy) -> Result<Stopped, Fault> {
+        self.withdraw(live)?;
+        let budget = StopBudget { grace: policy.stop_grace, kill_wait: KILL_WAIT };
+        live.stop(budget, &[]).await.map_err(chain("stop"))
+    }
+
+    /// The marks of the youngest instances: children that outlived one bear its mark.
+    fn youngest(&self) -> Vec<String> {
+        let youngest = self.site.instance_directories().into_iter().take(ENDED_LOOKED_AT);
+        youngest
+            .map(|directory| directory.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// An intent that names the process must not turn its TERM into a restart.
+    fn withdraw(&self, live: &Live) -> Result<(), Fault> {
+        let path = self.site.layout.intent(&self.site.settings.name);
+        cutover_intent::withdraw(&path, live.instance()).map_err(chain("intent"))?;
+        Ok(())
+    }
+
+    /// Moves the pointer, or removes it where there was none before.
+    pub(super) async fn switch(&self, to: Option<&Installed>) -> Outcome {
+        let store = self.site.store.clone();
+        match to {
+            Some(installed) => {
+                let generation = installed.generation;
+                self.with_hands("switch", move || store.switch(generation)).await?;
+                Ok(Done::Done { note: format!("current is generation {generation}") })
+            }
+            None => {
+                self.with_hands("switch", move || store.unlink()).await?;
+                Ok(Done::Done { note: "there is no current generation".into() })
+            }
+        }
+    }
+
+    /// Asks the old process by a one-shot intent and SIGUSR1 to end itself. One that does not is a fault: no KILL here.
+    pub(super) async fn signal(&self, run: &RunId, settings: &Settings) -> Outcome {
+        let policy = &settings.policy;
+        self.closed(policy.hold).await?;
+        let Some(live) = self.running().await?.into_iter().next() else {
+            return Ok(Done::Done { note: "no process to ask".into() });
+        };
+        let budget = policy.stop_grace;
+        let name = self.site.settings.name.clone();
+        let intent = Intent::from_now(run.clone(), live.record.nonce.clone(), name, live.instance().clone());
+        let path = self.site.layout.intent(&self.site.settings.name);
+        let owner = self.site.intent_owner();
+        if let Some(directory) = path.parent() {
+            cutover_intent::prepare_directory(directory, owner).map_err(chain("intent"))?;
+        }
+        cutover_intent::issue(&path, &intent, owner).map_err(chain("intent"))?;
+        live.signal_restart().map_err(chain("signal"))?;
+        let (_, gone) = tokio::join!(self.front.drain(policy.drain.min(budget)), live.wait_gone(budget));
+        if !gone.map_err(chain("signal"))? {
+            self.withdraw(&live)?;
+            return Err(fault(
+                "restart_ignored",
+                format!("{} did not end within {budget:?} of SIGUSR1 with a valid intent", live.instance()),
+            ));
+        }
+        let left = live.stop(StopBudget { grace: Duration::ZERO, kill_wait: KILL_WAIT }, &[]).await;
+        let left = left.map_err(chain("stop"))?.descendants;
+        Ok(Done::Done { note: format!("{} ended itself; {left} others ended", live.instance()) })
+    }
+}

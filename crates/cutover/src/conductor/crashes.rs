@@ -1,0 +1,55 @@
+//! Unexpected ends of a resting service's process: how many, how fast, and what to wait before the next start. Knows no
+//! state and decides nothing.
+
+use cutover_core::Policy;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// From so many ends in a row a person is told.
+const LOOP: u32 = 3;
+
+/// The ends that nobody asked for.
+#[derive(Debug, Default)]
+pub(super) struct Crashes {
+    at: VecDeque<Instant>,
+    in_a_row: u32,
+    last: String,
+}
+
+impl Crashes {
+    /// Takes one more in. A process that lived for a whole window was no part of a loop.
+    pub(super) fn add(&mut self, lived: Duration, told: String, policy: &Policy) {
+        self.in_a_row = if lived >= policy.crash_window { 1 } else { self.in_a_row.saturating_add(1) };
+        self.last = told;
+        let now = Instant::now();
+        self.at.push_back(now);
+        while self.at.front().is_some_and(|at| now.duration_since(*at) > policy.crash_window) {
+            self.at.pop_front();
+        }
+    }
+
+    /// What ran then is not what runs now.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Failures in a row, for the back-off.
+    pub(super) fn in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
+
+    /// Within the policy's window.
+    pub(super) fn recent(&self) -> usize {
+        self.at.len()
+    }
+
+    /// What a person should know.
+    pub(super) fn note(&self) -> Option<String> {
+        let (count, last) = (self.in_a_row, &self.last);
+        (count >= LOOP).then(|| {
+            format!(
+                "crash-looping: {count} exits in a row, the last: {last}; it is started again with back-off"
+            )
+        })
+    }
+}

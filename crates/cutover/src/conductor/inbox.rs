@@ -1,0 +1,131 @@
+//! What reaches a conductor, and the handle by which the rest of the daemon reaches it.
+
+use super::acts::Executor;
+use super::view::View;
+use crate::supervisor::Live;
+use cutover_core::{Event, Exit, Generation, Instance, Order, Refusal, RunId, Ticket};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Everything that a conductor listens to.
+pub(super) enum Input {
+    /// Somebody asks for something.
+    Order {
+        order: Order,
+        actor: String,
+        expected: Expected,
+        reply: oneshot::Sender<Result<Accepted, Refusal>>,
+    },
+    /// A room reports a fact. The reply comes when it is durable.
+    Fact { event: Event, reply: oneshot::Sender<Result<(), Refusal>> },
+    /// A service process lives.
+    Born(Arc<Live>),
+    /// A service process ended.
+    Ended { instance: Instance, exit: Exit },
+    /// The front died, or stands again.
+    FrontLost,
+    /// Something worth showing moved on.
+    Progress(Progress),
+    /// What keeps the resting service's process from being as wanted, or that nothing does any more.
+    Trouble(Option<String>),
+}
+
+/// How far the act under way is. Shown, never journaled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Which act.
+    pub ticket: Ticket,
+    /// What it is doing.
+    pub doing: String,
+    /// Units done.
+    pub done: u64,
+    /// Units in all, where they are known.
+    pub total: Option<u64>,
+}
+
+/// The state that a caller believes the service to be in. Refused if it moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expected {
+    /// The current generation.
+    pub generation: Option<Generation>,
+    /// The current version.
+    pub version: Option<String>,
+}
+
+/// An order was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// The run that it began or goes on with.
+    pub run: Option<RunId>,
+}
+
+/// A conductor, from outside.
+#[derive(Clone)]
+pub struct Handle {
+    /// The service's name.
+    pub service: String,
+    pub(super) inbox: mpsc::Sender<Input>,
+    pub(super) view: watch::Receiver<View>,
+    pub(super) executor: Executor,
+}
+
+impl Handle {
+    /// Gives an order and waits until it is durable, or refused.
+    ///
+    /// # Errors
+    /// The refusal; nothing happened.
+    pub async fn order(&self, order: Order, actor: String, expected: Expected) -> Result<Accepted, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Refusal::NotNow { why: "the daemon is going down".into() };
+        self.inbox.send(Input::Order { order, actor, expected, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Ends the service's front, for a daemon that ends with its services.
+    pub async fn close_front(&self) {
+        self.executor.front.quit().await;
+    }
+
+    /// What can be seen now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Every later view.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+}
+
+/// The executor's way to report.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    pub(super) inbox: mpsc::Sender<Input>,
+}
+
+impl Reporter {
+    /// Reports a fact and waits until it is durable.
+    pub(super) async fn fact(&self, event: Event) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        if self.inbox.send(Input::Fact { event, reply }).await.is_err() {
+            return Err(Refusal::Stale);
+        }
+        answer.await.unwrap_or(Err(Refusal::Stale))
+    }
+
+    pub(super) async fn send(&self, input: Input) {
+        // A conductor that is gone has nobody to tell.
+        let _ = self.inbox.send(input).await;
+    }
+
+    /// Shows progress; dropped rather than waited for.
+    pub(super) fn progress(&self, progress: Progress) {
+        let _ = self.inbox.try_send(Input::Progress(progress));
+    }
+}

@@ -1,0 +1,160 @@
+//! Which process lives: found out when the daemon begins, followed from then on. Every end becomes a fact exactly once.
+
+use super::acts;
+use super::{APPEND_PAUSE, Conductor, Upkeep};
+use crate::conductor::inbox::Input;
+use crate::supervisor::Live;
+use cutover_core::{
+    Boot, EXIT_CONFIG, Event, Exit, Fault, Instance, Phase, Process, RunId, Serving, State, wants,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the keeper may take to write down an exit.
+const EXIT_RECORD: Duration = Duration::from_secs(2);
+/// Between two tries to watch a process.
+const WATCH_PAUSE: Duration = Duration::from_millis(200);
+
+impl Conductor {
+    /// Finds out what lives and tells the state; whatever was under way goes on from there.
+    pub(super) async fn recover(&mut self) {
+        if let Err(fault) = self.executor.reclaim().await {
+            acts::warn(&self.executor, "leftovers of a killed daemon stay", &fault);
+        }
+        let known = known(&self.chronicle.state);
+        let mut running = self.running().await;
+        // What the state speaks of, else the youngest. Two at once are never left: the others are ended first.
+        let at = running.iter().position(|live| known.contains(live.instance())).unwrap_or(0);
+        let live = (at < running.len()).then(|| Arc::new(running.remove(at)));
+        for surplus in running {
+            tracing::warn!(
+                service = self.executor.site.settings.name,
+                instance = %surplus.instance(),
+                "a second process of the service lives: it is ended"
+            );
+            let policy = self.executor.site.settings.policy.clone();
+            if let Err(fault) = self.executor.end_one(&surplus, &policy).await {
+                acts::warn(&self.executor, "it stays", &fault);
+            }
+        }
+        let boot_id = self.ledger.boot_id().clone();
+        let boot = self.chronicle.boot(&boot_id);
+        self.booted = boot;
+        let instance = live.as_ref().map(|live| live.instance().clone());
+        if let Some(live) = live {
+            self.born(live);
+        }
+        if self.chronicle.state == State::new() {
+            return;
+        }
+        let _ = self.apply(Event::Recovered { boot, boot_id, live: instance.clone() }).await;
+        self.sweep_is_due = true;
+        for gone in known.into_iter().filter(|known| Some(known) != instance.as_ref()) {
+            // How it ended while nobody watched is for the record, and says whether starting again can help.
+            let exit = match (boot, self.executor.exit_of(&gone).await) {
+                (_, Some(exit)) => exit,
+                (Boot::New, None) => Exit::Unknown("the machine went down".into()),
+                (Boot::Same, None) => Exit::Unknown("nobody saw how it ended".into()),
+            };
+            let _ = self.apply(Event::Exited { instance: gone, exit }).await;
+        }
+    }
+
+    /// What runs. As long as that cannot be told nothing is done: a process that was not seen is not one that is gone.
+    async fn running(&mut self) -> Vec<Live> {
+        loop {
+            match self.executor.running().await {
+                Ok(running) => {
+                    self.trouble = None;
+                    return running;
+                }
+                Err(fault) => {
+                    acts::warn(
+                        &self.executor,
+                        "what runs cannot be told; nothing is done until it can",
+                        &fault,
+                    );
+                    self.trouble = Some(fault.detail);
+                    self.publish();
+                    tokio::time::sleep(APPEND_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// A process lives: whoever ends, its keeper's word reaches the inbox.
+    pub(super) fn born(&mut self, live: Arc<Live>) {
+        if self.live.as_ref().is_some_and(|known| known.instance() == live.instance()) {
+            return;
+        }
+        self.live = Some(Arc::clone(&live));
+        self.born = Instant::now();
+        let reporter = self.executor.reporter.clone();
+        tokio::spawn(async move {
+            let exit = end_of(&live).await;
+            reporter.send(Input::Ended { instance: live.instance().clone(), exit }).await;
+        });
+    }
+
+    pub(super) async fn ended(&mut self, instance: Instance, exit: Exit) {
+        let was_live = self.live.as_ref().is_some_and(|live| *live.instance() == instance);
+        let was_known = known(&self.chronicle.state).contains(&instance);
+        if !was_live && !was_known {
+            return;
+        }
+        let asked_for = self.chronicle.state.leaving.as_ref() == Some(&instance)
+            || matches!(self.tending, Some((Upkeep::Stop(_), _)));
+        if was_live {
+            self.live = None;
+        }
+        let config = exit == Exit::Code(EXIT_CONFIG);
+        let told = format!("{exit:?}");
+        let _ = self.apply(Event::Exited { instance, exit }).await;
+        let acted_on = matches!(wants(&self.chronicle.state).process, Process::LeaveAlone);
+        if !was_live || asked_for || acted_on {
+            return;
+        }
+        let policy = self.executor.site.settings.policy.clone();
+        self.crashes.add(self.born.elapsed(), told.clone(), &policy);
+        if config || self.crashes.recent() >= policy.crash_limit as usize {
+            let (count, window) = (self.crashes.recent(), policy.crash_window);
+            let detail = format!("{count} exits within {window:?}, the last: {told}");
+            let fault = Fault { code: "crash_limit".into(), detail };
+            let run = RunId(uuid::Uuid::now_v7().to_string());
+            // Refused where nothing is watched: then a restart with back-off is all there is to do.
+            let _ = self.apply(Event::Degraded { run, fault }).await;
+        }
+    }
+}
+
+/// How a process ended. Only its end counts: a watch that fails says nothing about it.
+async fn end_of(live: &Live) -> Exit {
+    loop {
+        let why = match live.exited(EXIT_RECORD).await {
+            Ok(exit) => return acts::exit(exit),
+            Err(error) => acts::told(&error),
+        };
+        if matches!(live.is_alive(), Ok(false)) {
+            return Exit::Unknown(why);
+        }
+        tracing::warn!(instance = %live.instance(), why, "watching it failed; it is tried again");
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}
+
+/// The processes that a state speaks of.
+fn known(state: &State) -> Vec<Instance> {
+    let mut known: Vec<Instance> = state.leaving.iter().cloned().collect();
+    match &state.serving {
+        Serving::Proven(instance) | Serving::Waived(Some(instance)) => known.push(instance.clone()),
+        Serving::Unproven | Serving::Waived(None) => {}
+    }
+    match &state.phase {
+        Phase::CuttingOver(cut) => known.extend(cut.live.clone()),
+        Phase::RollingBack(retreat) => known.extend(retreat.cut.live.clone()),
+        Phase::Idle | Phase::Preparing(_) | Phase::Watching(_) | Phase::Maintenance(_) => {}
+    }
+    known.sort_by_key(|instance| (instance.start_time, instance.pid));
+    known.dedup();
+    known
+}

@@ -1,0 +1,131 @@
+//! A dry run: resolves, fetches and checks exactly what a run would, and says what it would do. Nothing is stopped,
+//! nothing is switched.
+
+use super::acts::{Executor, fault};
+use super::inbox::Handle;
+use crate::store;
+use cutover_core::{
+    Act, DataClass, DataOrder, Fault, Installed, Release, State, Strategy, Ticket, Wanted, cutting_over,
+};
+use serde::{Deserialize, Serialize};
+
+/// What an update would do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// The service.
+    pub service: String,
+    /// What serves now.
+    pub before: Option<Installed>,
+    /// What would be installed: already fetched and sealed.
+    pub target: Option<Installed>,
+    /// Whether there is nothing to do.
+    pub already_current: bool,
+    /// The acts past the cut, in order.
+    pub acts: Vec<Act>,
+    /// How the restart would be done.
+    pub strategy: Strategy,
+    /// What happens to declared data.
+    pub data: DataClass,
+    /// What would be proven, and what not.
+    pub profile: String,
+    /// Bytes that are needed and free, in words.
+    pub space: String,
+    /// Warnings and notes.
+    pub findings: Vec<String>,
+}
+
+impl Handle {
+    /// Plans an update to `wanted`.
+    ///
+    /// # Errors
+    /// The fault that a run would end with before the cut.
+    pub async fn plan(&self, wanted: Wanted) -> Result<Plan, Fault> {
+        if let Some(run) = self.view().state().open_run() {
+            return Err(fault(
+                "already_running",
+                format!("run {run} is under way; `cutover status` shows it"),
+            ));
+        }
+        let view = self.view();
+        let served = super::acts::served(view.state());
+        self.executor.plan(&self.service, view.state(), served.as_ref(), wanted).await
+    }
+}
+
+impl Executor {
+    async fn plan(
+        &self,
+        service: &str,
+        state: &State,
+        served: Option<&Release>,
+        wanted: Wanted,
+    ) -> Result<Plan, Fault> {
+        let before = state.current.clone();
+        let settings = self.site.settings.for_run();
+        let mut plan = Plan {
+            service: service.to_owned(),
+            before: before.clone(),
+            target: None,
+            already_current: false,
+            acts: cutting_over(&settings, &DataOrder::Keep),
+            strategy: settings.strategy,
+            data: settings.class,
+            profile: "basic: identity, code, port, version, readiness, tripwires, old process gone (V1-V6, V10, V11); \
+                      plugins, a user's path and traffic (V7-V9) are not part of it"
+                .into(),
+            space: String::new(),
+            findings: Vec::new(),
+        };
+        let resolved = self.resolved(&wanted).await?;
+        if served == Some(&resolved.release) {
+            plan.already_current = true;
+            plan.target = before;
+            return Ok(plan);
+        }
+        if let Wanted::Channel(channel) = &wanted {
+            self.follows(channel, &resolved, &state.skipped)?;
+        }
+        plan.space = self.space(&resolved).await?;
+        let ticket = Ticket { run: cutover_core::RunId("plan".into()), act: Act::Stage, round: 0 };
+        let target = self.staged(&ticket, &resolved.release).await?;
+        plan.findings = self.findings(&target, before.as_ref()).await?;
+        if settings.class == DataClass::Migrated {
+            plan.findings.push(
+                "the data counts as migrated: after the release a rollback needs a person's word".into(),
+            );
+        }
+        plan.target = Some(target);
+        Ok(plan)
+    }
+
+    async fn space(&self, resolved: &store::Resolved) -> Result<String, Fault> {
+        let (store, source, resolved) = (self.site.store.clone(), self.site.source(), resolved.clone());
+        let space = super::acts::blocking("space", move || store.space(&source, &resolved)).await?;
+        let words = format!("needs {}, {} bytes are free", space.need, space.free);
+        space.check().map_err(super::acts::chain("no_space"))?;
+        Ok(words)
+    }
+}
+
+impl Handle {
+    /// All sealed generations, as JSON, oldest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn generations(&self) -> Result<serde_json::Value, Fault> {
+        let store = &self.executor.site.store;
+        let records = store.generations().map_err(super::acts::chain("store"))?;
+        let current = store.current().map_err(super::acts::chain("store"))?;
+        Ok(serde_json::json!({ "current": current, "generations": records }))
+    }
+
+    /// The release that is sealed in a generation.
+    ///
+    /// # Errors
+    /// If there is no such generation.
+    pub fn installed(&self, generation: cutover_core::Generation) -> Result<Installed, Fault> {
+        let record = self.executor.site.store.record(generation).map_err(super::acts::chain("store"))?;
+        Ok(Installed { generation, release: record.release })
+    }
+}

@@ -1,0 +1,376 @@
+//! One service's place on this machine: its settings, directories, port and account, resolved once.
+
+use crate::config::{Layout, Port, Scripts, ServiceSettings, SourceSettings, VersionSettings, fill};
+use crate::probe::{
+    Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
+};
+use crate::store::snapshot::StatePath;
+use crate::store::{self, Store};
+use crate::supervisor::{Identity, Launch, LogFile};
+use anyhow::{Context, bail};
+use cutover_core::Generation;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Instances whose directory and log are kept.
+const INSTANCES_KEPT: usize = 20;
+
+/// Where a port is chosen: below what Linux gives to outgoing connections by default.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+const PORT_TRIES: u32 = 200;
+
+/// One service's place on this machine.
+pub(super) struct Site {
+    pub settings: ServiceSettings,
+    pub layout: Layout,
+    pub store: Store,
+    pub identity: Option<Identity>,
+    pub port: u16,
+    /// This program, for keepers and fronts.
+    pub executable: PathBuf,
+    /// The service's environment, without what each start adds.
+    pub env: BTreeMap<String, String>,
+    /// What the package manager's environment is chosen from.
+    npm_env: Vec<(OsString, OsString)>,
+}
+
+impl Site {
+    /// Resolves settings against this machine.
+    ///
+    /// # Errors
+    /// What is missing, with what to do about it. Nothing was started.
+    pub(super) fn new(
+        settings: ServiceSettings,
+        layout: Layout,
+        executable: PathBuf,
+        inherited: &[(OsString, OsString)],
+    ) -> anyhow::Result<Self> {
+        let name = &settings.name;
+        let directory = layout.service(name);
+        private_directory(&directory)?;
+        private_directory(&directory.join("instances"))?;
+        private_directory(&directory.join("logs"))?;
+        private_directory(&directory.join("snapshots"))?;
+        let identity = Identity::resolve(settings.user.as_deref(), settings.group.as_deref())
+            .with_context(|| format!("service.{name}.user"))?;
+        if identity.is_some() {
+            // Its account must reach its own generations; it can list nothing on the way.
+            for path in [layout.state.as_path(), &layout.state.join("services"), &directory] {
+                passage(path)?;
+            }
+        }
+        let env = environment(&settings, identity.as_ref(), inherited)?;
+        let port = match settings.port {
+            Port::Fixed(port) => port,
+            Port::Auto => kept_port(&directory.join("port"))?,
+        };
+        let store = Store::open(&directory);
+        let npm_env = npm_environment(inherited, &env);
+        Ok(Self { settings, layout, store, identity, port, executable, env, npm_env })
+    }
+
+    pub(super) fn directory(&self) -> PathBuf {
+        self.layout.service(&self.settings.name)
+    }
+
+    pub(super) fn instances(&self) -> PathBuf {
+        self.directory().join("instances")
+    }
+
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.directory().join("snapshots")
+    }
+
+    /// Where the service itself listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub(super) fn has_front(&self) -> bool {
+        !self.settings.listen.is_empty()
+    }
+
+    pub(super) fn state_paths(&self) -> Vec<StatePath> {
+        self.settings
+            .state
+            .iter()
+            .map(|state| StatePath { path: state.path.clone(), kind: state.kind })
+            .collect()
+    }
+
+    fn filled(&self, template: &str, root: &Path) -> String {
+        fill(template, root, self.port, &self.settings, &self.env)
+    }
+
+    /// The entry file of a generation.
+    pub(super) fn entry(&self, root: &Path) -> PathBuf {
+        PathBuf::from(self.filled(&self.settings.entry, root))
+    }
+
+    /// What to start for a generation.
+    pub(super) fn launch(&self, generation: Generation, nonce: String) -> anyhow::Result<Launch> {
+        let root = self.store.root(generation)?;
+        let words: Vec<String> = self.settings.command.iter().map(|word| self.filled(word, &root)).collect();
+        let (program, args) = words.split_first().context("the command is empty")?;
+        let mut env: BTreeMap<String, String> =
+            self.env.iter().map(|(name, value)| (name.clone(), self.filled(value, &root))).collect();
+        env.insert(
+            "CUTOVER_INTENT_FILE".into(),
+            self.layout.intent(&self.settings.name).display().to_string(),
+        );
+        Ok(Launch {
+            program: found(program, env.get("PATH").map(String::as_str))?,
+            args: args.to_vec(),
+            cwd: PathBuf::from(self.filled(&self.settings.cwd, &root)),
+            env,
+            identity: self.identity.clone(),
+            entry: self.entry(&root),
+            generation,
+            log: LogFile {
+                path: self.log(&nonce),
+                size_max: self.settings.log_size,
+                files_max: self.settings.log_files,
+            },
+            nonce,
+        })
+    }
+
+    /// The log of one process, named by its mark.
+    pub(super) fn log(&self, nonce: &str) -> PathBuf {
+        self.directory().join("logs").join(format!("{nonce}.log"))
+    }
+
+    /// The directories of all instances, youngest first: a mark is sortable by time of birth.
+    pub(super) fn instance_directories(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.instances());
+        let mut found: Vec<PathBuf> =
+            entries.map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found
+    }
+
+    /// Removes the directories and logs of instances long gone.
+    pub(super) fn forget_old_instances(&self) {
+        for directory in self.instance_directories().into_iter().skip(INSTANCES_KEPT) {
+            let mark = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !matches!(crate::supervisor::bearing(&mark), Ok(alive) if alive.is_empty()) {
+                continue;
+            }
+            // A leftover is tried again after the next start.
+            let _ = std::fs::remove_dir_all(&directory);
+            for rotated in 0..=self.settings.log_files {
+                let suffix = if rotated == 0 { String::new() } else { format!(".{rotated}") };
+                let _ = std::fs::remove_file(format!("{}{suffix}", self.log(&mark).display()));
+            }
+        }
+    }
+
+    /// Who must own an intent: the service's account.
+    pub(super) fn intent_owner(&self) -> Option<cutover_intent::Owner> {
+        self.identity.as_ref().map(|identity| cutover_intent::Owner { uid: identity.uid, gid: identity.gid })
+    }
+
+    /// The source as the store takes it.
+    pub(super) fn source(&self) -> store::Source {
+        match &self.settings.source {
+            SourceSettings::Directory { directory, .. } => {
+                store::Source::Directory(store::Directory { dir: directory.clone() })
+            }
+            SourceSettings::Npm { package, registry, npm, scripts, .. } => store::Source::Npm(store::Npm {
+                package: package.clone(),
+                registry: registry.clone(),
+                npm: self.npm_command(npm.as_deref()),
+                node: self.settings.node.clone(),
+                env: self.npm_env.clone(),
+                identity: self.identity.as_ref().map(store_identity),
+                scripts: match scripts {
+                    Scripts::Off => store::Scripts::Off,
+                    Scripts::On => store::Scripts::On,
+                },
+                cache: self.layout.npm_cache(),
+                limits: store::Limits::default(),
+            }),
+        }
+    }
+
+    fn npm_command(&self, given: Option<&[String]>) -> Vec<OsString> {
+        match given {
+            Some(words) => words.iter().map(OsString::from).collect(),
+            None => vec!["npm".into()],
+        }
+    }
+
+    /// How to ask the live process at `address`.
+    pub(super) fn probe(&self) -> anyhow::Result<ProbeSettings> {
+        let settings = &self.settings;
+        let root = Path::new("");
+        let headers: Vec<(String, String)> = settings
+            .probe_headers
+            .iter()
+            .map(|(name, value)| (name.clone(), self.filled(value, root)))
+            .collect();
+        let check = |path: &str| {
+            HttpCheck::new(path, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        };
+        let field = |pointer: &Option<String>| -> anyhow::Result<Field> {
+            Ok(match pointer {
+                Some(pointer) => Field::Required(Pointer::new(pointer)?),
+                None => Field::Unasked,
+            })
+        };
+        let version = match &settings.version {
+            VersionSettings::Http { path, pointer, build, instance } => VersionProbe {
+                ask: Ask::Http(check(path)?),
+                fields: Fields {
+                    version: Pointer::new(pointer)?,
+                    build: field(build)?,
+                    instance: field(instance)?,
+                    plugins: Field::Unasked,
+                },
+            },
+            VersionSettings::OpenClaw { token, .. } => VersionProbe {
+                ask: Ask::OpenClawHello(Hello::new("/", Some(Token::new(self.filled(token, root))))?),
+                fields: Fields::of_openclaw(),
+            },
+        };
+        Ok(ProbeSettings {
+            live: settings.live.as_deref().map(check).transpose()?,
+            ready: settings.ready.as_deref().map(check).transpose()?,
+            version: Some(version),
+            page: None,
+            first_frame: None,
+            request_limit: settings.probe_timeout,
+        })
+    }
+
+    /// Where the live process is asked in Prove: directly, and through the front's probe lane where there is one.
+    pub(super) fn lane(&self) -> anyhow::Result<Option<Address>> {
+        if !self.has_front() {
+            return Ok(None);
+        }
+        let lane = self.layout.probe_lane(&self.settings.name);
+        Ok(Some(Address::unix(lane, &self.address().to_string())?))
+    }
+}
+
+fn store_identity(identity: &Identity) -> store::Identity {
+    store::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() }
+}
+
+/// Makes a directory that only its owner may enter.
+pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)
+        .with_context(|| format!("making {}; the state directory must be writable", path.display()))
+}
+
+/// Lets other accounts pass through a directory whose names they know.
+pub(crate) fn passage(path: &Path) -> anyhow::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o711))
+        .with_context(|| format!("opening a way through {}", path.display()))
+}
+
+fn environment(
+    settings: &ServiceSettings,
+    identity: Option<&Identity>,
+    inherited: &[(OsString, OsString)],
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut env = BTreeMap::new();
+    for name in ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "USER"] {
+        let given = inherited.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.to_str());
+        if let Some(value) = given {
+            env.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    if let Some(identity) = identity {
+        env.insert("HOME".into(), identity.home.clone().unwrap_or_else(|| "/".into()).display().to_string());
+        env.insert("USER".into(), settings.user.clone().unwrap_or_default());
+    }
+    if let Some(path) = &settings.env_file {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("service.{}.env_file {}", settings.name, path.display()))?;
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let Some((name, value)) = line.split_once('=') else {
+                bail!("service.{}.env_file {}: a line is not KEY=VALUE", settings.name, path.display());
+            };
+            env.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+        }
+    }
+    env.extend(settings.env.clone());
+    Ok(env)
+}
+
+/// The daemon's own environment, in which proxies, certificates and npm's settings are, below the service's.
+fn npm_environment(
+    inherited: &[(OsString, OsString)],
+    service: &BTreeMap<String, String>,
+) -> Vec<(OsString, OsString)> {
+    let mut env: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
+    env.extend(service.iter().map(|(name, value)| (name.into(), value.into())));
+    env.into_iter().collect()
+}
+
+/// A port chosen once and kept, so that a service keeps its address across starts.
+fn kept_port(path: &Path) -> anyhow::Result<u16> {
+    if let Some(port) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
+        return Ok(port);
+    }
+    let port = free_port()?;
+    let new = path.with_extension("new");
+    let write = |new: &Path| {
+        let mut file = File::create(new)?;
+        file.write_all(port.to_string().as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(new, path)
+    };
+    write(&new).with_context(|| format!("writing {}", path.display()))?;
+    Ok(port)
+}
+
+/// A port that nobody listens on and that the system gives to nobody by itself: one of those could be a client's when the
+/// service starts again.
+fn free_port() -> anyhow::Result<u16> {
+    for _ in 0..PORT_TRIES {
+        let chosen = uuid::Uuid::new_v4().as_u64_pair().0 % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(chosen).expect("smaller than the range of ports");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between {} and {}: name one as `port`", PORTS.start, PORTS.end)
+}
+
+/// The absolute path of a program.
+fn found(program: &str, search: Option<&str>) -> anyhow::Result<PathBuf> {
+    if program.contains('/') {
+        return Ok(PathBuf::from(program));
+    }
+    search
+        .unwrap_or("/usr/local/bin:/usr/bin:/bin")
+        .split(':')
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.is_file())
+        .with_context(|| format!("`{program}` is not found in PATH; write its absolute path in `command`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npm_finds_the_machine_s_own_settings_and_the_service_s_before_them() {
+        let inherited = [("HTTPS_PROXY", "machine"), ("HOME", "/root"), ("npm_config_cafile", "/ca")];
+        let inherited = inherited.map(|(name, value)| (name.into(), value.into()));
+        let service = BTreeMap::from([("HOME".to_owned(), "/home/claw".to_owned())]);
+        let given = npm_environment(&inherited, &service);
+        let expected = [("HOME", "/home/claw"), ("HTTPS_PROXY", "machine"), ("npm_config_cafile", "/ca")];
+        assert_eq!(given, expected.map(|(name, value)| (name.into(), value.into())));
+    }
+}

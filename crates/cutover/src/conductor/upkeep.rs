@@ -1,0 +1,204 @@
+//! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
+
+use super::acts::{self, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
+use super::inbox::Input;
+use crate::supervisor::{self, Live};
+use cutover_core::{
+    Event, FactName, Fault, Installed, Instance, Policy, Process, Reading, RunId, Serving, Settings, State,
+    wants,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A watched service that is not ready for this long is reverted.
+const READINESS_LOST: Duration = Duration::from_secs(60);
+/// Between two looks at a served process.
+const LOOK: Duration = Duration::from_secs(1);
+/// After a changed tree was told: what follows from it is decided elsewhere.
+const TOLD: Duration = Duration::from_secs(60);
+/// A tree is compared at most so often that comparing takes this share of the time.
+const COMPARE_SHARE: u32 = 50;
+
+/// What a resting service's process needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Upkeep {
+    /// Nothing: an act decides, or all is as wanted.
+    Rest,
+    /// It is to be started.
+    Start(Installed),
+    /// It is to prove itself once.
+    Ready(Installed, Instance),
+    /// All processes are to be ended, this one and any that is not known of.
+    Stop(Option<Instance>),
+    /// It is served: its tree, readiness and log are watched.
+    Vigil(Installed, Instance),
+}
+
+impl Upkeep {
+    /// What the state wants for the process that lives.
+    pub(super) fn of(state: &State, live: Option<&Live>) -> Self {
+        let instance = live.map(|live| live.instance().clone());
+        let running = |installed: Installed| match live {
+            None => Self::Start(installed),
+            Some(live) if live.record.generation != installed.generation => Self::Stop(instance.clone()),
+            Some(live) => match &state.serving {
+                Serving::Proven(instance) | Serving::Waived(Some(instance))
+                    if instance == live.instance() =>
+                {
+                    Self::Vigil(installed, instance.clone())
+                }
+                _ => Self::Ready(installed, live.instance().clone()),
+            },
+        };
+        match wants(state).process {
+            Process::LeaveAlone => Self::Rest,
+            Process::Stopped => Self::Stop(instance),
+            Process::Replace(leaving, _) if live.is_some_and(|live| *live.instance() == leaving) => {
+                Self::Stop(instance)
+            }
+            Process::Replace(_, installed) | Process::Run(installed) => running(installed),
+        }
+    }
+}
+
+/// Does it, and reports. Ends when there is nothing left to do; a failure is tried again after a back-off.
+pub(super) async fn tend(
+    executor: Executor,
+    upkeep: Upkeep,
+    live: Option<Arc<Live>>,
+    settings: Settings,
+    failures: u32,
+) {
+    let policy = settings.policy.clone();
+    let mut failures = failures;
+    loop {
+        let done = match &upkeep {
+            Upkeep::Rest => return,
+            Upkeep::Start(installed) => {
+                tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
+                    .await;
+                executor.resume(installed, &policy).await
+            }
+            Upkeep::Ready(installed, _) => executor.ready(installed, live.as_deref(), &policy).await,
+            Upkeep::Stop(_) => executor.end(&settings).await,
+            Upkeep::Vigil(installed, _) => executor.vigil(installed, live.as_deref(), &settings).await,
+        };
+        match done {
+            Ok(()) => {
+                executor.reporter.send(Input::Trouble(None)).await;
+                return;
+            }
+            Err(fault) => {
+                failures = failures.saturating_add(1);
+                acts::warn(&executor, "upkeep", &fault);
+                let told = format!("{}: {}", fault.code, fault.detail);
+                executor.reporter.send(Input::Trouble(Some(told))).await;
+                tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
+                    .await;
+            }
+        }
+    }
+}
+
+impl Executor {
+    /// Starts it, unless it lives already and nobody had told.
+    async fn resume(&self, installed: &Installed, policy: &Policy) -> Result<(), Fault> {
+        self.closed(policy.hold).await?;
+        if self.already(installed, policy).await?.is_some() {
+            return Ok(());
+        }
+        if let Err(fault) = self.spawn(&Starting { installed, policy }).await {
+            if fault.code == TREE_CHANGED {
+                self.tree_changed(installed, fault.clone()).await;
+            }
+            return Err(fault);
+        }
+        Ok(())
+    }
+
+    async fn end(&self, settings: &Settings) -> Result<(), Fault> {
+        self.closed(settings.policy.hold).await?;
+        if self.running().await?.is_empty() {
+            return self.stop_all(&settings.policy).await.map(drop);
+        }
+        let (_, ended) =
+            tokio::join!(self.front.drain(settings.policy.drain), self.stop_all(&settings.policy));
+        ended.map(drop)
+    }
+
+    async fn ready(&self, installed: &Installed, live: Option<&Live>, policy: &Policy) -> Result<(), Fault> {
+        let Some(live) = live else { return Ok(()) };
+        let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
+        let observations =
+            prover.until_proven(&Enough::rounds(1, policy), policy.start_deadline, None).await?;
+        let expectation = prover.expectation;
+        self.reporter
+            .fact(Event::Ready { expectation, observations })
+            .await
+            .map_err(|refusal| fault("refused", refusal))
+    }
+
+    /// Watches a served process for what its clients would notice, and its tree for foreign hands.
+    async fn vigil(
+        &self,
+        installed: &Installed,
+        live: Option<&Live>,
+        settings: &Settings,
+    ) -> Result<(), Fault> {
+        let Some(live) = live else { return Ok(()) };
+        let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
+        let (mut ready_at, mut compare_at) = (Instant::now(), Instant::now());
+        let mut old_lines = None;
+        loop {
+            if Instant::now() >= compare_at {
+                let begun = Instant::now();
+                let pause = match self.sealed(installed.generation).await {
+                    Err(fault) if fault.code == TREE_CHANGED => {
+                        self.tree_changed(installed, fault).await;
+                        TOLD
+                    }
+                    Err(fault) => {
+                        acts::warn(self, "tree", &fault);
+                        LOOK
+                    }
+                    Ok(()) => LOOK,
+                };
+                compare_at = Instant::now() + (begun.elapsed() * COMPARE_SHARE).max(pause);
+            }
+            let seen = prover.look().await;
+            let facts = cutover_core::judge(&prover.expectation, &seen);
+            let sick = facts.facts().iter().any(|fact| {
+                matches!(fact.name, FactName::Readiness | FactName::Liveness)
+                    && !matches!(fact.reading, Reading::Holds | Reading::NotApplicable)
+            });
+            // What stood in the log before is no news.
+            let lines = prover.tripped();
+            let tripped = lines > *old_lines.get_or_insert(lines);
+            if !sick {
+                ready_at = Instant::now();
+            }
+            if sick && (tripped || ready_at.elapsed() > READINESS_LOST) {
+                self.degraded(fault("not_ready", facts.shortfall())).await;
+                (ready_at, old_lines) = (Instant::now(), Some(lines));
+            }
+            tokio::time::sleep(LOOK.max(settings.policy.probe_interval)).await;
+        }
+    }
+
+    async fn degraded(&self, fault: Fault) {
+        let run = RunId(uuid::Uuid::now_v7().to_string());
+        if let Err(refusal) = self.reporter.fact(Event::Degraded { run, fault }).await {
+            tracing::warn!(service = self.site.settings.name, %refusal, "degraded, and not watched: alarm only");
+        }
+    }
+
+    /// Reports a tree that is not what was sealed.
+    pub(super) async fn tree_changed(&self, installed: &Installed, fault: Fault) {
+        let run = RunId(uuid::Uuid::now_v7().to_string());
+        let settings = self.site.settings.for_run();
+        let event = Event::TreeChanged { run, generation: installed.generation, fault, settings };
+        if let Err(refusal) = self.reporter.fact(event).await {
+            tracing::debug!(%refusal, "a changed tree");
+        }
+    }
+}

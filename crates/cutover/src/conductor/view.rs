@@ -1,0 +1,60 @@
+//! What can be seen of a service: the report and what surrounds it. Derived each time, stored nowhere.
+
+use super::chronicle::Chronicle;
+use super::inbox::Progress;
+use cutover_core::{Installed, Record, Report, RunId, State, report};
+use cutover_front::Stats;
+use serde::{Deserialize, Serialize};
+
+/// What can be seen of a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    /// The service's name.
+    pub service: String,
+    /// The run under way, or the last one; the service alone if there never was one.
+    pub report: Report,
+    /// What the pointer names.
+    pub current: Option<Installed>,
+    /// How far the act under way is.
+    pub progress: Option<Progress>,
+    /// What the front counts; `None` without one, or while it cannot be asked.
+    pub front: Option<Stats>,
+    /// The service process that lives, proven or not.
+    pub process: Option<cutover_core::Instance>,
+    /// Trouble of our own (a journal that takes no entry), in words.
+    pub trouble: Option<String>,
+    /// The service's own address.
+    pub address: Option<std::net::SocketAddr>,
+    /// The front's addresses.
+    pub listen: Vec<std::net::SocketAddr>,
+    /// Grows with every change.
+    pub seq: u64,
+    /// All runs, newest last.
+    #[serde(skip)]
+    pub(crate) chronicle: Chronicle,
+}
+
+impl View {
+    /// The report of one run.
+    #[must_use]
+    pub fn run(&self, run: &RunId) -> Option<Report> {
+        self.chronicle.record(run).map(|record| self.of(record))
+    }
+
+    /// The reports of all runs, newest first.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Report> {
+        self.chronicle.records.iter().rev().map(|record| self.of(record)).collect()
+    }
+
+    /// The state behind the view.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.chronicle.state
+    }
+
+    fn of(&self, record: &Record) -> Report {
+        report(&self.service, &self.chronicle.state, Some(record))
+    }
+}

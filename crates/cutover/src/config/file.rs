@@ -1,0 +1,179 @@
+//! Reading the file: every complaint names the key, the line where it can, and what to write instead.
+
+use super::fragment::File;
+use super::settings::{Settings, check};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The configuration cannot be used. Nothing was changed by reading it.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{path}: cannot be read; write one (see `cutover config schema`) or name another with --config")]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not TOML, or a key or type is wrong.
+    #[error("{path}: {problem}")]
+    Parse {
+        /// Where.
+        path: PathBuf,
+        /// Line, key and the nearest valid one.
+        problem: String,
+    },
+    /// Values do not fit together.
+    #[error("{path}:\n{}", problems.join("\n"))]
+    Check {
+        /// Where.
+        path: PathBuf,
+        /// Each a key and what to write instead.
+        problems: Vec<String>,
+    },
+}
+
+/// Loads a file and the `conf.d/*.toml` beside it (in name order; a service may be named only once).
+///
+/// # Errors
+/// [`Error`], naming file, key and what to write.
+pub fn load(path: &Path) -> Result<Settings, Error> {
+    let mut whole = fragment(path)?;
+    let beside = path.parent().unwrap_or(Path::new(".")).join("conf.d");
+    let mut more: Vec<PathBuf> = std::fs::read_dir(&beside)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    more.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    more.sort();
+    for path in more {
+        for (name, service) in fragment(&path)?.service {
+            if whole.service.insert(name.clone(), service).is_some() {
+                let problems = vec![format!("  service.{name}: already defined in another file")];
+                return Err(Error::Check { path, problems });
+            }
+        }
+    }
+    checked(path, whole)
+}
+
+/// Parses a text as if it stood in `path`.
+///
+/// # Errors
+/// [`Error`], naming key and what to write.
+pub fn parse(path: &Path, text: &str) -> Result<Settings, Error> {
+    checked(path, deserialize(path, text)?)
+}
+
+fn fragment(path: &Path) -> Result<File, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    deserialize(path, &text)
+}
+
+fn deserialize(path: &Path, text: &str) -> Result<File, Error> {
+    toml::from_str(text)
+        .map_err(|error| Error::Parse { path: path.into(), problem: explained(&error.to_string()) })
+}
+
+fn checked(path: &Path, file: File) -> Result<Settings, Error> {
+    check(file).map_err(|complaints| Error::Check {
+        path: path.into(),
+        problems: complaints
+            .iter()
+            .map(|c| format!("  {}: {}", c.key.trim_end_matches('.'), c.problem))
+            .collect(),
+    })
+}
+
+/// Adds the nearest valid key to an "unknown field" message.
+fn explained(message: &str) -> String {
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((unknown, valid)) = names.split_first().filter(|_| message.contains("unknown field")) else {
+        return message.to_owned();
+    };
+    match valid.iter().min_by_key(|name| distance(unknown, name)) {
+        Some(nearest) if distance(unknown, nearest) <= 3 => {
+            format!("{}\ndid you mean `{nearest}`?", message.trim_end())
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The JSON Schema of the file.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(File).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str = r#"
+[service.web]
+source = { directory = "/srv/releases" }
+command = ["{root}/bin/server", "--port", "{port}"]
+listen = "127.0.0.1:8080"
+probe = { ready = "/readyz", version = { http = "/version" } }
+"#;
+
+    fn complaint(text: &str) -> String {
+        parse(Path::new("cutover.toml"), text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_smallest_service_is_complete() {
+        let settings = parse(Path::new("cutover.toml"), WEB).expect("valid");
+        let web = &settings.services["web"];
+        assert_eq!(web.entry, "{root}/bin/server");
+        assert_eq!(web.channel(), "latest");
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line_and_the_nearest_valid_one() {
+        let text = complaint(&WEB.replace("listen =", "lisen ="));
+        assert!(text.contains("did you mean `listen`?"), "{text}");
+        assert!(text.contains("line 5"), "{text}");
+    }
+
+    #[test]
+    fn a_service_without_version_probe_is_refused() {
+        let text = complaint(&WEB.replace(r#"version = { http = "/version" }"#, "version = {}"));
+        assert!(text.contains("service.web.probe.version"), "{text}");
+    }
+
+    #[test]
+    fn a_port_that_nobody_learns_is_refused() {
+        let text = complaint(&WEB.replace(r#", "--port", "{port}""#, ""));
+        assert!(text.contains("{port}"), "{text}");
+    }
+
+    #[test]
+    fn the_api_never_leaves_loopback() {
+        let text = complaint(&format!("[daemon]\nlisten = \"0.0.0.0:7117\"\n{WEB}"));
+        assert!(text.contains("loopback"), "{text}");
+    }
+
+    #[test]
+    fn every_complaint_is_told_at_once() {
+        let text = complaint(&WEB.replace("/srv", "srv").replace("127.0.0.1:8080", "nowhere"));
+        assert!(text.contains("source.directory") && text.contains("listen"), "{text}");
+    }
+}

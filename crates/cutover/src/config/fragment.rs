@@ -1,0 +1,276 @@
+//! The file as people write it. Every key is optional here that has a default; unknown keys are errors.
+
+use super::amount::{Size, Span};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A configuration file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// The daemon itself.
+    #[serde(default)]
+    pub daemon: Daemon,
+    /// The services, by name.
+    #[serde(default)]
+    pub service: BTreeMap<String, Service>,
+}
+
+/// The daemon itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Daemon {
+    /// Address of the HTTP API and page (default "127.0.0.1:7117"; "off" for none).
+    pub listen: Option<String>,
+    /// Further host names that requests may be addressed to.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Where journal, generations, snapshots and logs live.
+    pub state: Option<PathBuf>,
+    /// Where sockets and intents live.
+    pub runtime: Option<PathBuf>,
+}
+
+/// One service.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Service {
+    /// Where releases come from.
+    pub source: Source,
+    /// Program and arguments; `{root}` is the generation's directory, `{port}` the service's own port.
+    pub command: Vec<String>,
+    /// The file that proves which code runs; default: the first word of `command` below `{root}`.
+    pub entry: Option<String>,
+    /// Addresses of the front, which clients use. Without it clients reach the service's own port and nothing is held.
+    pub listen: Option<OneOrMany>,
+    /// The service's own port: a number, or "auto" (kept across runs).
+    pub port: Option<PortFragment>,
+    /// Who runs the service and its package manager (needs a root daemon).
+    pub user: Option<String>,
+    /// Its group; default: the user's.
+    pub group: Option<String>,
+    /// Its working directory; default `{root}`.
+    pub cwd: Option<String>,
+    /// Its environment, beside PATH, HOME, USER and LANG.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// A file of KEY=VALUE lines, for secrets.
+    pub env_file: Option<PathBuf>,
+    /// The interpreter: `{node}` in `command`, and what runs npm.
+    pub node: Option<PathBuf>,
+    /// How the restart is done (default "stop-start").
+    pub strategy: Option<StrategyFragment>,
+    /// Headers that the front adds (default "none").
+    pub forwarded: Option<ForwardedFragment>,
+    /// Where the service's work comes from (default "front").
+    pub inputs: Option<InputsFragment>,
+    /// How to ask the live process.
+    pub probe: Probe,
+    /// Declared state: copied before the first start of a new version, restored on rollback.
+    #[serde(default)]
+    pub state: Vec<StateFragment>,
+    /// Limits and rules.
+    #[serde(default)]
+    pub policy: PolicyFragment,
+}
+
+/// Where releases come from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Source {
+    /// A directory with one subdirectory per version.
+    pub directory: Option<PathBuf>,
+    /// An npm package.
+    pub npm: Option<String>,
+    /// The dist-tag or link that `update` follows (default "latest").
+    pub channel: Option<String>,
+    /// The npm registry; default: what npm is configured to use.
+    pub registry: Option<String>,
+    /// How npm is called; default ["npm"], or npm-cli.js beside `node`.
+    pub npm_command: Option<Vec<String>>,
+    /// Whether packages' lifecycle scripts run (default "off").
+    pub scripts: Option<ScriptsFragment>,
+}
+
+/// One value or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+/// A port.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum PortFragment {
+    /// This one.
+    Number(u16),
+    /// "auto".
+    Word(String),
+}
+
+/// Restart strategies.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum StrategyFragment {
+    /// The old process is stopped, the new one started by us.
+    StopStart,
+    /// The service ends itself on SIGUSR1 with a one-shot intent.
+    Signal,
+}
+
+/// Forwarded headers.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ForwardedFragment {
+    /// None are added.
+    None,
+    /// X-Forwarded-For, -Host and -Proto.
+    XForwarded,
+    /// Forwarded, as RFC 7239 has it.
+    Rfc7239,
+}
+
+/// Where work comes from.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum InputsFragment {
+    /// Only through the front.
+    Front,
+    /// The service also fetches work itself.
+    Own,
+}
+
+/// Lifecycle scripts.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ScriptsFragment {
+    /// They do not run.
+    Off,
+    /// They run.
+    On,
+}
+
+/// How to ask the live process.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Probe {
+    /// Path of the liveness endpoint.
+    pub live: Option<String>,
+    /// Path of the readiness endpoint.
+    pub ready: Option<String>,
+    /// How the service states its version. Required: without it nothing can be proven.
+    pub version: Version,
+    /// Headers sent with every probe; a value may be `{env:NAME}`, read from the service's environment.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Limit of one request (default 5s).
+    pub timeout: Option<Span>,
+}
+
+/// How the service states its version.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Version {
+    /// A path that answers with JSON.
+    pub http: Option<String>,
+    /// The token of an OpenClaw gateway, as `{env:NAME}`: its WebSocket `hello-ok` states the version.
+    pub openclaw: Option<String>,
+    /// JSON pointer to the version (default "/version", for OpenClaw "/server/version").
+    pub pointer: Option<String>,
+    /// JSON pointer to a build id, where there is one.
+    pub build: Option<String>,
+    /// JSON pointer to an id that changes with every start, where there is one.
+    pub instance: Option<String>,
+}
+
+/// A piece of declared state.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StateFragment {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: StateKind,
+}
+
+/// Kinds of state.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum StateKind {
+    /// A file or a directory.
+    Files,
+    /// An SQLite database with its companions.
+    Sqlite,
+}
+
+/// Limits and rules; see the documentation for the defaults.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyFragment {
+    /// From TERM to KILL (10s).
+    pub stop_grace: Option<Span>,
+    /// Start to readiness without observed progress (60s).
+    pub start_deadline: Option<Span>,
+    /// Upper bound of every act (10min).
+    pub hard_cap: Option<Span>,
+    /// Unbroken proof under traffic before the commit (30s).
+    pub soak: Option<Span>,
+    /// How long after the commit a failing version is reverted by itself (15min).
+    pub watch: Option<Span>,
+    /// How long the front holds a request (30s).
+    pub hold: Option<Span>,
+    /// How many requests the front holds at most (4096).
+    pub held_max: Option<usize>,
+    /// How long in-flight requests may finish at the stop (10s).
+    pub drain: Option<Span>,
+    /// Between two rounds of probing (200ms).
+    pub probe_interval: Option<Span>,
+    /// Rounds in a row that prove a process (4).
+    pub streak: Option<u32>,
+    /// Crashes within `crash_window` that revert a watched version (5).
+    pub crash_limit: Option<u32>,
+    /// The window of `crash_limit` (60s).
+    pub crash_window: Option<Span>,
+    /// First restart delay (10ms).
+    pub backoff_first: Option<Span>,
+    /// Largest restart delay (60s).
+    pub backoff_cap: Option<Span>,
+    /// Generations kept beside the current one (2).
+    pub keep: Option<u32>,
+    /// "auto" or "never".
+    pub rollback: Option<RollbackFragment>,
+    /// When held traffic is let through; default "after-prove", or "after-soak" where a rollback would lose writes.
+    pub release: Option<ReleaseFragment>,
+    /// Whether an automatic rollback may give up writes made after the release (false).
+    pub restore_after_release: Option<bool>,
+    /// Size at which the service's log is rotated (10MiB).
+    pub log_size: Option<Size>,
+    /// Rotated log files kept (5).
+    pub log_files: Option<u32>,
+}
+
+/// Rollback rules.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RollbackFragment {
+    /// Back to the old version, proven, where the data allows it.
+    Auto,
+    /// Declared maintenance; a person decides.
+    Never,
+}
+
+/// Release rules.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ReleaseFragment {
+    /// As soon as the new process has proven itself once.
+    AfterProve,
+    /// Only after the soak.
+    AfterSoak,
+}

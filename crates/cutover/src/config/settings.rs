@@ -1,0 +1,507 @@
+//! Checked settings: what the rooms take. A value of these types is usable as it stands.
+
+use super::fragment::{
+    File, ForwardedFragment, InputsFragment, OneOrMany, PolicyFragment, PortFragment, ReleaseFragment,
+    RollbackFragment, ScriptsFragment, Service, Source, StateKind, StrategyFragment,
+};
+use cutover_core::{DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything that one daemon runs on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The daemon itself.
+    pub daemon: DaemonSettings,
+    /// The services, by name.
+    pub services: BTreeMap<String, ServiceSettings>,
+}
+
+/// The daemon itself.
+#[derive(Clone, Debug)]
+pub struct DaemonSettings {
+    /// Address of the HTTP API; `None`: off.
+    pub listen: Option<SocketAddr>,
+    /// Further host names that requests may be addressed to.
+    pub hosts: Vec<String>,
+    /// State directory, where it is not the default.
+    pub state: Option<PathBuf>,
+    /// Runtime directory, where it is not the default.
+    pub runtime: Option<PathBuf>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceSettings {
+    /// Its name.
+    pub name: String,
+    /// Where releases come from.
+    pub source: SourceSettings,
+    /// Program and arguments with placeholders.
+    pub command: Vec<String>,
+    /// The file that proves which code runs, with placeholders.
+    pub entry: String,
+    /// The front's addresses; empty: no front.
+    pub listen: Vec<SocketAddr>,
+    /// The service's own port.
+    pub port: Port,
+    /// Who runs it.
+    pub user: Option<String>,
+    /// Its group.
+    pub group: Option<String>,
+    /// Its working directory, with placeholders.
+    pub cwd: String,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// A file of KEY=VALUE lines.
+    pub env_file: Option<PathBuf>,
+    /// The interpreter.
+    pub node: Option<PathBuf>,
+    /// How the restart is done.
+    pub strategy: Strategy,
+    /// Headers that the front adds.
+    pub forwarded: cutover_front::Forwarded,
+    /// Where its work comes from.
+    pub intake: Intake,
+    /// Liveness path.
+    pub live: Option<String>,
+    /// Readiness path.
+    pub ready: Option<String>,
+    /// How it states its version.
+    pub version: VersionSettings,
+    /// Headers of every probe, with placeholders.
+    pub probe_headers: BTreeMap<String, String>,
+    /// Limit of one probe request.
+    pub probe_timeout: Duration,
+    /// Declared state.
+    pub state: Vec<StateSettings>,
+    /// Limits and rules.
+    pub policy: Policy,
+    /// Requests that the front holds at most.
+    pub held_max: usize,
+    /// Size (bytes) at which its log is rotated.
+    pub log_size: u64,
+    /// Rotated log files kept.
+    pub log_files: u32,
+}
+
+impl ServiceSettings {
+    /// What a run freezes of these settings.
+    #[must_use]
+    pub fn for_run(&self) -> cutover_core::Settings {
+        cutover_core::Settings {
+            strategy: self.strategy,
+            class: self.class(),
+            intake: self.intake,
+            policy: self.policy.clone(),
+        }
+    }
+
+    /// What happens to the data: none is declared, or nobody knows (which counts as migrated).
+    #[must_use]
+    pub fn class(&self) -> DataClass {
+        if self.state.is_empty() { DataClass::None } else { DataClass::Migrated }
+    }
+
+    /// The channel that `update` follows.
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        match &self.source {
+            SourceSettings::Directory { channel, .. } | SourceSettings::Npm { channel, .. } => channel,
+        }
+    }
+}
+
+/// Where releases come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceSettings {
+    /// One subdirectory per version.
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// The link that `update` follows.
+        channel: String,
+    },
+    /// An npm package.
+    Npm {
+        /// Its name.
+        package: String,
+        /// The dist-tag that `update` follows.
+        channel: String,
+        /// The registry, where it is not npm's own setting.
+        registry: Option<String>,
+        /// How npm is called, where it is not found beside the interpreter.
+        npm: Option<Vec<String>>,
+        /// Lifecycle scripts.
+        scripts: Scripts,
+    },
+}
+
+/// Whether packages' lifecycle scripts run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scripts {
+    /// They do not.
+    Off,
+    /// They do.
+    On,
+}
+
+/// The service's own port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Chosen once and kept.
+    Auto,
+    /// This one.
+    Fixed(u16),
+}
+
+/// How a service states its version.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VersionSettings {
+    /// JSON over HTTP.
+    Http {
+        /// The path.
+        path: String,
+        /// Pointer to the version.
+        pointer: String,
+        /// Pointer to a build id.
+        build: Option<String>,
+        /// Pointer to an instance id.
+        instance: Option<String>,
+    },
+    /// The `hello-ok` of an OpenClaw gateway.
+    OpenClaw {
+        /// Its token, with placeholders.
+        token: String,
+        /// Pointer to the version.
+        pointer: String,
+        /// Pointer to a build id.
+        build: Option<String>,
+        /// Pointer to an instance id.
+        instance: Option<String>,
+    },
+}
+
+/// A piece of declared state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateSettings {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Whether it is an SQLite database with companions (else files).
+    pub kind: crate::store::snapshot::StateKind,
+}
+
+/// A value that cannot be used, and what to write instead.
+pub(super) struct Complaint {
+    pub key: String,
+    pub problem: String,
+}
+
+impl Complaint {
+    fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), problem: problem.into() }
+    }
+}
+
+pub(super) fn check(file: File) -> Result<Settings, Vec<Complaint>> {
+    let mut complaints = Vec::new();
+    let listen = match file.daemon.listen.as_deref() {
+        Some("off") => None,
+        other => match other.unwrap_or("127.0.0.1:7117").parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Some(address),
+            Ok(_) => {
+                complaints
+                    .push(Complaint::new("daemon.listen", "the API listens on loopback only; use a tunnel"));
+                None
+            }
+            Err(_) => {
+                complaints.push(Complaint::new(
+                    "daemon.listen",
+                    "write an address like \"127.0.0.1:7117\", or \"off\"",
+                ));
+                None
+            }
+        },
+    };
+    let daemon = DaemonSettings {
+        listen,
+        hosts: file.daemon.hosts,
+        state: file.daemon.state,
+        runtime: file.daemon.runtime,
+    };
+    let mut services = BTreeMap::new();
+    for (name, fragment) in file.service {
+        match service(&name, fragment) {
+            Ok(settings) => {
+                services.insert(name, settings);
+            }
+            Err(more) => complaints.extend(
+                more.into_iter().map(|c| Complaint::new(format!("service.{name}.{}", c.key), c.problem)),
+            ),
+        }
+    }
+    if complaints.is_empty() { Ok(Settings { daemon, services }) } else { Err(complaints) }
+}
+
+fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complaint>> {
+    let mut complaints = Vec::new();
+    name_is_plain(name, &mut complaints);
+    let source = keep(source(&fragment.source), &mut complaints);
+    let version = keep(version(&fragment), &mut complaints);
+    let listen = keep(addresses(fragment.listen.as_ref()), &mut complaints).unwrap_or_default();
+    let port = keep(port(fragment.port.as_ref()), &mut complaints).unwrap_or(Port::Auto);
+    let entry = keep(entry(&fragment), &mut complaints).unwrap_or_default();
+    let strategy = match fragment.strategy {
+        Some(StrategyFragment::Signal) => Strategy::Signal,
+        Some(StrategyFragment::StopStart) | None => Strategy::StopStart,
+    };
+    rules(&fragment, &listen, port, &mut complaints);
+    let intake = match fragment.inputs {
+        _ if listen.is_empty() => Intake::Direct,
+        Some(InputsFragment::Own) => Intake::Own,
+        Some(InputsFragment::Front) | None => Intake::Front,
+    };
+    let policy = policy(&fragment.policy, &fragment);
+    let (Some(source), Some(version), true) = (source, version, complaints.is_empty()) else {
+        return Err(complaints);
+    };
+    Ok(ServiceSettings {
+        name: name.to_owned(),
+        source,
+        command: fragment.command,
+        entry,
+        listen,
+        port,
+        user: fragment.user,
+        group: fragment.group,
+        cwd: fragment.cwd.unwrap_or_else(|| "{root}".into()),
+        env: fragment.env,
+        env_file: fragment.env_file,
+        node: fragment.node,
+        strategy,
+        forwarded: forwarded(fragment.forwarded),
+        intake,
+        live: fragment.probe.live,
+        ready: fragment.probe.ready,
+        version,
+        probe_headers: fragment.probe.headers,
+        probe_timeout: fragment.probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
+        state: fragment.state.iter().map(state).collect(),
+        policy,
+        held_max: fragment.policy.held_max.unwrap_or(4096),
+        log_size: fragment.policy.log_size.map_or(10 << 20, |size| size.0),
+        log_files: fragment.policy.log_files.unwrap_or(5),
+    })
+}
+
+fn keep<T>(result: Result<T, Complaint>, complaints: &mut Vec<Complaint>) -> Option<T> {
+    result.map_err(|complaint| complaints.push(complaint)).ok()
+}
+
+fn name_is_plain(name: &str, complaints: &mut Vec<Complaint>) {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 40 || !name.chars().all(plain) || name.starts_with('-') {
+        complaints.push(Complaint::new("", "a service's name is made of a-z, 0-9 and -, at most 40 of them"));
+    }
+}
+
+fn source(source: &Source) -> Result<SourceSettings, Complaint> {
+    let channel = source.channel.clone().unwrap_or_else(|| "latest".into());
+    match (&source.directory, &source.npm) {
+        (Some(directory), None) if directory.is_absolute() => {
+            Ok(SourceSettings::Directory { directory: directory.clone(), channel })
+        }
+        (Some(_), None) => Err(Complaint::new("source.directory", "write an absolute path")),
+        (None, Some(package)) => Ok(SourceSettings::Npm {
+            package: package.clone(),
+            channel,
+            registry: source.registry.clone(),
+            npm: source.npm_command.clone(),
+            scripts: match source.scripts {
+                Some(ScriptsFragment::On) => Scripts::On,
+                Some(ScriptsFragment::Off) | None => Scripts::Off,
+            },
+        }),
+        _ => Err(Complaint::new("source", "name exactly one of `directory` and `npm`")),
+    }
+}
+
+fn version(service: &Service) -> Result<VersionSettings, Complaint> {
+    let version = &service.probe.version;
+    let (build, instance) = (version.build.clone(), version.instance.clone());
+    match (&version.http, &version.openclaw) {
+        (Some(path), None) if path.starts_with('/') => Ok(VersionSettings::Http {
+            path: path.clone(),
+            pointer: version.pointer.clone().unwrap_or_else(|| "/version".into()),
+            build,
+            instance,
+        }),
+        (Some(_), None) => Err(Complaint::new("probe.version.http", "a path begins with /")),
+        (None, Some(token)) => Ok(VersionSettings::OpenClaw {
+            token: token.clone(),
+            pointer: version.pointer.clone().unwrap_or_else(|| "/server/version".into()),
+            build,
+            instance,
+        }),
+        _ => Err(Complaint::new(
+            "probe.version",
+            "name exactly one of `http` and `openclaw`: without the service's own answer nothing can be proven",
+        )),
+    }
+}
+
+fn addresses(listen: Option<&OneOrMany>) -> Result<Vec<SocketAddr>, Complaint> {
+    let texts: Vec<String> = match listen {
+        None => Vec::new(),
+        Some(OneOrMany::One(text)) => vec![text.clone()],
+        Some(OneOrMany::Many(texts)) => texts.clone(),
+    };
+    texts
+        .iter()
+        .map(|text| {
+            text.parse().map_err(|_| {
+                Complaint::new(
+                    "listen",
+                    format!("`{text}` is not an address; write for example \"127.0.0.1:8080\""),
+                )
+            })
+        })
+        .collect()
+}
+
+fn port(port: Option<&PortFragment>) -> Result<Port, Complaint> {
+    match port {
+        None => Ok(Port::Auto),
+        Some(PortFragment::Word(word)) if word == "auto" => Ok(Port::Auto),
+        Some(PortFragment::Number(number)) if *number > 0 => Ok(Port::Fixed(*number)),
+        Some(_) => Err(Complaint::new("port", "write a number from 1 to 65535, or \"auto\"")),
+    }
+}
+
+/// The first word below `{root}` is the code that runs.
+fn entry(service: &Service) -> Result<String, Complaint> {
+    if service.command.is_empty() {
+        return Err(Complaint::new("command", "name a program"));
+    }
+    if let Some(entry) = &service.entry {
+        return Ok(entry.clone());
+    }
+    service.command.iter().find(|word| word.starts_with("{root}/")).cloned().ok_or_else(|| {
+        Complaint::new(
+            "command",
+            "no word begins with `{root}/`: nothing would prove which code runs; or name `entry`",
+        )
+    })
+}
+
+/// Rules that concern several keys at once.
+fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut Vec<Complaint>) {
+    if listen.is_empty() && port == Port::Auto {
+        complaints
+            .push(Complaint::new("port", "without `listen` clients use the service's own port: name it"));
+    }
+    let port_is_passed =
+        service.command.iter().chain(service.env.values()).any(|word| word.contains("{port}"));
+    if port == Port::Auto && !port_is_passed {
+        complaints.push(Complaint::new(
+            "command",
+            "`{port}` appears neither here nor in `env`: the service would not learn its port",
+        ));
+    }
+    if service.command.iter().any(|word| word.contains("{node}")) && service.node.is_none() {
+        complaints.push(Complaint::new("node", "`{node}` is used in `command`: name the interpreter's path"));
+    }
+    if matches!(service.strategy, Some(StrategyFragment::Signal)) && !service.state.is_empty() {
+        complaints.push(Complaint::new(
+            "strategy",
+            "`signal` cannot copy declared state while the service is stopped; use \"stop-start\"",
+        ));
+    }
+    if service.probe.live.is_none() && service.probe.ready.is_none() {
+        complaints.push(Complaint::new("probe", "name at least one of `live` and `ready`"));
+    }
+    for (at, state) in service.state.iter().enumerate() {
+        if !state.path.is_absolute() {
+            complaints.push(Complaint::new(format!("state[{at}].path"), "write an absolute path"));
+        }
+    }
+    if service.policy.streak == Some(0) {
+        complaints.push(Complaint::new("policy.streak", "at least one passing round proves a process"));
+    }
+}
+
+fn forwarded(forwarded: Option<ForwardedFragment>) -> cutover_front::Forwarded {
+    match forwarded {
+        None | Some(ForwardedFragment::None) => cutover_front::Forwarded::None,
+        Some(ForwardedFragment::XForwarded) => cutover_front::Forwarded::XForwarded,
+        Some(ForwardedFragment::Rfc7239) => cutover_front::Forwarded::Rfc7239,
+    }
+}
+
+fn state(fragment: &super::fragment::StateFragment) -> StateSettings {
+    let kind = match fragment.kind {
+        StateKind::Files => crate::store::snapshot::StateKind::Files,
+        StateKind::Sqlite => crate::store::snapshot::StateKind::Sqlite,
+    };
+    StateSettings { path: fragment.path.clone(), kind }
+}
+
+fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {
+    let default = Policy::default();
+    let span = |given: Option<super::amount::Span>, default: Duration| given.map_or(default, |span| span.0);
+    let restore = match fragment.restore_after_release {
+        Some(true) => RestoreAfterRelease::Allowed,
+        Some(false) | None => RestoreAfterRelease::Refused,
+    };
+    let loses_writes = !service.state.is_empty() && restore == RestoreAfterRelease::Refused;
+    Policy {
+        stop_grace: span(fragment.stop_grace, default.stop_grace),
+        start_deadline: span(fragment.start_deadline, default.start_deadline),
+        hard_cap: span(fragment.hard_cap, default.hard_cap),
+        soak: span(fragment.soak, default.soak),
+        watch: span(fragment.watch, default.watch),
+        hold: span(fragment.hold, default.hold),
+        drain: span(fragment.drain, default.drain),
+        probe_interval: span(fragment.probe_interval, default.probe_interval),
+        streak: fragment.streak.unwrap_or(default.streak),
+        crash_limit: fragment.crash_limit.unwrap_or(default.crash_limit),
+        crash_window: span(fragment.crash_window, default.crash_window),
+        backoff_first: span(fragment.backoff_first, default.backoff_first),
+        backoff_cap: span(fragment.backoff_cap, default.backoff_cap),
+        keep: fragment.keep.unwrap_or(default.keep),
+        rollback: match fragment.rollback {
+            Some(RollbackFragment::Never) => RollbackRule::Never,
+            Some(RollbackFragment::Auto) | None => RollbackRule::Auto,
+        },
+        release: match fragment.release {
+            Some(ReleaseFragment::AfterProve) => ReleaseRule::AfterProve,
+            Some(ReleaseFragment::AfterSoak) => ReleaseRule::AfterSoak,
+            None if loses_writes => ReleaseRule::AfterSoak,
+            None => ReleaseRule::AfterProve,
+        },
+        restore_after_release: restore,
+    }
+}
+
+/// Replaces `{root}`, `{port}`, `{node}` and `{env:NAME}`.
+#[must_use]
+pub(crate) fn fill(
+    template: &str,
+    root: &Path,
+    port: u16,
+    settings: &ServiceSettings,
+    env: &BTreeMap<String, String>,
+) -> String {
+    let mut text = template.replace("{root}", &root.to_string_lossy()).replace("{port}", &port.to_string());
+    if let Some(node) = &settings.node {
+        text = text.replace("{node}", &node.to_string_lossy());
+    }
+    while let Some(start) = text.find("{env:") {
+        let Some(end) = text[start..].find('}') else { break };
+        let value = env.get(&text[start + 5..start + end]).cloned().unwrap_or_default();
+        text.replace_range(start..=start + end, &value);
+    }
+    text
+}

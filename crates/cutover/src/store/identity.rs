@@ -1,0 +1,52 @@
+//! Working as another user for the length of one call.
+
+use super::{Error, Result};
+use rustix::fs::{Access, Gid, Uid};
+use std::io;
+use std::path::Path;
+
+/// A user to run as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+impl Identity {
+    /// Runs `work` on a thread of its own that belongs to this user; children that it starts do too. On Linux
+    /// credentials are per thread, so nobody else is affected, and the thread ends with them.
+    ///
+    /// # Errors
+    /// If the user cannot be taken on (the caller is not root), before `work` runs.
+    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        let take_on = || {
+            rustix::thread::set_thread_groups(&groups)?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)
+        };
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                take_on()?;
+                work()
+            });
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+        })
+    }
+
+    /// Proves by the kernel's own judgement that this user may create entries in `dir`.
+    pub(super) fn may_write(&self, dir: &Path) -> Result<()> {
+        let asked = self.run(|| Ok(rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK)?));
+        asked.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Error::Denied { path: dir.to_owned(), uid: self.uid }
+            }
+            _ => Error::read(dir)(error),
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! What npm says it installed, held against what was asked for.
+
+use super::{Error, Result};
+use cutover_core::Release;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+#[derive(Deserialize)]
+struct Lockfile {
+    packages: BTreeMap<String, Locked>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Locked {
+    version: Option<String>,
+    integrity: Option<String>,
+    #[serde(default)]
+    in_bundle: bool,
+}
+
+#[derive(Deserialize)]
+struct Installed {
+    name: String,
+    version: String,
+}
+
+/// Requires that the release itself was installed with exactly its version and integrity. Returns the other packages
+/// whose bytes nobody vouched for, sorted; what is bundled inside another package is vouched for by that one.
+pub(super) fn check(core: &Path, release: &Release) -> Result<Vec<String>> {
+    let lock: Lockfile = read(&core.join("package-lock.json"))?;
+    let key = format!("node_modules/{}", release.package);
+    let bad = |said: String| Error::BadIntegrity {
+        package: format!("{}@{}", release.package, release.version),
+        said,
+    };
+    let Some(locked) = lock.packages.get(&key) else { return Err(bad("npm did not install it".into())) };
+    if locked.version.as_deref() != Some(&release.version) {
+        return Err(bad(format!("npm installed version {}", locked.version.as_deref().unwrap_or("unknown"))));
+    }
+    match &locked.integrity {
+        Some(integrity) if integrity.split_whitespace().any(|one| one == release.digest) => (),
+        Some(other) => return Err(bad(format!("resolved as {}, installed as {other}", release.digest))),
+        None => return Err(bad("npm recorded no integrity for it".into())),
+    }
+    let installed: Installed = read(&core.join(&key).join("package.json"))?;
+    if (&installed.name, &installed.version) != (&release.package, &release.version) {
+        return Err(bad(format!("its package.json says {}@{}", installed.name, installed.version)));
+    }
+    let unvouched = |(path, locked): (String, Locked)| {
+        let vouched = path.is_empty() || locked.in_bundle || locked.integrity.is_some();
+        (!vouched).then(|| path.rsplit("node_modules/").next().unwrap_or(&path).to_owned())
+    };
+    Ok(lock.packages.into_iter().filter_map(unvouched).collect())
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    let text = fs::read(path).map_err(Error::read(path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })
+}

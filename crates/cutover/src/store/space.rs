@@ -1,0 +1,103 @@
+//! Whether a release will fit, in numbers, before the first byte.
+
+use super::access::existing;
+use super::source::{Resolved, Source};
+use super::{Error, GenerationRecord, Result, SourceRecord, Store};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Every file ends in a partly used block, and has its line in the manifest.
+const OVERHEAD_PER_FILE: u64 = 4096;
+
+/// How many bytes a release will take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// All of it was measured.
+    Measured(u64),
+    /// It takes at least this much: dependencies are known only once they are installed.
+    AtLeast(u64),
+    /// The source does not tell.
+    Unknown,
+}
+
+impl Need {
+    /// The known part, in bytes.
+    #[must_use]
+    pub fn known_bytes(self) -> Option<u64> {
+        match self {
+            Need::Measured(bytes) | Need::AtLeast(bytes) => Some(bytes),
+            Need::Unknown => None,
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Need::Measured(bytes) => write!(f, "{bytes} bytes"),
+            Need::AtLeast(bytes) => write!(f, "at least {bytes} bytes"),
+            Need::Unknown => f.write_str("an unknown number of bytes"),
+        }
+    }
+}
+
+/// What a staging needs and what there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that the release will take.
+    pub need: Need,
+    /// Bytes free for the caller.
+    pub free: u64,
+    /// The directory they are needed in.
+    pub path: PathBuf,
+}
+
+impl Space {
+    /// Refuses what is known not to fit. An unknown need is not refused here; it is met as a full disk later.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] with the numbers.
+    pub fn check(self) -> Result<()> {
+        if self.need.known_bytes().is_some_and(|need| need > self.free) {
+            return Err(Error::NoSpace { path: self.path, need: self.need, free: self.free });
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Measures the space that staging a release needs, and what is free.
+    ///
+    /// # Errors
+    /// If the file system or the store cannot be read.
+    pub fn space(&self, source: &Source, resolved: &Resolved) -> Result<Space> {
+        let path = self.staging_dir();
+        let free = free_bytes(&path).map_err(Error::read(&path))?;
+        Ok(Space { need: self.need(source, resolved)?, free, path })
+    }
+
+    pub(super) fn need(&self, source: &Source, resolved: &Resolved) -> Result<Need> {
+        let own = resolved.unpacked_bytes.map(|bytes| with_overhead(bytes, resolved.files.unwrap_or(0)));
+        Ok(match source {
+            Source::Directory(_) => own.map_or(Need::Unknown, Need::Measured),
+            // What the package took last time includes its dependencies, so it is the better guess.
+            Source::Npm(npm) => {
+                let same = |record: &GenerationRecord| matches!(&record.source, SourceRecord::Npm { package, .. } if *package == npm.package);
+                let before = self.generations()?.into_iter().rev().find(same);
+                let before = before.map(|record| with_overhead(record.bytes, record.files));
+                own.max(before).map_or(Need::Unknown, Need::AtLeast)
+            }
+        })
+    }
+}
+
+fn with_overhead(bytes: u64, files: u64) -> u64 {
+    bytes + files * OVERHEAD_PER_FILE
+}
+
+/// Bytes free for the caller on the file system of a path, or of its nearest existing ancestor.
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(existing(path))?;
+    Ok(space.f_bavail * space.f_frsize)
+}

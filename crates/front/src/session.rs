@@ -1,0 +1,81 @@
+//! One daemon's connection to the front: orders in, answers out, in the order in which they are done.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+
+use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Reply};
+use crate::front::Shared;
+use crate::wire::{DESCRIPTORS_MAX, LineReader, split};
+
+/// Speaks with one daemon until it leaves. Its drains end with it; postures stay.
+pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+    let (mut reader, writer) = split(stream);
+    writer.send(&hello(&shared), &[]).await?;
+    let mut drains = JoinSet::new();
+    loop {
+        let reply = tokio::select! {
+            line = reader.line() => {
+                let Some(line) = line? else { return Ok(()) };
+                let Call { id, order } = serde_json::from_slice(&line)?;
+                if let Order::Drain { limit } = order {
+                    let drain = shared.gate.begin_drain();
+                    drains.spawn(async move { Reply { id, answer: Answer::Drained(drain.finish(limit).await) } });
+                    continue;
+                }
+                Reply { id, answer: obey(&shared, &mut reader, order).await }
+            }
+            Some(Ok(reply)) = drains.join_next() => reply,
+        };
+        let duplicates = match reply.answer {
+            Answer::Sockets(_) => shared.listeners.duplicates()?,
+            _ => Vec::new(),
+        };
+        let borrowed: Vec<_> = duplicates.iter().map(AsFd::as_fd).collect();
+        let is_last = reply.answer == Answer::Quitting;
+        writer.send(&reply, &borrowed).await?;
+        if is_last {
+            shared.leaving.cancel();
+        }
+    }
+}
+
+fn hello(shared: &Shared) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        service: shared.service.clone(),
+        pid: std::process::id(),
+        posture: shared.gate.posture(),
+        listening: shared.listeners.addresses(),
+    }
+}
+
+async fn obey(shared: &Arc<Shared>, reader: &mut LineReader, order: Order) -> Answer {
+    match order {
+        Order::Listen { sockets } => listen(shared, reader, sockets),
+        Order::Sockets => Answer::Sockets(shared.listeners.addresses().len()),
+        Order::Posture(posture) => {
+            shared.gate.set(posture);
+            shared.gate.settle().await;
+            Answer::Is(shared.gate.posture())
+        }
+        Order::Stats => Answer::Stats(shared.gate.stats()),
+        Order::Quit => Answer::Quitting,
+        Order::Drain { .. } => Answer::Refused("a drain is not obeyed in line".to_owned()),
+    }
+}
+
+fn listen(shared: &Arc<Shared>, reader: &mut LineReader, count: usize) -> Answer {
+    let Some(sockets) = reader.take_descriptors(count).filter(|_| count <= DESCRIPTORS_MAX) else {
+        return Answer::Refused(format!("{count} sockets were announced and did not come"));
+    };
+    let sockets = sockets.into_iter().map(TcpListener::from).collect();
+    match shared.listeners.replace(shared, sockets) {
+        Ok(()) => Answer::Listening(shared.listeners.addresses()),
+        Err(error) => Answer::Refused(format!("a passed socket cannot be used: {error}")),
+    }
+}
