@@ -116,6 +116,10 @@ fn process(state: &State) -> Process {
         return Process::Stopped;
     }
     let Some(current) = state.current.clone() else { return Process::Stopped };
+    // What runs of a damaged tree goes on until it is sealed again; what ended is not started from it.
+    if state.tree == Tree::Damaged {
+        return Process::LeaveAlone;
+    }
     let maintenance = match &state.phase {
         Phase::Maintenance(maintenance) => Some(maintenance),
         Phase::Preparing(Preparation { base: Base::Maintenance(maintenance), .. }) => Some(maintenance),

@@ -146,7 +146,7 @@ fn stale(state: &State, cut: &Cut) -> Transition {
     cut.act = cut.order()[0];
     cut.start = Extent::Never;
     cut.live = None;
-    cut.round = cut.round.saturating_add(1);
+    cut.round = cut.round.wrapping_add(1);
     next.serving = Serving::Unproven;
     next.phase = Phase::CuttingOver(cut);
     Transition::to(next)
@@ -218,7 +218,7 @@ fn retreat(state: &State, cut: &Cut, causes: Vec<Cause>) -> Transition {
     cut.live = None;
     cut.attempts = 1;
     cut.interruptions = 0;
-    cut.round = cut.round.saturating_add(1);
+    cut.round = cut.round.wrapping_add(1);
     next.serving = Serving::Unproven;
     next.phase = Phase::RollingBack(Retreat { cut, causes, retried: Retried::No, revived: Revived::No });
     Transition::to(next)
@@ -307,7 +307,7 @@ pub(super) fn recovered(state: &State, cut: &Cut, boot: Boot, live: Option<&Inst
             next_cut.live = None;
         }
     }
-    next_cut.round = next_cut.round.saturating_add(1);
+    next_cut.round = next_cut.round.wrapping_add(1);
     let mut next = state.clone();
     next.phase = Phase::CuttingOver(next_cut);
     Transition::to(next)

@@ -43,7 +43,7 @@ fn parked_order(state: &State, parked: &crate::Cut, order: &Order) -> Result<Tra
         Order::Cancel => {
             let mut cut = parked.clone();
             cut.act = Act::Stop;
-            cut.round = cut.round.saturating_add(1);
+            cut.round = cut.round.wrapping_add(1);
             let fault =
                 Fault { code: "cancelled".into(), detail: "cancelled while it waited for `start`".into() };
             next.parked = None;
