@@ -50,8 +50,8 @@ pub struct Record {
 pub struct StepRecord {
     /// Which.
     pub name: Act,
-    /// Whether it belongs to the way back.
-    pub back: Direction,
+    /// Which way the run was going.
+    pub direction: Direction,
     /// When it began (ms of Unix time).
     pub started: u64,
     /// When it ended.
@@ -138,10 +138,10 @@ impl Record {
     }
 
     fn enter(&mut self, entry: &Entry, after: &State) {
-        let Some((act, back)) = act_of(after) else { return };
+        let Some((act, direction)) = act_of(after) else { return };
         self.steps.push(StepRecord {
             name: act,
-            back,
+            direction,
             started: entry.wall_ms,
             ended: None,
             took_ms: None,
@@ -288,8 +288,10 @@ pub struct Report {
     pub actor: Option<String>,
     /// The trouble that began the run, if nobody asked for it.
     pub origin: Option<Fault>,
-    /// Where the service stands, or the act under way.
+    /// Where the run stands: the act under way, or `finished`.
     pub phase: String,
+    /// Where the service stands.
+    pub standing: String,
     /// One of the four words, or none.
     pub status: Option<Status>,
     /// Complete success, derived from `status`.
@@ -353,6 +355,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         trigger: record.map(|record| record.kind),
         actor: record.map(|record| record.actor.clone()),
         origin: record.and_then(|record| record.origin.clone()),
+        standing: phase_word(state),
         phase: if record.is_some() && !open { "finished".into() } else { phase_word(state) },
         status,
         ok: status.is_some_and(Status::is_verified) || is_already_current(ending),
@@ -377,8 +380,9 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
     }
 }
 
+/// Nothing was to be done, because the process that serves had already proven to be the release.
 fn is_already_current(ending: Option<&Ending>) -> bool {
-    ending.is_some_and(|ending| ending.status.is_none())
+    ending.is_some_and(|ending| ending.status.is_none() && ending.resolution == Resolution::OldVerified)
 }
 
 fn status(state: &State, record: Option<&Record>) -> Option<Status> {
@@ -479,11 +483,23 @@ fn sentence(
         (Some(Status::RestartFailed), Resolution::OldVerified) => {
             format!("Update to {version} failed after the switch; {before} is serving again, verified.")
         }
+        (Some(Status::RestartFailed), Resolution::AcceptedUnverified) => {
+            format!("{version} was accepted by a person; its proof is incomplete.")
+        }
         (Some(Status::RestartFailed), _) => RESTART_FAILED.into(),
+        (Some(Status::UpdateFailed), _) if record.before.is_none() => {
+            format!("The first installation, of {version}, failed; nothing serves.")
+        }
         (Some(Status::UpdateFailed), _) => {
             format!("Update to {version} failed before the switch; {before} was not touched.")
         }
         (None, _) if is_already_current(record.ending.as_ref()) => format!("{version} is already current."),
+        (None, _) if record.ending.is_some() => {
+            format!(
+                "{version} is already installed, but no process of it has proven itself: {}.",
+                condition(state)
+            )
+        }
         (None, _) => format!("{version}: {}.", phase_word(state)),
     }
 }

@@ -11,7 +11,7 @@ pub(super) fn status(view: &View) -> String {
         (Some(version), Some(instance)) => format!("serving {version} ({instance})"),
         _ => format!("not serving, {}: {}", report.serving.posture, report.condition),
     };
-    let mut text = format!("{}: {serving}; {}", view.service, report.phase);
+    let mut text = format!("{}: {serving}; {}", view.service, report.standing);
     if let Some(status) = report.status {
         let _ = write!(text, "; last run {status}");
     }
@@ -27,6 +27,7 @@ pub(super) fn ending(report: &Report) -> String {
     let word = match report.status {
         Some(status) => status.word(),
         None if report.ok => "already current",
+        None if report.ended.is_some() => "already installed, not serving",
         None => "no status yet",
     };
     let mut text = format!("{word}\n{}", report.sentence);
@@ -76,7 +77,7 @@ pub(super) fn run(report: &Report) -> String {
     }
     for step in &report.steps {
         let took = step.took_ms.map_or_else(|| "…".to_owned(), |ms| format!("{ms} ms"));
-        let back = if step.back == cutover_core::Direction::Back { "back: " } else { "" };
+        let back = if step.direction == cutover_core::Direction::Back { "back: " } else { "" };
         let _ = writeln!(
             text,
             "  {back}{:?} {took}  {}",
