@@ -210,8 +210,8 @@ pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Tran
     };
     let Phase::Watching(watch) = resting.phase.clone() else { return Err(Refusal::Stale) };
     let mut next = resting;
-    next.serving = Serving::Unproven;
     if let Some(kept) = next.previous.clone().filter(may_revert) {
+        next.serving = Serving::Unproven;
         let data = match kept.settings.class {
             DataClass::Migrated => DataOrder::Restore { snapshot: kept.snapshot },
             DataClass::None | DataClass::Neutral => DataOrder::Keep,

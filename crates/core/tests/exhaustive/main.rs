@@ -11,6 +11,7 @@
 mod cast;
 
 mod alphabet;
+mod drawing;
 mod promises;
 
 use cast::{Name, PLAIN, Rules};
@@ -18,6 +19,7 @@ use cutover_core::{
     DataClass, Event, Intake, Phase, ReleaseRule, RestoreAfterRelease, Retreat, RollbackRule, Settings,
     State, Strategy, Transition, step,
 };
+use drawing::Drawing;
 use promises::Taken;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -94,6 +96,7 @@ struct Explored {
     transitions: usize,
     refusals: usize,
     breaches: Vec<Breach>,
+    drawing: Drawing,
 }
 
 impl Explored {
@@ -133,6 +136,7 @@ fn explore(settings: &[Settings], bounds: Bounds) -> Explored {
     let mut explored = Explored::default();
     while let Some((id, state)) = queue.pop_front() {
         stands(&mut explored, &known, id, &state);
+        explored.drawing.see(&state);
         if id % AGED_EVERY == 0 && !forgets_its_past(&state, settings) {
             let now = cast::words::state(&state);
             explored.breach("the past is not read", || format!("\n{}    = {now}", known.trace(id)));
@@ -145,6 +149,7 @@ fn explore(settings: &[Settings], bounds: Bounds) -> Explored {
                 explored.refusals += 1;
                 continue;
             };
+            explored.drawing.go(&state, &case.event, &after);
             let (after, names) = canonical(after);
             if names.generations > bounds.generations || names.runs > bounds.runs || names.pids > bounds.pids
             {
@@ -288,4 +293,20 @@ fn every_promise_holds_in_every_reachable_state() {
     };
     println!("in all {} states, {} transitions", sum(|e| e.states), sum(|e| e.transitions));
     assert_eq!(broken, 0, "promises broken; the shortest way to each stands above");
+}
+
+/// `UPDATE=1` writes it anew.
+#[test]
+fn the_drawn_machine_is_the_machine() {
+    let mut drawing = Drawing::default();
+    for Service { explored, .. } in explored() {
+        drawing.add(&explored.drawing);
+    }
+    let document = drawing.document();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/states.md");
+    if std::env::var("UPDATE").is_ok() {
+        std::fs::write(path, &document).expect("docs/ can be written");
+    }
+    let drawn = std::fs::read_to_string(path).expect("docs/states.md is there; UPDATE=1 writes it");
+    assert!(drawn == document, "docs/states.md is not what was explored: UPDATE=1 writes it anew");
 }

@@ -45,7 +45,7 @@ fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 18] = [
+pub(crate) const MOVES: [Move; 19] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -63,6 +63,7 @@ pub(crate) const MOVES: [Move; 18] = [
     ("data of a migrated service is never kept by a rollback", keep_is_refused_on_migrated),
     ("the pointer follows Switch and SwitchBack only", the_pointer_follows_its_acts),
     ("given up writes are told", given_up_writes_are_told),
+    ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
     ("ok derives from the status", ok_derives_from_the_status),
 ];
 
@@ -352,6 +353,12 @@ fn given_up_writes_are_told(taken: &Taken<'_>) -> Broken {
     let exposed = cut.traffic == Traffic::Released && cut.run.settings.class == DataClass::Migrated;
     let told = ended.writes == cutover_core::Writes::GivenUp;
     hold(!(restored && exposed) || told, "released writes were given up and the ending says they are kept")
+}
+
+fn what_cannot_be_reverted_is_served_on(taken: &Taken<'_>) -> Broken {
+    let (Event::Degraded { .. }, Some(after)) = (&taken.case.event, taken.after()) else { return Ok(()) };
+    let reverts = matches!(after.phase, Phase::Preparing(_));
+    hold(reverts || after.serving == taken.before.serving, "an alarm alone took the service away")
 }
 
 fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {

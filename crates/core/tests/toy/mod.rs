@@ -375,7 +375,8 @@ impl Options<'_> {
         };
         if new && watched && self.service.new == New::DiesInTheWatch && state.serving != Serving::Unproven {
             let event = Event::Degraded { run: self.fresh_run(), fault: cast::fault("crash_limit") };
-            if step(state, &event).is_ok() {
+            let reverts = |next: &State| matches!(next.phase, Phase::Preparing(_));
+            if step(state, &event).is_ok_and(|next| reverts(&next.state)) {
                 self.fact(Label("crash limit", None), &event);
                 return;
             }
