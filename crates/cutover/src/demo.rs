@@ -6,6 +6,8 @@ mod scenario;
 mod script;
 mod world;
 
+pub use world::{Plan, Reach, SERVICE, World};
+
 use crate::cli::ExitStatus;
 use anyhow::Context;
 use std::future::Future;
