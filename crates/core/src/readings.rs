@@ -1,8 +1,9 @@
 //! What a state wants of the world: three readings, functions of the state alone.
 
 use crate::{
-    Act, Aim, Base, Cut, DataOrder, Extent, Installed, Instance, Kind, Maintenance, Phase, Preparation,
-    Release, Restarts, Retreat, Run, RunId, Serving, Settings, State, Ticket, Traffic, Tree, Wanted, Wish,
+    Act, Aim, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Maintenance, Phase,
+    Preparation, Release, Restarts, Retreat, Run, RunId, Serving, Settings, State, Ticket, Traffic, Tree,
+    Wanted, Wish,
 };
 use std::time::Duration;
 
@@ -63,7 +64,8 @@ pub enum Effect {
     Start {
         /// What to start.
         installed: Installed,
-        /// The snapshot that the stopped state must still equal, if the target was never spawned.
+        /// The snapshot that the stopped state must still equal, unless the target is known to have run. A journaled
+        /// keeper may not have come to its exec; then whatever ran since may have changed the state.
         compare: Option<RunId>,
     },
     /// Prove this process, from zero.
@@ -114,6 +116,10 @@ fn process(state: &State) -> Process {
         return Process::Stopped;
     }
     let Some(current) = state.current.clone() else { return Process::Stopped };
+    // What runs of a damaged tree goes on until it is sealed again; what ended is not started from it.
+    if state.tree == Tree::Damaged {
+        return Process::LeaveAlone;
+    }
     let maintenance = match &state.phase {
         Phase::Maintenance(maintenance) => Some(maintenance),
         Phase::Preparing(Preparation { base: Base::Maintenance(maintenance), .. }) => Some(maintenance),
@@ -175,8 +181,8 @@ fn forward(cut: &Cut) -> Option<Effect> {
         Act::Switch => Effect::Switch(installed),
         Act::Signal => Effect::Signal,
         Act::Start => {
-            let compare =
-                (cut.start == Extent::Never && cut.place == Extent::Never).then(|| cut.run.snapshot.clone());
+            let compare = (cut.start < Extent::Finished && cut.place == Extent::Never)
+                .then(|| cut.run.snapshot.clone());
             Effect::Start { installed, compare }
         }
         Act::Prove => Effect::Prove { installed, instance },
@@ -189,11 +195,14 @@ fn forward(cut: &Cut) -> Option<Effect> {
 
 fn back(retreat: &Retreat) -> Option<Effect> {
     let cut = &retreat.cut;
-    let touched = cut.start > Extent::Never || cut.place > Extent::Never;
+    let migrated = cut.start > Extent::Never && cut.run.settings.class == DataClass::Migrated;
+    let touched = migrated || cut.place > Extent::Never;
     let effect = match (cut.act, &cut.run.source) {
         (Act::Stop, _) if cut.start == Extent::Never => Effect::Nothing("the target was never started"),
         (Act::Stop, _) => Effect::Stop,
-        (Act::Restore, _) if !touched => Effect::Nothing("the data was never touched"),
+        (Act::Restore, _) if !touched => {
+            Effect::Nothing("the data is as the source wrote it, or keeps its writes")
+        }
         (Act::Restore, _) => Effect::Restore(cut.run.snapshot.clone()),
         (Act::SwitchBack, _) if cut.switch == Extent::Never => Effect::Nothing("the pointer never moved"),
         (Act::SwitchBack, source) => Effect::SwitchBack(source.clone()),

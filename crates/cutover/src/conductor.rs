@@ -99,15 +99,13 @@ impl Drop for Task {
     }
 }
 
-/// Begins a service's conductor: reads its story, finds what lives, and goes on from there.
+/// Begins a service's conductor: reads its story, finds what lives, and goes on from there. `inherited` is the daemon's
+/// own environment: the service gets a little of it, its package manager what concerns that.
 ///
 /// # Errors
 /// Settings that do not fit this machine, an address that cannot be bound, or a journal that does not replay: then
 /// nothing was touched.
-pub async fn begin(
-    beginning: Beginning,
-    inherited: &dyn Fn(&str) -> Option<OsString>,
-) -> anyhow::Result<Handle> {
+pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> anyhow::Result<Handle> {
     let Beginning { settings, layout, executable, ledger } = beginning;
     let name = settings.name.clone();
     let chronicle = ledger.read(&name)?;

@@ -1,6 +1,7 @@
 //! The rooms of `cutover`. See ARCHITECTURE.md for the map.
 
 pub mod api;
+mod causes;
 pub mod cli;
 pub mod conductor;
 pub mod config;

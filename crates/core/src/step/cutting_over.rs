@@ -146,7 +146,7 @@ fn stale(state: &State, cut: &Cut) -> Transition {
     cut.act = cut.order()[0];
     cut.start = Extent::Never;
     cut.live = None;
-    cut.round = cut.round.saturating_add(1);
+    cut.round = cut.round.wrapping_add(1);
     next.serving = Serving::Unproven;
     next.phase = Phase::CuttingOver(cut);
     Transition::to(next)
@@ -218,7 +218,7 @@ fn retreat(state: &State, cut: &Cut, causes: Vec<Cause>) -> Transition {
     cut.live = None;
     cut.attempts = 1;
     cut.interruptions = 0;
-    cut.round = cut.round.saturating_add(1);
+    cut.round = cut.round.wrapping_add(1);
     next.serving = Serving::Unproven;
     next.phase = Phase::RollingBack(Retreat { cut, causes, retried: Retried::No, revived: Revived::No });
     Transition::to(next)
@@ -241,13 +241,13 @@ fn accept_faulted(state: &State, cut: &Cut, causes: Vec<Cause>, process: Process
 
 /// Whether this run may not go back on its own.
 fn forbids_rollback(cut: &Cut) -> bool {
-    if cut.run.source.is_none() {
-        return false;
-    }
     let policy = &cut.run.settings.policy;
     let loses_writes = cut.run.settings.class == DataClass::Migrated
         && cut.is_exposed()
         && policy.restore_after_release == RestoreAfterRelease::Refused;
+    if cut.run.source.is_none() {
+        return loses_writes;
+    }
     let refused = policy.rollback == RollbackRule::Never && cut.switch == Extent::Finished;
     let nowhere = cut.source_tree == Tree::Damaged && cut.switch == Extent::Finished;
     loses_writes || refused || nowhere
@@ -307,7 +307,7 @@ pub(super) fn recovered(state: &State, cut: &Cut, boot: Boot, live: Option<&Inst
             next_cut.live = None;
         }
     }
-    next_cut.round = next_cut.round.saturating_add(1);
+    next_cut.round = next_cut.round.wrapping_add(1);
     let mut next = state.clone();
     next.phase = Phase::CuttingOver(next_cut);
     Transition::to(next)

@@ -119,7 +119,8 @@ fn retry(
     if maintenance.run.kind == Kind::TreeChanged {
         *tree = Tree::Damaged;
         let aim = Aim::Resolved(target.release.clone());
-        return Ok(Phase::Preparing(resting::preparation(run, aim, Base::Idle)));
+        let run = Run { source: state.current.clone(), snapshot: run.id.clone(), ..run };
+        return Ok(Phase::Preparing(resting::preparation(run, aim, Base::Maintenance(maintenance.clone()))));
     }
     let ran = state.current.as_ref() == Some(target) && maintenance.coherent == Some(target.generation);
     if ran {

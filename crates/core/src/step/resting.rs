@@ -43,7 +43,7 @@ fn parked_order(state: &State, parked: &crate::Cut, order: &Order) -> Result<Tra
         Order::Cancel => {
             let mut cut = parked.clone();
             cut.act = Act::Stop;
-            cut.round = cut.round.saturating_add(1);
+            cut.round = cut.round.wrapping_add(1);
             let fault =
                 Fault { code: "cancelled".into(), detail: "cancelled while it waited for `start`".into() };
             next.parked = None;
@@ -210,8 +210,8 @@ pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Tran
     };
     let Phase::Watching(watch) = resting.phase.clone() else { return Err(Refusal::Stale) };
     let mut next = resting;
-    next.serving = Serving::Unproven;
     if let Some(kept) = next.previous.clone().filter(may_revert) {
+        next.serving = Serving::Unproven;
         let data = match kept.settings.class {
             DataClass::Migrated => DataOrder::Restore { snapshot: kept.snapshot },
             DataClass::None | DataClass::Neutral => DataOrder::Keep,

@@ -106,7 +106,7 @@ fn faulted(state: &State, retreat: &Retreat, fault: &Fault) -> Transition {
     retreat.causes.push(Cause { act, fault: fault.clone() });
     if retreat.retried == Retried::No && matches!(act, Act::Stop | Act::Restore | Act::SwitchBack) {
         retreat.retried = Retried::Once;
-        retreat.cut.round = retreat.cut.round.saturating_add(1);
+        retreat.cut.round = retreat.cut.round.wrapping_add(1);
         let mut next = state.clone();
         next.phase = Phase::RollingBack(retreat);
         return Transition::to(next);
@@ -141,7 +141,7 @@ pub(super) fn exited(state: &State, retreat: &Retreat, instance: &Instance, exit
     if retreat.cut.start == Extent::Never && retreat.revived == Revived::No {
         retreat.revived = Revived::Once;
         retreat.cut.act = Act::Start;
-        retreat.cut.round = retreat.cut.round.saturating_add(1);
+        retreat.cut.round = retreat.cut.round.wrapping_add(1);
         let mut next = state.clone();
         next.phase = Phase::RollingBack(retreat);
         return Transition::to(next);
@@ -164,7 +164,7 @@ pub(super) fn recovered(state: &State, retreat: &Retreat) -> Transition {
     retreat.cut.act = Act::Stop;
     retreat.cut.live = None;
     retreat.retried = Retried::No;
-    retreat.cut.round = retreat.cut.round.saturating_add(1);
+    retreat.cut.round = retreat.cut.round.wrapping_add(1);
     let mut next = state.clone();
     next.serving = Serving::Unproven;
     next.phase = Phase::RollingBack(retreat);

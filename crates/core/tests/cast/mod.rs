@@ -5,12 +5,19 @@
 pub(crate) mod words;
 
 use cutover_core::{
-    Aim, Base, Boot, BootId, Code, Cut, DataClass, DataOrder, Event, Expectation, Fact, FactName, Fault,
-    FileIdentity, Generation, Installed, Instance, Intake, Kept, Listener, Maintenance, Observations,
-    OldProcess, Order, Owner, Phase, Policy, Preparation, Release, ReleaseRule, RestoreAfterRelease, Retreat,
-    RollbackRule, Run, RunId, Seen, Serving, Settings, State, Strategy, Verdict, Watch, judge,
+    Act, Aim, Base, Boot, BootId, Cause, Code, Cut, DataClass, DataOrder, Ending, Event, Expectation, Fact,
+    FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept, Kind, Listener,
+    Maintenance, Observations, OldProcess, Order, Owner, Phase, Policy, Preparation, Release, ReleaseRule,
+    Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId, Seen, Serving, Settings, State,
+    Status, Strategy, Verdict, Watch, Writes, judge,
 };
 use std::collections::BTreeSet;
+
+/// Whether the full bounds are asked for (`CUTOVER_TEST=faults`).
+#[allow(clippy::disallowed_methods, reason = "a proof reads its bounds; the core reads no environment")]
+pub(crate) fn is_full() -> bool {
+    std::env::var("CUTOVER_TEST").is_ok_and(|kinds| kinds.split(',').any(|kind| kind == "faults"))
+}
 
 pub(crate) fn run_id(number: u32) -> RunId {
     RunId(format!("r{number}"))
@@ -325,17 +332,51 @@ pub(crate) fn trim(state: &mut State) {
     }
 }
 
-/// How often a run was interrupted matters at the limit only (five, `INTERRUPTIONS_MAX` of the core).
-const INTERRUPTIONS_BUT_ONE: u8 = 4;
-
 fn trim_cut(cut: &mut Cut) {
     cut.round = 0;
-    cut.interruptions = cut.interruptions.max(INTERRUPTIONS_BUT_ONE);
     trim_base(&mut cut.base);
 }
 
 fn trim_base(base: &mut Base) {
     if let Base::Maintenance(maintenance) = base {
         maintenance.causes.clear();
+    }
+}
+
+/// The opposite of [`trim`]: a state with a long past.
+pub(crate) fn age(state: &mut State, rounds: u8) {
+    let cause = Cause { act: Act::Prove, fault: fault("older") };
+    state.skipped.push(release(60));
+    state.last = Some(Ending {
+        run: run_id(60),
+        kind: Kind::Update,
+        target: None,
+        status: Some(Status::RestartVerified),
+        resolution: Resolution::None,
+        causes: vec![cause.clone()],
+        writes: Writes::Kept,
+    });
+    let age_base = |base: &mut Base| {
+        if let Base::Maintenance(maintenance) = base {
+            maintenance.causes.push(cause.clone());
+        }
+    };
+    if let Some(cut) = &mut state.parked {
+        cut.round = rounds;
+        age_base(&mut cut.base);
+    }
+    match &mut state.phase {
+        Phase::Idle | Phase::Watching(_) => {}
+        Phase::Preparing(preparation) => age_base(&mut preparation.base),
+        Phase::CuttingOver(cut) => {
+            cut.round = rounds;
+            age_base(&mut cut.base);
+        }
+        Phase::RollingBack(retreat) => {
+            retreat.cut.round = rounds;
+            retreat.causes.push(cause.clone());
+            age_base(&mut retreat.cut.base);
+        }
+        Phase::Maintenance(maintenance) => maintenance.causes.push(cause),
     }
 }

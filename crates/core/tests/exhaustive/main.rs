@@ -1,17 +1,25 @@
 //! Every reachable state of the shipping `step`, and every event on each of them. What differs only in names, in the
 //! words of old faults or in the count of rounds is one state; that `step` does not read those is proven here too.
 
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a proof reads its bounds and measures itself; the core may not"
+)]
+
 #[path = "../cast/mod.rs"]
 mod cast;
 
 mod alphabet;
+mod drawing;
 mod promises;
 
 use cast::{Name, PLAIN, Rules};
 use cutover_core::{
-    DataClass, Event, Intake, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings, State, Strategy,
-    Transition, step,
+    DataClass, Event, Intake, Phase, ReleaseRule, RestoreAfterRelease, Retreat, RollbackRule, Settings,
+    State, Strategy, Transition, step,
 };
+use drawing::Drawing;
 use promises::Taken;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -30,6 +38,7 @@ struct Bounds {
 /// Names by order of appearance: states that differ only in names become equal. With it, how many names there are.
 fn canonical(mut state: State) -> (State, Bounds) {
     cast::trim(&mut state);
+    count_interruptions_roughly(&mut state);
     let (mut runs, mut pids) = (Vec::new(), Vec::new());
     let (mut generations, mut releases) = (Vec::new(), Vec::new());
     cast::visit(&mut state, &mut |name| match name {
@@ -44,6 +53,19 @@ fn canonical(mut state: State) -> (State, Bounds) {
     });
     (state, Bounds { generations: generations.len(), runs: runs.len(), pids: pids.len() })
 }
+
+/// How often a run was interrupted matters at the limit only (five, `INTERRUPTIONS_MAX` of the core).
+fn count_interruptions_roughly(state: &mut State) {
+    let phase = match &mut state.phase {
+        Phase::CuttingOver(cut) | Phase::RollingBack(Retreat { cut, .. }) => Some(cut),
+        _ => None,
+    };
+    for cut in phase.into_iter().chain(&mut state.parked) {
+        cut.interruptions = cut.interruptions.max(INTERRUPTIONS_BUT_ONE);
+    }
+}
+
+const INTERRUPTIONS_BUT_ONE: u8 = 4;
 
 fn index(seen: &mut Vec<u32>, number: u32) -> u32 {
     let at = seen.iter().position(|known| *known == number).unwrap_or_else(|| {
@@ -74,6 +96,7 @@ struct Explored {
     transitions: usize,
     refusals: usize,
     breaches: Vec<Breach>,
+    drawing: Drawing,
 }
 
 impl Explored {
@@ -103,6 +126,9 @@ impl Known {
     }
 }
 
+/// Every so many states one is tried with a long past as well.
+const AGED_EVERY: usize = 8;
+
 fn explore(settings: &[Settings], bounds: Bounds) -> Explored {
     let (first, _) = canonical(State::new());
     let mut known = Known { ids: HashMap::from([(first.clone(), 0)]), parents: vec![None] };
@@ -110,6 +136,11 @@ fn explore(settings: &[Settings], bounds: Bounds) -> Explored {
     let mut explored = Explored::default();
     while let Some((id, state)) = queue.pop_front() {
         stands(&mut explored, &known, id, &state);
+        explored.drawing.see(&state);
+        if id % AGED_EVERY == 0 && !forgets_its_past(&state, settings) {
+            let now = cast::words::state(&state);
+            explored.breach("the past is not read", || format!("\n{}    = {now}", known.trace(id)));
+        }
         for case in alphabet::events(&state, settings) {
             let result = step(&state, &case.event);
             explored.transitions += 1;
@@ -118,6 +149,7 @@ fn explore(settings: &[Settings], bounds: Bounds) -> Explored {
                 explored.refusals += 1;
                 continue;
             };
+            explored.drawing.go(&state, &case.event, &after);
             let (after, names) = canonical(after);
             if names.generations > bounds.generations || names.runs > bounds.runs || names.pids > bounds.pids
             {
@@ -143,6 +175,21 @@ fn stands(explored: &mut Explored, known: &Known, id: usize, state: &State) {
             explored.breach(promise, || format!("{why}\n{}    = {now}", known.trace(id)));
         }
     }
+}
+
+/// What is trimmed away must not be read: a state with a long past goes the way of its canonical twin, and no ticket
+/// comes round again.
+fn forgets_its_past(state: &State, settings: &[Settings]) -> bool {
+    let mut aged = state.clone();
+    cast::age(&mut aged, u8::MAX);
+    let ticket = alphabet::ticket(&aged);
+    alphabet::events(&aged, settings).iter().zip(alphabet::events(state, settings)).all(|(late, early)| {
+        let now = step(&aged, &late.event).map(|transition| transition.state);
+        let then = step(state, &early.event).map(|transition| transition.state);
+        let again = matches!((&late.event, &now), (Event::Recovered { .. }, Ok(now))
+            if ticket.is_some() && alphabet::ticket(now) == ticket && !matches!(now.phase, Phase::Preparing(_)));
+        now.map(|now| canonical(now).0).ok() == then.map(|then| canonical(then).0).ok() && !again
+    })
 }
 
 fn judge(explored: &mut Explored, known: &Known, id: usize, taken: &Taken<'_>) {
@@ -189,14 +236,10 @@ fn services() -> Vec<(&'static str, Vec<Settings>)> {
     .into_iter()
     .map(|(name, rules)| (name, vec![rules.settings()]))
     .collect();
-    if is_full() {
+    if cast::is_full() {
         services.push(("rules that change from run to run", vec![PLAIN.settings(), restoring.settings()]));
     }
     services
-}
-
-fn is_full() -> bool {
-    std::env::var("CUTOVER_TEST").is_ok_and(|kinds| kinds.split(',').any(|kind| kind == "faults"))
 }
 
 struct Service {
@@ -210,8 +253,8 @@ fn explored() -> &'static [Service] {
     static EXPLORED: OnceLock<Vec<Service>> = OnceLock::new();
     EXPLORED.get_or_init(|| {
         let services = services();
-        let generations = if is_full() { 3 } else { 2 };
-        let pids = if is_full() { 2 } else { 1 };
+        let generations = if cast::is_full() { 3 } else { 2 };
+        let pids = if cast::is_full() { 2 } else { 1 };
         let bounds = Bounds { generations, runs: 2, pids };
         let next = AtomicUsize::new(0);
         let work = || {
@@ -250,4 +293,20 @@ fn every_promise_holds_in_every_reachable_state() {
     };
     println!("in all {} states, {} transitions", sum(|e| e.states), sum(|e| e.transitions));
     assert_eq!(broken, 0, "promises broken; the shortest way to each stands above");
+}
+
+/// `UPDATE=1` writes it anew.
+#[test]
+fn the_drawn_machine_is_the_machine() {
+    let mut drawing = Drawing::default();
+    for Service { explored, .. } in explored() {
+        drawing.add(&explored.drawing);
+    }
+    let document = drawing.document();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/states.md");
+    if std::env::var("UPDATE").is_ok() {
+        std::fs::write(path, &document).expect("docs/ can be written");
+    }
+    let drawn = std::fs::read_to_string(path).expect("docs/states.md is there; UPDATE=1 writes it");
+    assert!(drawn == document, "docs/states.md is not what was explored: UPDATE=1 writes it anew");
 }

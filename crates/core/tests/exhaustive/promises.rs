@@ -1,9 +1,9 @@
 //! What must hold of every state and of every transition, each promise by its name. Knows the core's public types and the
-//! words of DESIGN; must not call what it checks to find out what is right.
+//! words of the documentation; must not call what it checks to find out what is right.
 
 use super::alphabet::{Case, Nature, ticket};
 use cutover_core::{
-    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Event, Extent, Generation, Installed,
+    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Extent, Generation, Installed,
     Instance, Kind, Maintenance, Order, Phase, Posture, Process, Refusal, Restarts, Retreat, Run, RunId,
     Serving, State, Status, Traffic, Transition, Tree, Wish, patience, posture, report, step, wants,
 };
@@ -45,7 +45,7 @@ fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 18] = [
+pub(crate) const MOVES: [Move; 19] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -63,10 +63,11 @@ pub(crate) const MOVES: [Move; 18] = [
     ("data of a migrated service is never kept by a rollback", keep_is_refused_on_migrated),
     ("the pointer follows Switch and SwitchBack only", the_pointer_follows_its_acts),
     ("given up writes are told", given_up_writes_are_told),
+    ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
     ("ok derives from the status", ok_derives_from_the_status),
 ];
 
-pub(crate) const PLACES: [Place; 9] = [
+pub(crate) const PLACES: [Place; 10] = [
     ("the front serves only a proven or waived live process", serve_needs_a_live_process),
     ("every state that does not rest has an act", every_restless_state_has_an_act),
     ("every act has a limit", every_act_has_a_limit),
@@ -76,6 +77,7 @@ pub(crate) const PLACES: [Place; 9] = [
     ("a stopped service has no process", a_stopped_service_has_no_process),
     ("a parked run waits alone", a_parked_run_waits_alone),
     ("a damaged tree is not served", a_damaged_tree_is_not_served),
+    ("data is laid down only where it must be", data_is_laid_down_where_it_must),
 ];
 
 fn a_stale_answer_is_refused(taken: &Taken<'_>) -> Broken {
@@ -353,6 +355,12 @@ fn given_up_writes_are_told(taken: &Taken<'_>) -> Broken {
     hold(!(restored && exposed) || told, "released writes were given up and the ending says they are kept")
 }
 
+fn what_cannot_be_reverted_is_served_on(taken: &Taken<'_>) -> Broken {
+    let (Event::Degraded { .. }, Some(after)) = (&taken.case.event, taken.after()) else { return Ok(()) };
+    let reverts = matches!(after.phase, Phase::Preparing(_));
+    hold(reverts || after.serving == taken.before.serving, "an alarm alone took the service away")
+}
+
 fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {
     let Ok(Transition { state, ended: Some(ended) }) = taken.result else { return Ok(()) };
     let Some(last) = state.last.as_ref().filter(|last| *last == ended) else { return Ok(()) };
@@ -507,9 +515,18 @@ fn a_parked_run_waits_alone(state: &State) -> Broken {
 fn a_damaged_tree_is_not_served(state: &State) -> Broken {
     let damaged = state.tree == Tree::Damaged && !matches!(state.phase, Phase::CuttingOver(_));
     hold(!damaged || posture(state) == Posture::Maintain, "a damaged tree is served or held for")?;
+    let starts = matches!(wants(state).process, Process::Run(_) | Process::Replace(..));
+    hold(state.tree == Tree::Sealed || !starts, "a process would be started from a damaged tree")
+}
+
+fn data_is_laid_down_where_it_must(state: &State) -> Broken {
     let restores = match &state.phase {
         Phase::CuttingOver(cut) => cut.act != Act::Place || matches!(cut.run.data, DataOrder::Restore { .. }),
         _ => true,
     };
-    hold(restores, "Place without an order to restore")
+    hold(restores, "Place without an order to restore")?;
+    let Phase::RollingBack(Retreat { cut, .. }) = &state.phase else { return Ok(()) };
+    let restore = matches!(wants(state).act, Some((_, Effect::Restore(_))));
+    let may = cut.place > Extent::Never || cut.run.settings.class == DataClass::Migrated;
+    hold(!restore || may, "writes of a service whose data the target leaves alone would be given up")
 }

@@ -9,6 +9,7 @@ use crate::conductor::{Plan, View};
 use cutover_core::{Report, RunId, report};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
         Command::Logs { service, lines, follow } => desk.logs(&service, lines, follow).await,
         Command::Generations { service } => {
             let value = desk.client.call("generations.list", service_params(&service)).await?;
-            desk.print(&value, |value| format!("{value:#}"));
+            desk.print(&value, print::generations);
             Ok(ExitStatus::Done)
         }
         Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } => {
@@ -97,7 +98,7 @@ impl Desk<'_> {
         let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
         let Some(run) = run else {
             let report: Report = serde_json::from_value(answer["report"].clone())?;
-            self.print(&report, |report| format!("{}: {}", report.service, report.phase));
+            self.print(&report, |report| format!("{}: accepted; {}", report.service, report.condition));
             return Ok(ExitStatus::Done);
         };
         let service = answer["service"].as_str().unwrap_or_default();
@@ -122,7 +123,10 @@ impl Desk<'_> {
 
     async fn order(&self, method: &str, service: &Service) -> anyhow::Result<ExitStatus> {
         let answer = self.client.call(method, service_params(service)).await?;
-        self.print(&answer, |answer| format!("{}: accepted", answer["service"].as_str().unwrap_or_default()));
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        self.print(&answer, |answer| {
+            format!("{}: accepted; {}", word(&answer["service"]), word(&answer["report"]["condition"]))
+        });
         Ok(ExitStatus::Done)
     }
 
@@ -130,11 +134,13 @@ impl Desk<'_> {
         let params = service.map_or(Value::Null, |name| json!({ "service": name }));
         match self.client.call("status", params).await {
             Ok(answer) => {
+                let broken: BTreeMap<String, String> =
+                    serde_json::from_value(answer["broken"].clone()).unwrap_or_default();
                 let views: Vec<View> = match service {
                     Some(_) => vec![serde_json::from_value(answer)?],
                     None => serde_json::from_value(answer["services"].clone())?,
                 };
-                self.print(&views, |views| texts(views));
+                self.print(&views, |views| texts(views, &broken));
                 if watch {
                     self.watch(service).await?;
                 }
@@ -231,11 +237,12 @@ async fn follow_log(directory: &std::path::Path) -> anyhow::Result<()> {
     }
 }
 
-fn texts(views: &[View]) -> String {
-    if views.is_empty() {
+fn texts(views: &[View], broken: &BTreeMap<String, String>) -> String {
+    if views.is_empty() && broken.is_empty() {
         return "no service is configured; see `cutover config schema`".into();
     }
-    views.iter().map(print::status).collect::<Vec<_>>().join("\n")
+    let broken = broken.iter().map(|(name, why)| format!("{name}: not begun: {why}"));
+    views.iter().map(print::status).chain(broken).collect::<Vec<_>>().join("\n")
 }
 
 fn plan_text(plan: &Plan) -> String {

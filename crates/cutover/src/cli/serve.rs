@@ -10,7 +10,7 @@ use cutover_core::{BootId, Order};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,7 +162,8 @@ async fn begun(
         executable: executable.to_owned(),
         ledger: ledger.clone(),
     };
-    conductor::begin(beginning, &|name| std::env::var_os(name)).await
+    let inherited: Vec<_> = std::env::vars_os().collect();
+    conductor::begin(beginning, &inherited).await
 }
 
 /// One daemon per state directory. The kernel lets the lock go when its holder ends, however that happens.
@@ -216,5 +217,9 @@ fn boot_id() -> anyhow::Result<String> {
 
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CUTOVER_LOG").unwrap_or_else(|_| "info".into());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
 }

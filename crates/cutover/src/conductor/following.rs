@@ -87,7 +87,7 @@ impl Conductor {
         };
         match (self.booted, committed()) {
             (Boot::Same, Some(then)) => {
-                Duration::from_millis(cutover_intent::boot_time_ms().checked_sub(then).unwrap_or(0))
+                Duration::from_millis(cutover_intent::boot_time_ms().saturating_sub(then))
             }
             _ => Duration::ZERO,
         }
@@ -121,19 +121,18 @@ impl Conductor {
     fn notice(&self, state: &State) -> Notice {
         let name = &self.executor.site.settings.name;
         let report = report(name, state, self.chronicle.latest());
+        // A run that is over explains nothing any more, except where it left the service in maintenance.
+        let about_a_run = state.open_run().is_some() || matches!(state.phase, Phase::Maintenance(_));
         let trouble = report.causes.last().map(|cause| &cause.fault).or(report.origin.as_ref());
-        let reason = match trouble {
-            Some(fault) => fault.detail.clone(),
-            None => report.next.clone().unwrap_or_else(|| "It is being started or replaced.".into()),
-        };
+        let reason = trouble.filter(|_| about_a_run).map(|fault| fault.detail.clone()).or(report.next);
         Notice {
             service: name.clone(),
-            sentence: report.sentence,
-            reason,
+            sentence: report.condition,
+            reason: reason.unwrap_or_else(|| "ask again in a moment".into()),
             what_serves: report.serving.version,
             commands: report.recovery,
             retry_after: 5,
-            run_id: report.run_id.map(|run| run.0),
+            run_id: report.run_id.filter(|_| about_a_run).map(|run| run.0),
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Site {
     pub executable: PathBuf,
     /// The service's environment, without what each start adds.
     pub env: BTreeMap<String, String>,
+    /// What the package manager's environment is chosen from.
+    npm_env: Vec<(OsString, OsString)>,
 }
 
 impl Site {
@@ -46,7 +48,7 @@ impl Site {
         settings: ServiceSettings,
         layout: Layout,
         executable: PathBuf,
-        inherited: &dyn Fn(&str) -> Option<OsString>,
+        inherited: &[(OsString, OsString)],
     ) -> anyhow::Result<Self> {
         let name = &settings.name;
         let directory = layout.service(name);
@@ -68,7 +70,8 @@ impl Site {
             Port::Auto => kept_port(&directory.join("port"))?,
         };
         let store = Store::open(&directory);
-        Ok(Self { settings, layout, store, identity, port, executable, env })
+        let npm_env = npm_environment(inherited, &env);
+        Ok(Self { settings, layout, store, identity, port, executable, env, npm_env })
     }
 
     pub(super) fn directory(&self) -> PathBuf {
@@ -183,7 +186,7 @@ impl Site {
                 registry: registry.clone(),
                 npm: self.npm_command(npm.as_deref()),
                 node: self.settings.node.clone(),
-                env: self.npm_env(),
+                env: self.npm_env.clone(),
                 identity: self.identity.as_ref().map(store_identity),
                 scripts: match scripts {
                     Scripts::Off => store::Scripts::Off,
@@ -200,10 +203,6 @@ impl Site {
             Some(words) => words.iter().map(OsString::from).collect(),
             None => vec!["npm".into()],
         }
-    }
-
-    fn npm_env(&self) -> Vec<(OsString, OsString)> {
-        self.env.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
     /// How to ask the live process at `address`.
@@ -234,7 +233,7 @@ impl Site {
                     plugins: Field::Unasked,
                 },
             },
-            VersionSettings::OpenClaw { token, .. } => VersionProbe {
+            VersionSettings::OpenClaw { token } => VersionProbe {
                 ask: Ask::OpenClawHello(Hello::new("/", Some(Token::new(self.filled(token, root))))?),
                 fields: Fields::of_openclaw(),
             },
@@ -281,12 +280,13 @@ pub(crate) fn passage(path: &Path) -> anyhow::Result<()> {
 fn environment(
     settings: &ServiceSettings,
     identity: Option<&Identity>,
-    inherited: &dyn Fn(&str) -> Option<OsString>,
+    inherited: &[(OsString, OsString)],
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let mut env = BTreeMap::new();
     for name in ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "USER"] {
-        if let Some(value) = inherited(name).and_then(|value| value.into_string().ok()) {
-            env.insert(name.to_owned(), value);
+        let given = inherited.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.to_str());
+        if let Some(value) = given {
+            env.insert(name.to_owned(), value.to_owned());
         }
     }
     if let Some(identity) = identity {
@@ -305,6 +305,16 @@ fn environment(
     }
     env.extend(settings.env.clone());
     Ok(env)
+}
+
+/// The daemon's own environment, in which proxies, certificates and npm's settings are, below the service's.
+fn npm_environment(
+    inherited: &[(OsString, OsString)],
+    service: &BTreeMap<String, String>,
+) -> Vec<(OsString, OsString)> {
+    let mut env: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
+    env.extend(service.iter().map(|(name, value)| (name.into(), value.into())));
+    env.into_iter().collect()
 }
 
 /// A port chosen once and kept, so that a service keeps its address across starts.
@@ -348,4 +358,19 @@ fn found(program: &str, search: Option<&str>) -> anyhow::Result<PathBuf> {
         .map(|directory| Path::new(directory).join(program))
         .find(|path| path.is_file())
         .with_context(|| format!("`{program}` is not found in PATH; write its absolute path in `command`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npm_finds_the_machine_s_own_settings_and_the_service_s_before_them() {
+        let inherited = [("HTTPS_PROXY", "machine"), ("HOME", "/root"), ("npm_config_cafile", "/ca")];
+        let inherited = inherited.map(|(name, value)| (name.into(), value.into()));
+        let service = BTreeMap::from([("HOME".to_owned(), "/home/claw".to_owned())]);
+        let given = npm_environment(&inherited, &service);
+        let expected = [("HOME", "/home/claw"), ("HTTPS_PROXY", "machine"), ("npm_config_cafile", "/ca")];
+        assert_eq!(given, expected.map(|(name, value)| (name.into(), value.into())));
+    }
 }

@@ -2,8 +2,10 @@
 
 use super::world::{SERVICE, World};
 use crate::cli::ExitStatus;
+use anyhow::Context;
 use sample_gateway::Knobs;
 use std::io::IsTerminal;
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Without a terminal there is nobody to press Enter: each step waits so long.
@@ -18,13 +20,10 @@ pub(super) async fn run() -> anyhow::Result<ExitStatus> {
     println!("Installing 1.0.0 of the sample service …");
     let report = world.install("1.0.0").await?;
     println!("{}\n\n  Open http://{}/ and keep it open.\n", report.sentence, world.address);
-    let all = tokio::select! {
-        all = story(&world) => all,
-        _ = tokio::signal::ctrl_c() => Ok(()),
-    };
+    story(&world).await?;
     println!("\nEnding everything …");
     world.end().await?;
-    all.map(|()| ExitStatus::Done)
+    Ok(ExitStatus::Done)
 }
 
 async fn story(world: &World) -> anyhow::Result<()> {
@@ -64,8 +63,10 @@ async fn next(step: &str) -> anyhow::Result<()> {
 
 async fn show(world: &World, words: &[&str]) -> anyhow::Result<()> {
     println!("$ cutover {}", words.join(" "));
-    let output = world.cutover(words).await?;
-    print!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
-    println!("(exit code {})", output.status.code().unwrap_or(-1));
+    let executable = std::env::current_exe().context("finding this program")?;
+    let mut command = tokio::process::Command::new(executable);
+    command.arg("--config").arg(world.config()).args(words).stdin(Stdio::null()).kill_on_drop(true);
+    let status = command.status().await.context("running the command line")?;
+    println!("(exit code {})", status.code().unwrap_or(-1));
     Ok(())
 }
