@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 
 /// Rules under which a story is quick.
 const POLICY: [(&str, &str); 7] = [
-    ("soak", "\"300ms\""),
-    ("probe_interval", "\"40ms\""),
+    ("soak", "\"150ms\""),
+    ("probe_interval", "\"25ms\""),
     ("streak", "3"),
     ("stop_grace", "\"2s\""),
     ("drain", "\"2s\""),
@@ -122,7 +122,7 @@ pub(crate) async fn serving(world: &World, version: &str) -> anyhow::Result<View
             view.report.serving.version.as_deref() == Some(version)
                 && view.process.is_some()
                 && view.process == view.report.serving.instance
-                && view.front.as_ref().is_none_or(|front| front.posture == "serve")
+                && view.report.serving.posture == "serve"
         })
         .await
 }
