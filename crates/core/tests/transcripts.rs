@@ -368,9 +368,12 @@ transcripts! {
     a_changed_tree_that_cannot_be_sealed_is_maintenance
     a_crash_at_boot_is_rolled_back
     a_daemon_killed_in_any_act_costs_nothing
+    a_daemon_that_dies_of_the_act_turns_back
     a_failed_first_installation_keeps_acknowledged_writes
     a_failed_first_installation_leaves_nothing
+    a_forbidden_start_in_the_watch_is_reverted
     a_forbidden_start_is_not_repeated
+    a_forbidden_start_of_migrated_data_stays_down
     a_good_update
     a_parked_run_is_cancelled
     a_parked_run_outlives_a_changed_tree
