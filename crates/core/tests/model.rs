@@ -91,12 +91,11 @@ fn serves_the_proven(_: &System, (_, toy): &(usize, Toy)) -> bool {
     let Some(live) = toy.world.process.as_ref().filter(|live| live.owner == Owner::Keeper) else {
         return true;
     };
-    let counted = match &toy.state.serving {
+    match &toy.state.serving {
         Serving::Proven(proven) => live.instance != *proven || live.proven,
         Serving::Waived(_) => true,
         Serving::Unproven => posture(&toy.state) != Posture::Serve,
-    };
-    counted
+    }
 }
 
 fn services() -> Vec<Service> {

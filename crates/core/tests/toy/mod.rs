@@ -10,8 +10,8 @@ mod promises;
 use crate::cast::{self, Rules};
 use cutover_core::{
     Act, Boot, DataClass, DataWish, Event, Exit, Generation, Installed, Instance, Intake, Order, Phase,
-    Posture, Preparation, Process, Release, Retreat, RunId, Serving, State, Strategy, Ticket, Transition,
-    Tree, Wanted, Wish, posture, step, wants,
+    Posture, Preparation, Process, Release, Retreat, RunId, Serving, State, Strategy, Transition, Tree,
+    Wanted, Wish, posture, step, wants,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -683,5 +683,3 @@ impl World {
 fn is_signal(service: &Service) -> bool {
     service.rules.strategy == Strategy::Signal
 }
-
-type Answer<'a> = (&'a Ticket, Label);
