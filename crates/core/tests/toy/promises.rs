@@ -225,8 +225,7 @@ pub(super) fn broken_in(toy: &Toy) -> Option<Promise> {
         return None;
     }
     if let Some(live) = &world.process
-        && !live.proven
-        && !matches!(state.serving, Serving::Waived(_))
+        && !(live.proven || live.waived)
     {
         return Some(Promise::OnlyProvenProcessesAreServed);
     }
