@@ -318,7 +318,7 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     pub async fn install(&self, version: &str) -> anyhow::Result<Report> {
         let report = self.end_of(&self.update(version).await?).await?;
         if !report.ok {
-            bail!("the first installation failed: {}", report.sentence);
+            bail!("the first installation failed: {} {:?}", report.sentence, report.causes);
         }
         Ok(report)
     }

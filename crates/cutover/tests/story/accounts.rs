@@ -40,7 +40,7 @@ fn owner_of(pid: u32) -> anyhow::Result<u32> {
 }
 
 fn hand_over(world: &World) -> anyhow::Result<()> {
-    for path in [world.path(), &world.releases(), &world.config()] as [&Path; 3] {
+    for path in [world.path(), &world.releases(), &world.config(), &world.path().join("data")] as [&Path; 4] {
         chown(path, Some(NOBODY), Some(NOBODY))?;
     }
     Ok(())

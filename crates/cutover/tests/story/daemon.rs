@@ -5,7 +5,7 @@ use crate::stage::{
     update, view, with_policy, world,
 };
 use cutover::demo::{Plan, SERVICE};
-use cutover_core::{Kind, Phase, Resolution, Status};
+use cutover_core::{Kind, Resolution, Status};
 use cutover_testkit::registry::{Package, Registry, Trouble};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
@@ -100,7 +100,7 @@ async fn r16_a_tree_whose_source_is_gone_is_maintenance_until_retry_finds_it_aga
     let chunk = std::fs::read_dir(world.generation(1).join("core/chunks"))?.flatten().next().unwrap().path();
     std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
     std::fs::write(&chunk, "a foreign hand")?;
-    let lost = world.until("maintenance", |view| matches!(view.state().phase, Phase::Maintenance(_))).await?;
+    let lost = world.until("maintenance", |view| view.report.resolution == Resolution::Maintenance).await?;
     assert_eq!(lost.report.recovery, ["cutover recover web --retry"]);
     eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;
     std::fs::rename(&away, &release)?;

@@ -4,7 +4,7 @@ use crate::stage::{
     assert_told, eventually, get, is_alive, load, processes, reported, serving, signal, starts_of, update,
     view, with_policy, world,
 };
-use cutover_core::{Phase, Resolution, Status};
+use cutover_core::{Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ async fn r74_r27_a_daemon_killed_while_clients_are_held_resumes_and_none_of_them
     serving(&world, "1.0.0").await?;
     let load = load(&world, 60)?;
     let run = world.update("2.0.0").await?;
-    world.until("the hold", |view| matches!(view.state().phase, Phase::CuttingOver(_))).await?;
+    world.until("the hold", |view| view.report.phase.starts_with("cutting over")).await?;
     world.kill_daemon()?;
     let offline = world.cutover(&["status", "--json"]).await?;
     assert_eq!(offline.status.code(), Some(0), "status works without a daemon");
@@ -106,7 +106,7 @@ async fn a_front_killed_in_the_cut_is_replaced_and_the_run_ends_verified() -> an
     let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", slow)]).await?;
     serving(&world, "1.0.0").await?;
     let run = world.update("2.0.0").await?;
-    world.until("the cut", |view| matches!(view.state().phase, Phase::CuttingOver(_))).await?;
+    world.until("the cut", |view| view.report.phase.starts_with("cutting over")).await?;
     let first = processes(&world, "front")[0];
     signal(first, Signal::KILL)?;
     let report = world.end_of(&run).await?;

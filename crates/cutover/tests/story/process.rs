@@ -4,8 +4,8 @@ use crate::stage::{
     assert_told, eventually, get, is_alive, processes, reported, service_log, serving, signal, starts_of,
     told, update, view, with_policy, world,
 };
-use cutover::demo::SERVICE;
-use cutover_core::{Act, Kind, Phase, Resolution, Status, Wish};
+use cutover::demo::{SERVICE, World};
+use cutover_core::{Act, Kind, Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
 use std::time::Duration;
@@ -29,15 +29,14 @@ async fn r29_an_old_process_that_ignores_term_is_killed_after_its_grace_and_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r29_a_child_that_outlives_a_crash_and_holds_the_port_is_ended_before_the_next_start()
+async fn r29_a_child_that_outlives_an_exit_and_holds_the_port_is_ended_before_the_next_start()
 -> anyhow::Result<()> {
-    let leaves = Knobs { crash_after_ms: Some(700), orphan_on_port_ms: Some(600_000), ..good() };
-    let world = world(&with_policy("", &[("soak", "\"10ms\"")]), &[("1.0.0", leaves)]).await?;
-    let first = serving(&world, "1.0.0").await?.process;
-    let second = world
-        .until("the next process", |view| view.report.serving.instance.is_some() && view.process != first)
-        .await?;
-    assert_ne!(second.process, first);
+    let leaves = Knobs { orphan_on_port_ms: Some(600_000), ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", leaves)]).await?;
+    let first = serving(&world, "1.0.0").await?.process.unwrap();
+    signal(first.pid, Signal::TERM)?;
+    world.until("the next process", |view| view.process.as_ref().is_some_and(|now| *now != first)).await?;
+    serving(&world, "1.0.0").await?;
     assert!(service_log(&world).contains("left descendant"), "{}", service_log(&world));
     Ok(())
 }
@@ -59,7 +58,7 @@ async fn r85_a_resting_service_that_exits_78_is_not_started_again_until_a_person
 -> anyhow::Result<()> {
     let mut world = world(&with_policy("", &[("watch", "\"10ms\"")]), &[("1.0.0", good())]).await?;
     serving(&world, "1.0.0").await?;
-    world.until("the end of the watch", |view| view.state().phase == Phase::Idle).await.ok();
+    world.until("the end of the watch", |view| view.report.phase == "finished").await?;
     // While nobody watches it ends, and its next start is refused.
     world.kill_daemon()?;
     let config = std::fs::read_to_string(world.config())?;
@@ -86,25 +85,45 @@ async fn r85_a_resting_service_that_exits_78_is_not_started_again_until_a_person
     Ok(())
 }
 
+/// Kills the service's process and waits for the next one.
+async fn crash(world: &World) -> anyhow::Result<()> {
+    let before = world.until("a process", |view| view.process.is_some()).await?.process;
+    signal(before.clone().unwrap().pid, Signal::KILL)?;
+    world.until("the next process", |view| view.process.is_some() && view.process != before).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r33_a_crash_in_the_soak_rolls_back() -> anyhow::Result<()> {
-    let short = Knobs { crash_after_ms: Some(900), ..good() };
-    let service = with_policy("", &[("soak", "\"1500ms\"")]);
-    let world = world(&service, &[("1.0.0", good()), ("2.0.0", short)]).await?;
-    let ended = update(&world, "2.0.0").await?;
-    assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
-    assert_eq!(ended.0.causes[0].act, Act::Soak, "{:?}", ended.0.causes);
+    let service = with_policy("", &[("soak", "\"2s\"")]);
+    let world = world(&service, &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    let run = world.update("2.0.0").await?;
+    let soaking = world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    signal(soaking.process.unwrap().pid, Signal::KILL)?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(
+        (report.status, report.resolution, report.ok),
+        (Some(Status::RestartFailed), Resolution::OldVerified, false)
+    );
+    assert_eq!(report.causes[0].act, Act::Soak, "{:?}", report.causes);
+    assert!(report.causes[0].fault.detail.contains("Signal(9)"), "{:?}", report.causes);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r33_r77_a_crash_loop_in_the_watch_window_reverts_and_the_channel_does_not_bring_it_back()
 -> anyhow::Result<()> {
-    let loops = Knobs { crash_after_ms: Some(900), ..good() };
-    let world =
-        world(&with_policy("", &[("crash_limit", "2")]), &[("1.0.0", good()), ("2.0.0", loops)]).await?;
+    let rules = with_policy("", &[("crash_limit", "2")]);
+    let world = world(&rules, &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    // Crashes of the old version are none of the new one's.
+    serving(&world, "1.0.0").await?;
+    crash(&world).await?;
+    serving(&world, "1.0.0").await?;
     let committed = update(&world, "2.0.0").await?;
     assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    crash(&world).await?;
+    serving(&world, "2.0.0").await?;
+    crash(&world).await?;
     let reverted = world
         .until("the revert", |view| {
             view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some()
@@ -205,7 +224,7 @@ async fn a_stop_while_a_run_prepares_is_obeyed_and_the_run_parks() -> anyhow::Re
         return Ok(());
     }
     let parked = world.until("the parking", |view| view.report.phase == "parked").await?;
-    assert_eq!(parked.state().wish, Wish::Stopped);
+    assert_eq!(parked.report.recovery, ["cutover start web"]);
     eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;
     assert_eq!(starts_of(&world, "2.0.0"), 0);
     Ok(())
@@ -255,9 +274,7 @@ async fn r45_a_rollback_that_fails_is_maintenance_with_both_causes_and_ends_by_i
         std::fs::read_dir(world.generation(1).join("core/page/assets"))?.flatten().next().unwrap().path();
     use std::os::unix::fs::PermissionsExt;
     eventually("the cut", async || {
-        view(&world)
-            .await
-            .is_ok_and(|view| matches!(view.state().phase, Phase::CuttingOver(_) | Phase::RollingBack(_)))
+        view(&world).await.is_ok_and(|view| view.report.phase.starts_with("cutting over"))
     })
     .await?;
     std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
@@ -293,18 +310,23 @@ async fn a_restart_ends_the_process_and_starts_the_same_generation_again() -> an
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_loop_is_told_and_started_with_growing_pauses() -> anyhow::Result<()> {
-    let loops = Knobs { crash_after_ms: Some(300), ..good() };
-    let rules = [("backoff_first", "\"300ms\""), ("soak", "\"10ms\""), ("streak", "1")];
-    let service = with_policy("", &rules);
-    let world = world(&service, &[("1.0.0", loops)]).await?;
+    let service = with_policy("", &[("backoff_first", "\"200ms\"")]);
+    let world = world(&service, &[("1.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    crash(&world).await?;
+    crash(&world).await?;
+    let third = world.until("a process", |view| view.process.is_some()).await?.process.unwrap();
+    signal(third.pid, Signal::KILL)?;
+    let begun = std::time::Instant::now();
     let told = world
         .until("the loop", |view| view.trouble.as_ref().is_some_and(|why| why.contains("crash-looping: 3")))
         .await?;
-    assert!(told.trouble.unwrap().contains("Code(1)"));
-    let before = starts_of(&world, "1.0.0");
-    // After the third exit the pause is four times the first: 1.2 s without a start.
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    assert_eq!(starts_of(&world, "1.0.0"), before);
+    assert!(told.trouble.unwrap().contains("Signal(9)"));
+    world.until("the next process", |view| view.process.as_ref().is_some_and(|now| *now != third)).await?;
+    assert!(
+        begun.elapsed() >= Duration::from_millis(800),
+        "after the third the pause is four times the first"
+    );
     Ok(())
 }
 

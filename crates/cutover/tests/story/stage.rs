@@ -44,6 +44,7 @@ pub(crate) fn executable() -> PathBuf {
         let mark = built.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
         let stripped = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cutover-{mark}"));
         if !stripped.exists() {
+            forget_older();
             let new = stripped.with_extension(std::process::id().to_string());
             let done = Command::new("strip").arg("-o").arg(&new).arg(&whole).status().ok()?;
             done.success().then_some(())?;
@@ -52,6 +53,18 @@ pub(crate) fn executable() -> PathBuf {
         Some(stripped)
     };
     PROGRAM.get_or_init(|| strip().unwrap_or_else(|| env!("CARGO_BIN_EXE_cutover").into())).clone()
+}
+
+/// Removes what builds of an hour ago and more left; nobody plays with those any more.
+fn forget_older() {
+    for entry in std::fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten() {
+        let age =
+            entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+        let is_old = age.is_some_and(|age| age > Duration::from_secs(3600));
+        if is_old && entry.file_name().to_string_lossy().starts_with("cutover-") {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// A world in which 1.0.0 is installed and serves; the other releases are published.
@@ -74,6 +87,8 @@ pub(crate) async fn direct(service: &str, releases: &[(&str, Knobs)]) -> anyhow:
 /// A world with releases and no daemon yet.
 pub(crate) fn unserved(plan: Plan, releases: &[(&str, Knobs)]) -> anyhow::Result<World> {
     let world = World::of(plan)?;
+    // Declared state lies in a directory that is there: what has no place cannot be put back.
+    std::fs::create_dir(world.path().join("data"))?;
     for (version, knobs) in releases {
         world.publish(version, knobs.clone())?;
     }

@@ -66,9 +66,8 @@ async fn r51_a_write_during_the_update_is_held_and_survives() -> anyhow::Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_after_the_release_of_migrated_data_is_maintenance_and_both_ways_out_work()
 -> anyhow::Result<()> {
-    let short = Knobs { crash_after_ms: Some(1500), ..migrating() };
-    let rules = [("release", "\"after-prove\""), ("soak", "\"3s\"")];
-    let world = world(&with_policy(STATE, &rules), &[("1.0.0", good()), ("2.0.0", short)]).await?;
+    let rules = [("release", "\"after-prove\""), ("soak", "\"5s\"")];
+    let world = world(&with_policy(STATE, &rules), &[("1.0.0", good()), ("2.0.0", migrating())]).await?;
     serving(&world, "1.0.0").await?;
     assert_eq!(post(&world, "/state", "old").await?.status, 200);
     let run = world.update("2.0.0").await?;
@@ -79,6 +78,10 @@ async fn a_fault_after_the_release_of_migrated_data_is_maintenance_and_both_ways
         })
         .await?;
     assert_eq!(post(&world, "/state", "new").await?.status, 200);
+    crate::stage::signal(
+        crate::stage::processes(&world, "sample-gateway")[0],
+        rustix::process::Signal::KILL,
+    )?;
     let report = world.end_of(&run).await?;
     assert_eq!(
         (report.status, report.resolution),
