@@ -69,7 +69,7 @@ impl Figures {
     pub(crate) fn run(&mut self, name: &str, report: &Report) {
         let steps = report.steps.iter().map(|step| {
             let word = format!("{:?}", step.name).to_lowercase();
-            let back = if step.back == cutover_core::Direction::Back { "back " } else { "" };
+            let back = if step.direction == cutover_core::Direction::Back { "back " } else { "" };
             format!("{back}{word} {:.1}", step.took_ms.unwrap_or_default() as f64 / 1000.0)
         });
         self.line(name, steps.collect::<Vec<_>>().join(", "));
