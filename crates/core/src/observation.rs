@@ -109,7 +109,7 @@ pub struct OldProcess {
     pub alive: Vec<u32>,
 }
 
-/// Everything that one round of probing saw of one process (DESIGN facts V1 to V11).
+/// Everything that one round of probing saw of one process (facts V1 to V11 of docs/verified.md).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observations {

@@ -1,8 +1,8 @@
 //! What everybody reads: one object, folded from the entries of a run and the state after them.
 
 use crate::{
-    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Fault, Installed, Instance, Kind, Phase, Posture,
-    Resolution, RunId, Serving, State, Status, Writes, judge, posture,
+    Act, Aim, Cause, Cut, Done, Ending, Entry, Event, Fact, Fault, Installed, Instance, Kind, Order, Phase,
+    Posture, Resolution, RunId, Serving, State, Status, Wanted, Writes, judge, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub struct Record {
     pub before: Option<Installed>,
     /// What it installs, as far as settled.
     pub target: Option<Installed>,
-    /// Version that was resolved.
+    /// The version that was asked for, then the one that was resolved.
     pub version: Option<String>,
     /// When it began (ms of Unix time).
     pub started: u64,
@@ -50,8 +50,8 @@ pub struct Record {
 pub struct StepRecord {
     /// Which.
     pub name: Act,
-    /// Whether it belongs to the way back.
-    pub back: Direction,
+    /// Which way the run was going.
+    pub direction: Direction,
     /// When it began (ms of Unix time).
     pub started: u64,
     /// When it ended.
@@ -90,7 +90,7 @@ impl Record {
             origin: origin(&entry.event),
             before: source,
             target: None,
-            version: None,
+            version: asked_for(&entry.event),
             started: entry.wall_ms,
             ended: None,
             steps: Vec::new(),
@@ -138,10 +138,10 @@ impl Record {
     }
 
     fn enter(&mut self, entry: &Entry, after: &State) {
-        let Some((act, back)) = act_of(after) else { return };
+        let Some((act, direction)) = act_of(after) else { return };
         self.steps.push(StepRecord {
             name: act,
-            back,
+            direction,
             started: entry.wall_ms,
             ended: None,
             took_ms: None,
@@ -205,6 +205,17 @@ fn source(state: &State) -> Option<Installed> {
         Phase::CuttingOver(cut) => cut.run.source.clone(),
         Phase::RollingBack(retreat) => retreat.cut.run.source.clone(),
         Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => None,
+    }
+}
+
+/// The version that an order names, where it names one.
+fn asked_for(event: &Event) -> Option<String> {
+    match event {
+        Event::Ordered { order: Order::Update { wanted: Wanted::Version(version) }, .. } => {
+            Some(version.clone())
+        }
+        Event::Ordered { order: Order::Rollback { to, .. }, .. } => Some(to.release.version.clone()),
+        _ => None,
     }
 }
 
@@ -277,8 +288,10 @@ pub struct Report {
     pub actor: Option<String>,
     /// The trouble that began the run, if nobody asked for it.
     pub origin: Option<Fault>,
-    /// Where the service stands, or the act under way.
+    /// Where the run stands: the act under way, or `finished`.
     pub phase: String,
+    /// Where the service stands.
+    pub standing: String,
     /// One of the four words, or none.
     pub status: Option<Status>,
     /// Complete success, derived from `status`.
@@ -299,6 +312,8 @@ pub struct Report {
     pub before: Option<Installed>,
     /// What the run installs.
     pub target: Option<Installed>,
+    /// The version that the run wants, as far as it is known.
+    pub version: Option<String>,
     /// What serves now.
     pub serving: Serves,
     /// How long no proven process could be reached (ms).
@@ -340,6 +355,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         trigger: record.map(|record| record.kind),
         actor: record.map(|record| record.actor.clone()),
         origin: record.and_then(|record| record.origin.clone()),
+        standing: phase_word(state),
         phase: if record.is_some() && !open { "finished".into() } else { phase_word(state) },
         status,
         ok: status.is_some_and(Status::is_verified) || is_already_current(ending),
@@ -351,6 +367,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         findings: record.map(|record| record.findings.clone()).unwrap_or_default(),
         before: record.and_then(|record| record.before.clone()),
         target: record.and_then(|record| target(state, record)),
+        version: record.and_then(|record| wanted_version(state, record)),
         serving: serves(state),
         downtime_ms: record.and_then(|record| record.downtime_ms),
         causes,
@@ -363,8 +380,9 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
     }
 }
 
+/// Nothing was to be done, because the process that serves had already proven to be the release.
 fn is_already_current(ending: Option<&Ending>) -> bool {
-    ending.is_some_and(|ending| ending.status.is_none())
+    ending.is_some_and(|ending| ending.status.is_none() && ending.resolution == Resolution::OldVerified)
 }
 
 fn status(state: &State, record: Option<&Record>) -> Option<Status> {
@@ -401,6 +419,11 @@ fn target(state: &State, record: &Record) -> Option<Installed> {
             record.ending.as_ref().and_then(|ending| ending.target.clone()).or_else(|| record.target.clone())
         }
     }
+}
+
+fn wanted_version(state: &State, record: &Record) -> Option<String> {
+    let target = target(state, record).map(|target| target.release.version);
+    target.or_else(|| record.version.clone())
 }
 
 fn phase_word(state: &State) -> String {
@@ -444,11 +467,7 @@ fn sentence(
     resolution: Resolution,
 ) -> String {
     let Some(record) = record else { return format!("{}.", phase_word(state)) };
-    let version = record
-        .version
-        .clone()
-        .or_else(|| target(state, record).map(|target| target.release.version))
-        .unwrap_or_else(|| "the wanted version".into());
+    let version = wanted_version(state, record).unwrap_or_else(|| "the wanted version".into());
     let before = record.before.as_ref().map_or("nothing", |before| before.release.version.as_str());
     match (status, resolution) {
         (Some(Status::RestartVerified), _) if record.reverted_by.is_some() => {
@@ -464,11 +483,23 @@ fn sentence(
         (Some(Status::RestartFailed), Resolution::OldVerified) => {
             format!("Update to {version} failed after the switch; {before} is serving again, verified.")
         }
+        (Some(Status::RestartFailed), Resolution::AcceptedUnverified) => {
+            format!("{version} was accepted by a person; its proof is incomplete.")
+        }
         (Some(Status::RestartFailed), _) => RESTART_FAILED.into(),
+        (Some(Status::UpdateFailed), _) if record.before.is_none() => {
+            format!("The first installation, of {version}, failed; nothing serves.")
+        }
         (Some(Status::UpdateFailed), _) => {
             format!("Update to {version} failed before the switch; {before} was not touched.")
         }
         (None, _) if is_already_current(record.ending.as_ref()) => format!("{version} is already current."),
+        (None, _) if record.ending.is_some() => {
+            format!(
+                "{version} is already installed, but no process of it has proven itself: {}.",
+                condition(state)
+            )
+        }
         (None, _) => format!("{version}: {}.", phase_word(state)),
     }
 }

@@ -186,7 +186,7 @@ impl Conductor {
         match input {
             Input::Order { order, actor, expected, reply } => {
                 let answer = self.order(order, actor, &expected).await;
-                // Whoever is answered may look at once.
+                // Whoever has the answer and looks must see the run that it speaks of.
                 self.publish();
                 let _ = reply.send(answer);
             }

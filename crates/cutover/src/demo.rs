@@ -6,7 +6,12 @@ mod scenario;
 mod script;
 mod world;
 
+pub use world::{Plan, Reach, SERVICE, World};
+
 use crate::cli::ExitStatus;
+use anyhow::Context;
+use std::future::Future;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Flags of `cutover demo`.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,5 +31,28 @@ pub struct Arguments {
 }
 
 pub(crate) async fn command(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
-    if arguments.scripted { script::run(arguments).await } else { guided::run().await }
+    let story = async { if arguments.scripted { script::run(arguments).await } else { guided::run().await } };
+    // However the person goes, nothing that was started stays: worlds end what they started when they are dropped.
+    tokio::select! {
+        ended = story => ended,
+        told = told_to_end() => {
+            println!("\nEnding everything …");
+            told.map(|()| ExitStatus::Done)
+        }
+    }
+}
+
+async fn told_to_end() -> anyhow::Result<()> {
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+        .map(signal)
+        .into_iter()
+        .collect::<Result<Vec<Signal>, _>>()
+        .context("listening for signals")?;
+    let mut waiting: Vec<_> = signals.iter_mut().map(|signal| Box::pin(signal.recv())).collect();
+    std::future::poll_fn(|context| {
+        let told = waiting.iter_mut().any(|signal| signal.as_mut().poll(context).is_ready());
+        if told { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    Ok(())
 }

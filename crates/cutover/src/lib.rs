@@ -1,6 +1,7 @@
 //! The rooms of `cutover`. See ARCHITECTURE.md for the map.
 
 pub mod api;
+mod causes;
 pub mod cli;
 pub mod conductor;
 pub mod config;
@@ -8,7 +9,6 @@ pub mod crash_point;
 pub mod demo;
 mod front_process;
 pub mod journal;
-pub mod preflight;
 pub mod probe;
 pub mod store;
 pub mod supervisor;

@@ -18,6 +18,7 @@ pub use settings::{
 };
 pub use tripwire::TripwireScanner;
 
+use crate::causes::told as why;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -151,16 +152,4 @@ impl Error {
     fn why(&self) -> String {
         why(self)
     }
-}
-
-/// The whole story in one line: what failed and every cause below it.
-fn why(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(found) = cause {
-        words.push_str(": ");
-        words.push_str(&found.to_string());
-        cause = found.source();
-    }
-    words
 }

@@ -27,7 +27,7 @@ mod thread;
 pub use account::Identity;
 pub use adoption::{Adopted, adopt};
 pub use error::Error;
-pub use file::FileIdentity;
+pub use file::identify;
 pub use kin::{bearing, descendants};
 pub use live::Live;
 pub use port::{Holder, Holding, Listener, holding, listeners};

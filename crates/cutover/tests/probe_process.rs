@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::probe::{Before, ProcessFacts, ServiceAnswers, assemble, observe_process};
-use cutover::supervisor::{FileIdentity, Launch, Live, LogFile, StopBudget, bearing, prepare, process};
+use cutover::supervisor::{Launch, Live, LogFile, StopBudget, bearing, identify, prepare, process};
 use cutover_core::{Generation, Instance, Owner, Seen};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ async fn a_process_is_seen_with_its_identity_code_and_port_until_it_ends() {
     assert_eq!(facts.identity.value(), Some(live.instance()));
     let code = facts.code.value().unwrap();
     let exe = std::env::current_exe().unwrap().canonicalize().unwrap();
-    let entry = FileIdentity::read(&exe).unwrap();
+    let entry = identify(&exe).unwrap();
     assert_eq!(code.generation, Generation(7));
     assert_eq!((code.entry.inode, &code.entry.sha256), (entry.inode, &entry.sha256));
     assert_eq!(Path::new(&code.exe), exe);

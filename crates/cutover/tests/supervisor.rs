@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 use cutover::supervisor::{
-    Adopted, Error, Exit, FileIdentity, Identity, KeeperRecord, Launch, Live, LogFile, Prepared, StopBudget,
-    adopt, bearing, descendants, holding, prepare, process,
+    Adopted, Error, Exit, Identity, KeeperRecord, Launch, Live, LogFile, Prepared, StopBudget, adopt,
+    bearing, descendants, holding, identify, prepare, process,
 };
 use cutover_core::{Generation, Instance};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
@@ -159,7 +159,7 @@ async fn the_word_makes_the_process_on_record_execute_the_program() {
     assert_eq!(process::identify(live.instance().pid).unwrap().as_ref(), Some(live.instance()));
     assert_eq!((live.record.generation, live.record.nonce.as_str()), (Generation(7), place.nonce.as_str()));
     assert_eq!(live.record.argv, ["/bin/sh".to_owned(), launch.entry.display().to_string()]);
-    assert_eq!(live.record.entry_file, FileIdentity::read(&launch.entry).unwrap());
+    assert_eq!(live.record.entry_file, identify(&launch.entry).unwrap());
     let links = live.links().unwrap().unwrap();
     assert_eq!(links.cwd, place.root.path().canonicalize().unwrap());
     assert_eq!(links.cwd, live.record.cwd);

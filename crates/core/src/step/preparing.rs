@@ -83,7 +83,7 @@ fn already_current(
             why: "the release is not the current one, or it is not in order".into(),
         });
     }
-    let told = Told { status: None, resolution: Resolution::None };
+    let told = Told { status: None, resolution: base_resolution(state, &preparation.base) };
     let ended = ending(&preparation.run, current, told, Vec::new(), Writes::Kept);
     let mut state = state.clone();
     state.phase = base_phase(&preparation.base);

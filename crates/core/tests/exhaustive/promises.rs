@@ -1,5 +1,5 @@
 //! What must hold of every state and of every transition, each promise by its name. Knows the core's public types and the
-//! words of DESIGN; must not call what it checks to find out what is right.
+//! words of the documentation; must not call what it checks to find out what is right.
 
 use super::alphabet::{Case, Nature, ticket};
 use cutover_core::{

@@ -19,13 +19,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Routes for the Unix socket: its mode 0600 is the login.
-#[must_use]
 pub fn local(registry: Arc<Registry>) -> Router {
     routes().with_state(Desk { registry, actor: "local" })
 }
 
 /// Routes for loopback TCP: every request is checked.
-#[must_use]
 pub fn public(registry: Arc<Registry>, token: String, hosts: Vec<String>) -> Router {
     let guard = Guard { token, hosts };
     routes()

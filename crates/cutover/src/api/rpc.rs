@@ -207,8 +207,14 @@ impl Registry {
         let service = self.service(params)?;
         let accepted = service.order(order, actor, params.expected.clone()).await?;
         let view = service.view();
-        let report = accepted.run.as_ref().and_then(|run| view.run(run)).unwrap_or(view.report);
+        let Some(report) = accepted.run.as_ref().and_then(|run| view.run(run)) else {
+            // No run was begun, so there is no verdict to tell: only that the order was taken.
+            return Ok(
+                json!({ "accepted": true, "service": service.service, "runId": null, "report": view.report }),
+            );
+        };
         Ok(json!({
+            "accepted": true,
             "ok": report.ok,
             "service": service.service,
             "runId": accepted.run,
@@ -236,7 +242,9 @@ impl Registry {
         let wanted = self.wanted(params)?;
         match self.service(params)?.plan(wanted).await {
             Ok(plan) => Ok(serde_json::to_value(plan).expect("a plan is plain data")),
-            Err(fault) => Err(Failure::new(&fault.code, fault.detail)),
+            Err(fault) if fault.code == "already_running" => Err(Failure::new(&fault.code, fault.detail)),
+            // It fails the same way as the run would.
+            Err(fault) => Err(Failure::new("plan_failed", format!("{}: {}", fault.code, fault.detail))),
         }
     }
 

@@ -5,6 +5,9 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The heading of flags that every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Updates long-running services and calls nothing success but a live new process that has proven itself.
 #[derive(Debug, Parser)]
 #[command(name = "cutover", version, max_term_width = 100, arg_required_else_help = true)]
@@ -13,16 +16,16 @@ use std::time::Duration;
 6 still scheduled · 7 no daemon · 8 refused")]
 pub(crate) struct Arguments {
     /// Configuration file.
-    #[arg(long, global = true, env = "CUTOVER_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "CUTOVER_CONFIG", value_name = "FILE", help_heading = EVERYWHERE)]
     pub config: Option<PathBuf>,
     /// State directory; the runtime directory is then `<state>/run`.
-    #[arg(long, global = true, env = "CUTOVER_STATE", value_name = "DIR")]
+    #[arg(long, global = true, env = "CUTOVER_STATE", value_name = "DIR", help_heading = EVERYWHERE)]
     pub state: Option<PathBuf>,
     /// Runtime directory (sockets, intents).
-    #[arg(long, global = true, env = "CUTOVER_RUNTIME", value_name = "DIR")]
+    #[arg(long, global = true, env = "CUTOVER_RUNTIME", value_name = "DIR", help_heading = EVERYWHERE)]
     pub runtime: Option<PathBuf>,
     /// Print JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
@@ -41,7 +44,7 @@ pub(crate) enum Command {
     Demo(demo::Arguments),
     /// Run the daemon.
     Serve {
-        /// At SIGTERM also stop the services and fronts, which otherwise go on.
+        /// At SIGTERM also stop the services and fronts, which otherwise go on. They stay stopped until `cutover start`.
         #[arg(long)]
         stop_services: bool,
     },

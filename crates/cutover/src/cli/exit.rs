@@ -60,6 +60,7 @@ pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
     }
     match error.downcast_ref::<Failed>().map(|failed| failed.0.code.as_str()) {
         Some("unknown_service" | "unknown_run" | "invalid_params" | "unknown_method") => ExitStatus::Usage,
+        Some("plan_failed") => ExitStatus::UpdateFailed,
         Some(_) => ExitStatus::Refused,
         None => ExitStatus::Bug,
     }

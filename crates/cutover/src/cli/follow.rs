@@ -70,7 +70,8 @@ async fn finished(client: &Client, view: &View, run: &RunId) -> anyhow::Result<O
     }
     // Another run followed at once; this one's report is still to be had.
     let report = client.call("update.runs.get", serde_json::json!({ "runId": run })).await?;
-    Ok(Some(serde_json::from_value(report)?))
+    let report: Report = serde_json::from_value(report)?;
+    Ok(report.ended.is_some().then_some(report))
 }
 
 /// Whether progress is shown.

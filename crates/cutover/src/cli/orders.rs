@@ -9,6 +9,7 @@ use crate::conductor::{Plan, View};
 use cutover_core::{Report, RunId, report};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
         Command::Logs { service, lines, follow } => desk.logs(&service, lines, follow).await,
         Command::Generations { service } => {
             let value = desk.client.call("generations.list", service_params(&service)).await?;
-            desk.print(&value, |value| format!("{value:#}"));
+            desk.print(&value, print::generations);
             Ok(ExitStatus::Done)
         }
         Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } => {
@@ -133,11 +134,13 @@ impl Desk<'_> {
         let params = service.map_or(Value::Null, |name| json!({ "service": name }));
         match self.client.call("status", params).await {
             Ok(answer) => {
+                let broken: BTreeMap<String, String> =
+                    serde_json::from_value(answer["broken"].clone()).unwrap_or_default();
                 let views: Vec<View> = match service {
                     Some(_) => vec![serde_json::from_value(answer)?],
                     None => serde_json::from_value(answer["services"].clone())?,
                 };
-                self.print(&views, |views| texts(views));
+                self.print(&views, |views| texts(views, &broken));
                 if watch {
                     self.watch(service).await?;
                 }
@@ -234,11 +237,12 @@ async fn follow_log(directory: &std::path::Path) -> anyhow::Result<()> {
     }
 }
 
-fn texts(views: &[View]) -> String {
-    if views.is_empty() {
+fn texts(views: &[View], broken: &BTreeMap<String, String>) -> String {
+    if views.is_empty() && broken.is_empty() {
         return "no service is configured; see `cutover config schema`".into();
     }
-    views.iter().map(print::status).collect::<Vec<_>>().join("\n")
+    let broken = broken.iter().map(|(name, why)| format!("{name}: not begun: {why}"));
+    views.iter().map(print::status).chain(broken).collect::<Vec<_>>().join("\n")
 }
 
 fn plan_text(plan: &Plan) -> String {

@@ -11,7 +11,7 @@ pub(super) fn status(view: &View) -> String {
         (Some(version), Some(instance)) => format!("serving {version} ({instance})"),
         _ => format!("not serving, {}: {}", report.serving.posture, report.condition),
     };
-    let mut text = format!("{}: {serving}; {}", view.service, report.phase);
+    let mut text = format!("{}: {serving}; {}", view.service, report.standing);
     if let Some(status) = report.status {
         let _ = write!(text, "; last run {status}");
     }
@@ -27,6 +27,7 @@ pub(super) fn ending(report: &Report) -> String {
     let word = match report.status {
         Some(status) => status.word(),
         None if report.ok => "already current",
+        None if report.ended.is_some() => "already installed, not serving",
         None => "no status yet",
     };
     let mut text = format!("{word}\n{}", report.sentence);
@@ -64,7 +65,7 @@ pub(super) fn run(report: &Report) -> String {
     let mut text = String::new();
     let id = report.run_id.as_ref().map(ToString::to_string).unwrap_or_default();
     let before = report.before.as_ref().map_or("nothing", |before| before.release.version.as_str());
-    let target = report.target.as_ref().map_or("?", |target| target.release.version.as_str());
+    let target = report.version.as_deref().unwrap_or("?");
     let _ = writeln!(
         text,
         "run {id} of {}: {before} -> {target}, by {}",
@@ -76,7 +77,7 @@ pub(super) fn run(report: &Report) -> String {
     }
     for step in &report.steps {
         let took = step.took_ms.map_or_else(|| "…".to_owned(), |ms| format!("{ms} ms"));
-        let back = if step.back == cutover_core::Direction::Back { "back: " } else { "" };
+        let back = if step.direction == cutover_core::Direction::Back { "back: " } else { "" };
         let _ = writeln!(
             text,
             "  {back}{:?} {took}  {}",
@@ -113,9 +114,25 @@ pub(super) fn line(report: &Report) -> String {
     let started =
         report.started.and_then(|ms| jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
     let when = started.map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
-    let target = report.target.as_ref().map_or("?", |target| target.release.version.as_str());
+    let target = report.version.as_deref().unwrap_or("?");
     let word = report.status.map_or("-", Status::word);
     let reverted = if report.reverted_by.is_some() { " (reverted)" } else { "" };
     let id = report.run_id.as_ref().map(ToString::to_string).unwrap_or_default();
     format!("{when}  {id}  {}  {target}  {word}{reverted}", report.service)
+}
+
+/// The sealed generations, one line each.
+pub(super) fn generations(value: &serde_json::Value) -> String {
+    let records = value["generations"].as_array().cloned().unwrap_or_default();
+    if records.is_empty() {
+        return "nothing is installed yet".into();
+    }
+    let lines = records.iter().map(|record| {
+        let number = record["generation"].as_u64().unwrap_or_default();
+        let current = if record["generation"] == value["current"] { "  current" } else { "" };
+        let version = record["release"]["version"].as_str().unwrap_or("?");
+        let (files, bytes) = (&record["files"], &record["bytes"]);
+        format!("{number:04}  {version}  {files} files, {bytes} bytes{current}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -8,6 +8,7 @@ mod proving;
 mod starting;
 mod sweeping;
 
+pub(super) use crate::causes::told;
 pub(super) use preparing::served;
 pub(super) use proving::{Enough, Proof, Prover};
 pub(super) use starting::Starting;
@@ -233,17 +234,6 @@ pub(super) fn fault(code: &str, detail: impl Display) -> Fault {
 /// A fault that tells an error's whole chain.
 pub(super) fn chain<E: std::error::Error>(code: &'static str) -> impl Fn(E) -> Fault {
     move |error| fault(code, told(&error))
-}
-
-/// An error with all its causes, in one line.
-pub(super) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Runs blocking work of a room.

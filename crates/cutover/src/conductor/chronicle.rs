@@ -54,6 +54,12 @@ impl Chronicle {
                 let seq = checkpoint.seq.0;
                 let chronicle: Self =
                     serde_json::from_str(&checkpoint.state).map_err(|source| Error::Parse { seq, source })?;
+                let (written, now) = (checkpoint.step_version, cutover_core::STEP_VERSION);
+                // Other rules may shape a state otherwise; under the same rules it is what it was, or it is damaged.
+                if written == now && fingerprint(&chronicle.state) != checkpoint.state_hash {
+                    let seq = u64::try_from(seq).unwrap_or_default();
+                    return Err(Mismatch::Differs { seq, written, now }.into());
+                }
                 (chronicle, checkpoint.seq)
             }
             None => (Self::default(), journal::Seq::START),

@@ -87,7 +87,7 @@ impl Conductor {
         };
         match (self.booted, committed()) {
             (Boot::Same, Some(then)) => {
-                Duration::from_millis(cutover_intent::boot_time_ms().checked_sub(then).unwrap_or(0))
+                Duration::from_millis(cutover_intent::boot_time_ms().saturating_sub(then))
             }
             _ => Duration::ZERO,
         }

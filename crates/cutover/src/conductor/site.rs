@@ -233,7 +233,7 @@ impl Site {
                     plugins: Field::Unasked,
                 },
             },
-            VersionSettings::OpenClaw { token, .. } => VersionProbe {
+            VersionSettings::OpenClaw { token } => VersionProbe {
                 ask: Ask::OpenClawHello(Hello::new("/", Some(Token::new(self.filled(token, root))))?),
                 fields: Fields::of_openclaw(),
             },

@@ -10,8 +10,6 @@ use cutover_core::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A watched service that is not ready for this long is reverted.
-const READINESS_LOST: Duration = Duration::from_secs(60);
 /// Between two looks at a served process.
 const LOOK: Duration = Duration::from_secs(1);
 /// After a changed tree was told: what follows from it is decided elsewhere.
@@ -138,7 +136,8 @@ impl Executor {
             .map_err(|refusal| fault("refused", refusal))
     }
 
-    /// Watches a served process for what its clients would notice, and its tree for foreign hands.
+    /// Watches a served process for what its clients would notice, and its tree for foreign hands. One that is not ready
+    /// is given up after as long as its start may take: there are services that answer nobody while they load code.
     async fn vigil(
         &self,
         installed: &Installed,
@@ -177,7 +176,7 @@ impl Executor {
             if !sick {
                 ready_at = Instant::now();
             }
-            if sick && (tripped || ready_at.elapsed() > READINESS_LOST) {
+            if sick && (tripped || ready_at.elapsed() > settings.policy.start_deadline) {
                 self.degraded(fault("not_ready", facts.shortfall())).await;
                 (ready_at, old_lines) = (Instant::now(), Some(lines));
             }

@@ -22,7 +22,7 @@ pub(super) struct File {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Daemon {
-    /// Address of the HTTP API and page (default "127.0.0.1:7117"; "off" for none).
+    /// Address of the HTTP API (default "127.0.0.1:7117"; "off" for none).
     pub listen: Option<String>,
     /// Further host names that requests may be addressed to.
     #[serde(default)]
@@ -88,7 +88,7 @@ pub(super) struct Source {
     pub channel: Option<String>,
     /// The npm registry; default: what npm is configured to use.
     pub registry: Option<String>,
-    /// How npm is called; default ["npm"], or npm-cli.js beside `node`.
+    /// How npm is called (default ["npm"]); `node`'s directory comes first on its PATH.
     pub npm_command: Option<Vec<String>>,
     /// Whether packages' lifecycle scripts run (default "off").
     pub scripts: Option<ScriptsFragment>,
@@ -181,7 +181,7 @@ pub(super) struct Version {
     pub http: Option<String>,
     /// The token of an OpenClaw gateway, as `{env:NAME}`: its WebSocket `hello-ok` states the version.
     pub openclaw: Option<String>,
-    /// JSON pointer to the version (default "/version", for OpenClaw "/server/version").
+    /// JSON pointer to the version (default "/version"). With `openclaw` the three pointers are known.
     pub pointer: Option<String>,
     /// JSON pointer to a build id, where there is one.
     pub build: Option<String>,
@@ -243,7 +243,7 @@ pub(super) struct PolicyFragment {
     pub backoff_cap: Option<Span>,
     /// Generations kept beside the current one (2).
     pub keep: Option<u32>,
-    /// "auto" or "never".
+    /// "auto" (the default): back to the old version; or "never": maintenance, and a person decides.
     pub rollback: Option<RollbackFragment>,
     /// When held traffic is let through; default "after-prove", or "after-soak" where a rollback would lose writes.
     pub release: Option<ReleaseFragment>,

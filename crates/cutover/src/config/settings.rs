@@ -171,16 +171,10 @@ pub enum VersionSettings {
         /// Pointer to an instance id.
         instance: Option<String>,
     },
-    /// The `hello-ok` of an OpenClaw gateway.
+    /// The `hello-ok` of an OpenClaw gateway, which says where version, build and boot id stand.
     OpenClaw {
         /// Its token, with placeholders.
         token: String,
-        /// Pointer to the version.
-        pointer: String,
-        /// Pointer to a build id.
-        build: Option<String>,
-        /// Pointer to an instance id.
-        instance: Option<String>,
     },
 }
 
@@ -339,12 +333,13 @@ fn version(service: &Service) -> Result<VersionSettings, Complaint> {
             instance,
         }),
         (Some(_), None) => Err(Complaint::new("probe.version.http", "a path begins with /")),
-        (None, Some(token)) => Ok(VersionSettings::OpenClaw {
-            token: token.clone(),
-            pointer: version.pointer.clone().unwrap_or_else(|| "/server/version".into()),
-            build,
-            instance,
-        }),
+        (None, Some(token)) if version.pointer.is_none() && build.is_none() && instance.is_none() => {
+            Ok(VersionSettings::OpenClaw { token: token.clone() })
+        }
+        (None, Some(_)) => Err(Complaint::new(
+            "probe.version",
+            "with `openclaw` leave `pointer`, `build` and `instance` out: its handshake says where they stand",
+        )),
         _ => Err(Complaint::new(
             "probe.version",
             "name exactly one of `http` and `openclaw`: without the service's own answer nothing can be proven",

@@ -20,13 +20,10 @@ pub(super) async fn run() -> anyhow::Result<ExitStatus> {
     println!("Installing 1.0.0 of the sample service …");
     let report = world.install("1.0.0").await?;
     println!("{}\n\n  Open http://{}/ and keep it open.\n", report.sentence, world.address);
-    let all = tokio::select! {
-        all = story(&world) => all,
-        _ = tokio::signal::ctrl_c() => Ok(()),
-    };
+    story(&world).await?;
     println!("\nEnding everything …");
     world.end().await?;
-    all.map(|()| ExitStatus::Done)
+    Ok(ExitStatus::Done)
 }
 
 async fn story(world: &World) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Everything quick, so that the script is.
-const POLICY: &str = r#"policy = { soak = "1s", probe_interval = "50ms", stop_grace = "3s", drain = "3s", start_deadline = "5s" }"#;
+const POLICY: &str = r#"policy = { soak = "1s", probe_interval = "50ms", stop_grace = "3s", drain = "3s", start_deadline = "30s" }"#;
 /// How long the sample service takes to boot.
 const BOOT_MS: u64 = 400;
 

@@ -1,4 +1,5 @@
-//! A small world of its own: releases, a configuration, a daemon process; everything below one temporary directory.
+//! A small world of its own: releases, a configuration, a daemon process; everything below one temporary directory, and
+//! nothing of it left when it is dropped. The demonstration plays in it, and so do the tests of the whole product.
 
 use crate::cli::Client;
 use crate::conductor::View;
@@ -15,15 +16,50 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The sample service's name.
-pub(super) const SERVICE: &str = "web";
+pub const SERVICE: &str = "web";
 /// How long anything in the demonstration is waited for.
 const LIMIT: Duration = Duration::from_secs(90);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 
-pub(super) struct World {
+/// How clients reach the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Through a front.
+    Front,
+    /// At its own port: there is no front.
+    Direct,
+}
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program that daemon, front, keeper, command line and service are.
+    pub executable: PathBuf,
+    /// What every program of it is started through, for another account; usually nothing.
+    pub through: Vec<String>,
+    /// How clients reach the service.
+    pub reach: Reach,
+    /// Further lines of `[service.web]`; `{world}` is the world's directory.
+    pub service: String,
+    /// Where the world's directory is made; the system's place for such things, if none is named.
+    pub place: Option<PathBuf>,
+}
+
+impl Plan {
+    /// A front, this account, no further lines.
+    #[must_use]
+    pub fn new(executable: PathBuf) -> Self {
+        Self { executable, through: Vec::new(), reach: Reach::Front, service: String::new(), place: None }
+    }
+}
+
+/// A world with one service, `web`: the sample gateway.
+#[derive(Debug)]
+pub struct World {
     directory: tempfile::TempDir,
     executable: PathBuf,
+    through: Vec<String>,
     daemon: Option<Child>,
     /// Where clients reach the service.
     pub address: SocketAddr,
@@ -31,13 +67,34 @@ pub(super) struct World {
 
 impl World {
     /// A world with a configuration and no release yet. `service` are further lines of `[service.web]`.
-    pub(super) fn new(service: &str) -> anyhow::Result<Self> {
-        let directory =
-            tempfile::Builder::new().prefix("cutover-demo-").tempdir().context("making a directory")?;
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn new(service: &str) -> anyhow::Result<Self> {
         let executable = std::env::current_exe().context("finding this program")?;
+        Self::of(Plan { service: service.to_owned(), ..Plan::new(executable) })
+    }
+
+    /// A world by plan, with no release yet.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn of(plan: Plan) -> anyhow::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("cutover-world-");
+        let directory = match &plan.place {
+            Some(place) => builder.tempdir_in(place),
+            None => builder.tempdir(),
+        };
+        let directory = directory.context("making a directory")?;
         let address = free_address()?;
-        let world = Self { directory, executable, daemon: None, address };
+        let world =
+            Self { directory, executable: plan.executable, through: plan.through, daemon: None, address };
         std::fs::create_dir(world.releases())?;
+        let reach = match plan.reach {
+            Reach::Front => format!("listen = \"{address}\""),
+            Reach::Direct => format!("port = {}", address.port()),
+        };
         let config = format!(
             r#"[daemon]
 listen = "off"
@@ -46,47 +103,63 @@ state = "{state}"
 [service.{SERVICE}]
 source = {{ directory = "{releases}" }}
 command = ["{{root}}/bin/gateway", "sample-gateway", "--port", "{{port}}"]
-listen = "{address}"
+{reach}
 probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version", pointer = "/version", instance = "/bootId" }} }}
 {service}
 "#,
             state = world.state().display(),
             releases = world.releases().display(),
+            service = plan.service.replace("{world}", &world.path().display().to_string()),
         );
         std::fs::write(world.config(), config)?;
         Ok(world)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub(super) fn config(&self) -> PathBuf {
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
         self.path().join("cutover.toml")
     }
 
-    pub(super) fn state(&self) -> PathBuf {
+    /// The daemon's state directory.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
         self.path().join("state")
     }
 
-    fn releases(&self) -> PathBuf {
+    /// The directory of releases.
+    #[must_use]
+    pub fn releases(&self) -> PathBuf {
         self.path().join("releases")
     }
 
     /// Where the daemon writes its log.
-    pub(super) fn daemon_log(&self) -> PathBuf {
+    #[must_use]
+    pub fn daemon_log(&self) -> PathBuf {
         self.path().join("daemon.log")
     }
 
     /// Publishes a release: a real copy of this program with other files and knobs beside it.
-    pub(super) fn publish(&self, version: &str, knobs: Knobs) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub fn publish(&self, version: &str, knobs: Knobs) -> anyhow::Result<()> {
         let release = Release::new(version).with_knobs(knobs);
         release::write(&self.releases().join(version), &self.executable, &release)?;
         Ok(())
     }
 
     /// Lets the channel `latest` name a version.
-    pub(super) fn name_latest(&self, version: &str) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub fn name_latest(&self, version: &str) -> anyhow::Result<()> {
         let (link, new) = (self.releases().join("latest"), self.releases().join(".latest"));
         std::os::unix::fs::symlink(version, &new)?;
         std::fs::rename(new, link)?;
@@ -94,23 +167,33 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     }
 
     /// The directory of a sealed generation.
-    pub(super) fn generation(&self, number: u32) -> PathBuf {
+    #[must_use]
+    pub fn generation(&self, number: u32) -> PathBuf {
         self.state().join("services").join(SERVICE).join("generations").join(format!("{number:04}"))
     }
 
     /// Starts the daemon as a process of its own and waits until it answers.
-    pub(super) async fn start_daemon(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// It ends, or does not answer in time; its last lines are told.
+    pub async fn start_daemon(&mut self) -> anyhow::Result<()> {
+        self.start_daemon_with(&[]).await
+    }
+
+    /// Starts the daemon with further variables in its environment and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`World::start_daemon`].
+    pub async fn start_daemon_with(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(self.daemon_log())?;
-        let child = Command::new(&self.executable)
+        let mut command = self.program();
+        command
             .arg("--config")
             .arg(self.config())
             .args(["serve", "--stop-services"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("starting the daemon")?;
-        self.daemon = Some(child);
+            .envs(env.iter().copied());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.daemon = Some(child.context("starting the daemon")?);
         let begun = Instant::now();
         loop {
             if self.client().call("health", Value::Null).await.is_ok() {
@@ -126,27 +209,51 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
         }
     }
 
-    fn tail_of_daemon_log(&self) -> String {
+    fn program(&self) -> Command {
+        let mut words =
+            self.through.iter().map(std::ffi::OsString::from).chain([self.executable.clone().into()]);
+        let mut command = Command::new(words.next().expect("the program itself is one"));
+        command.args(words);
+        command
+    }
+
+    /// The daemon's process.
+    #[must_use]
+    pub fn daemon_mut(&mut self) -> Option<&mut Child> {
+        self.daemon.as_mut()
+    }
+
+    /// The last lines of the daemon's log.
+    #[must_use]
+    pub fn tail_of_daemon_log(&self) -> String {
         let text = std::fs::read_to_string(self.daemon_log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
     /// Kills the daemon, and nothing else, with SIGKILL.
-    pub(super) fn kill_daemon(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn kill_daemon(&mut self) -> anyhow::Result<()> {
         let mut child = self.daemon.take().context("there is no daemon to kill")?;
         child.kill()?;
         child.wait()?;
         Ok(())
     }
 
-    pub(super) fn client(&self) -> Client {
+    /// The daemon, asked over its socket.
+    #[must_use]
+    pub fn client(&self) -> Client {
         Client::new(&self.state().join("run/control.sock"))
     }
 
     /// Runs the command line as a person does.
-    pub(super) async fn cutover(&self, words: &[&str]) -> anyhow::Result<Output> {
-        let mut command = tokio::process::Command::new(&self.executable);
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub async fn cutover(&self, words: &[&str]) -> anyhow::Result<Output> {
+        let mut command = tokio::process::Command::from(self.program());
         command.arg("--config").arg(self.config()).args(words).stdin(Stdio::null());
         let output =
             tokio::time::timeout(LIMIT, command.output()).await.context("the command does not end")?;
@@ -154,7 +261,10 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     }
 
     /// Begins an update and returns its run.
-    pub(super) async fn update(&self, version: &str) -> anyhow::Result<RunId> {
+    ///
+    /// # Errors
+    /// The daemon's refusal.
+    pub async fn update(&self, version: &str) -> anyhow::Result<RunId> {
         let answer =
             self.client().call("update.run", json!({ "service": SERVICE, "version": version })).await?;
         let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
@@ -162,7 +272,10 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     }
 
     /// The end of a run, also across the daemon's death.
-    pub(super) async fn end_of(&self, run: &RunId) -> anyhow::Result<Report> {
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub async fn end_of(&self, run: &RunId) -> anyhow::Result<Report> {
         let begun = Instant::now();
         loop {
             let answer = self.client().call("update.runs.get", json!({ "runId": run })).await;
@@ -179,7 +292,10 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     }
 
     /// Waits until the service's view is as wanted.
-    pub(super) async fn until(&self, what: &str, wanted: impl Fn(&View) -> bool) -> anyhow::Result<View> {
+    ///
+    /// # Errors
+    /// If it does not come about in time.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&View) -> bool) -> anyhow::Result<View> {
         let begun = Instant::now();
         loop {
             let answer = self.client().call("status", json!({ "service": SERVICE })).await;
@@ -196,16 +312,22 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     }
 
     /// Installs a first version and waits until it serves.
-    pub(super) async fn install(&self, version: &str) -> anyhow::Result<Report> {
+    ///
+    /// # Errors
+    /// If it is not verified.
+    pub async fn install(&self, version: &str) -> anyhow::Result<Report> {
         let report = self.end_of(&self.update(version).await?).await?;
         if !report.ok {
-            bail!("the first installation failed: {}", report.sentence);
+            bail!("the first installation failed: {} {:?}", report.sentence, report.causes);
         }
         Ok(report)
     }
 
     /// Ends everything that this world started.
-    pub(super) async fn end(mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// If the daemon that is to end it cannot be started.
+    pub async fn end(mut self) -> anyhow::Result<()> {
         if self.daemon.is_none() {
             self.start_daemon().await?;
         }
@@ -226,11 +348,50 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
         let _ = child.kill();
         let _ = child.wait();
     }
+
+    /// Ends what a killed daemon left running: every process of this program, or of a release of it, that names this world's
+    /// directory.
+    fn end_leftovers(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < LIMIT {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                // One that has ended in the meantime needs no signal.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn leftovers(&self) -> Vec<Pid> {
+        let directory = self.path().as_os_str().as_encoded_bytes();
+        let names = |path: PathBuf| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            bytes.windows(directory.len()).any(|window| window == directory)
+        };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let own = i32::try_from(std::process::id()).ok();
+        pids.filter(|pid| Some(*pid) != own)
+            .filter(|pid| {
+                let of = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
+                // A zombie has no program any more: it needs its parent, not a signal.
+                let program = std::fs::read_link(of("exe")).unwrap_or_default();
+                let ours = program == self.executable && (names(of("cmdline")) || names(of("environ")));
+                ours || program.starts_with(self.path())
+            })
+            .filter_map(Pid::from_raw)
+            .collect()
+    }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         self.terminate();
+        self.end_leftovers();
         // Sealed trees are read-only: without their owner's write permission they could not be removed.
         for entry in walkdir::WalkDir::new(self.path())
             .into_iter()

@@ -4,7 +4,7 @@
 use super::answers::Clock;
 use super::why;
 use crate::supervisor::{self, Live, process};
-use cutover_core::{Code, FileIdentity, Instance, Listener, OldProcess, Owner, Seen};
+use cutover_core::{Code, Instance, Listener, OldProcess, Owner, Seen};
 use std::net::SocketAddr;
 
 /// What the system tells of one process.
@@ -94,7 +94,7 @@ fn code(live: &Live) -> Result<Code, String> {
     let entry = &live.record.entry_file;
     Ok(Code {
         generation: live.record.generation,
-        entry: FileIdentity { device: entry.dev, inode: entry.inode, sha256: entry.sha256.clone() },
+        entry: entry.clone(),
         exe: links.exe.to_string_lossy().into_owned(),
         cwd: links.cwd.to_string_lossy().into_owned(),
     })

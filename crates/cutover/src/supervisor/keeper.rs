@@ -7,7 +7,7 @@
 //! Knows one directory. Must not know why the service runs, nor whether it ought to.
 
 use super::error::{Error, chain};
-use super::file::FileIdentity;
+use super::file;
 use super::output::Output;
 use super::record::{
     self, EXIT, ExecRecord, Exit, ExitRecord, INSTANCE, KEEPER, KeeperRecord, Launch, Moment, Reserved, SPEC,
@@ -136,7 +136,7 @@ struct Shim {
 impl Shim {
     /// Spawns the shim and makes durable who it is. If that fails it is let go without its byte, and nothing ran.
     fn spawn(directory: &Path, launch: &Launch, output: OwnedFd) -> Result<Self, Error> {
-        let entry_file = FileIdentity::read(&launch.entry)?;
+        let entry_file = file::identify(&launch.entry)?;
         if let Some(identity) = &launch.identity {
             // So that the service can open /dev/stdout, which asks for rights on the pipe itself.
             let (uid, gid) =

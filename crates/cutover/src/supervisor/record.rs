@@ -6,8 +6,7 @@
 
 use super::account::Identity;
 use super::error::Error;
-use super::file::FileIdentity;
-use cutover_core::{Generation, Instance};
+use cutover_core::{FileIdentity, Generation, Instance};
 use rustix::fs::Mode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -6,8 +6,8 @@ use crate::conductor::ledger::wall_ms;
 use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Code, Done, Expectation, FactName, Fault, FileIdentity, Installed, Instance, Observations, Policy,
-    Reading, ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
+    Code, Done, Expectation, FactName, Fault, Installed, Instance, Observations, Policy, Reading,
+    ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -247,8 +247,7 @@ fn expectation(
     let launch = site
         .launch(installed.generation, live.record.nonce.clone())
         .map_err(|error| fault("launch", format!("{error:#}")))?;
-    let entry = supervisor::FileIdentity::read(&site.entry(&root)).map_err(chain("code"))?;
-    let entry = FileIdentity { device: entry.dev, inode: entry.inode, sha256: entry.sha256 };
+    let entry = supervisor::identify(&site.entry(&root)).map_err(chain("code"))?;
     let exe = std::fs::canonicalize(&launch.program).unwrap_or(launch.program);
     let cwd = std::fs::canonicalize(&launch.cwd).unwrap_or(launch.cwd);
     let mut required =

@@ -1,0 +1,18 @@
+//! Whole stories through the real program: a daemon process, its front and keepers, the sample service, the command line.
+#![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
+
+#[path = "story/stage.rs"]
+mod stage;
+
+#[path = "story/accounts.rs"]
+mod accounts;
+#[path = "story/authority.rs"]
+mod authority;
+#[path = "story/daemon.rs"]
+mod daemon;
+#[path = "story/front.rs"]
+mod front;
+#[path = "story/process.rs"]
+mod process;
+#[path = "story/state.rs"]
+mod state;

@@ -1,0 +1,203 @@
+//! The daemon itself: restarted, refused, out of step with its journal, asked to give up.
+
+use crate::stage::{
+    assert_told, eventually, executable, get, is_alive, processes, reported, serving, signal, told, unserved,
+    update, view, with_policy, world,
+};
+use cutover::demo::{Plan, SERVICE};
+use cutover_core::{Kind, Resolution, Status};
+use cutover_testkit::registry::{Package, Registry, Trouble};
+use rustix::process::Signal;
+use sample_gateway::Knobs;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_does_not_replay_is_declared_and_service_and_front_are_left_alone()
+-> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let before = serving(&world, "1.0.0").await?.process.unwrap();
+    let front = processes(&world, "front");
+    world.kill_daemon()?;
+    let journal = rusqlite::Connection::open(world.state().join("journal.sqlite"))?;
+    journal
+        .execute("UPDATE entry SET state_hash = 'another' WHERE seq = (SELECT max(seq) FROM entry)", [])?;
+    journal.execute("DELETE FROM checkpoint", [])?;
+    drop(journal);
+    world.start_daemon().await?;
+    let status = world.client().call("status", Value::Null).await?;
+    let why = status["broken"][SERVICE].as_str().unwrap();
+    assert!(why.contains("led to another state"), "{why}");
+    let asked = world.cutover(&["status", SERVICE]).await?;
+    assert!(told(&asked).contains("led to another state"), "{}", told(&asked));
+    let ordered = world.cutover(&["update", SERVICE, "--to", "1.0.0"]).await?;
+    assert_eq!(ordered.status.code(), Some(8), "{}", told(&ordered));
+    assert!(is_alive(before.pid));
+    assert_eq!(processes(&world, "front"), front);
+    assert_eq!(get(&world, "/version").await?.json()["pid"], before.pid);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_on_the_same_directory_is_refused() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let second = world.cutover(&["serve"]).await?;
+    assert_ne!(second.status.code(), Some(0));
+    assert!(told(&second).contains("another daemon runs"), "{}", told(&second));
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_daemon_that_is_killed_costs_no_restart_and_adopts_what_lives() -> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let before = serving(&world, "1.0.0").await?;
+    let front = processes(&world, "front");
+    for _ in 0..2 {
+        world.kill_daemon()?;
+        assert_eq!(get(&world, "/").await?.status, 200, "clients are served without a daemon");
+        world.start_daemon().await?;
+        let after = serving(&world, "1.0.0").await?;
+        assert_eq!((&after.process, processes(&world, "front")), (&before.process, front.clone()));
+    }
+    world.kill_daemon()?;
+    signal(before.process.clone().unwrap().pid, Signal::KILL)?;
+    world.start_daemon().await?;
+    let after = serving(&world, "1.0.0").await?;
+    assert_ne!(after.process, before.process, "an exit while nobody watched is noticed");
+    assert_eq!(processes(&world, "sample-gateway").len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_changed_file_is_noticed_sealed_again_and_proven_and_a_damaged_generation_is_not_used_again()
+-> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    let chunk = std::fs::read_dir(world.generation(1).join("core/chunks"))?.flatten().next().unwrap().path();
+    std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
+    std::fs::write(&chunk, "a foreign hand")?;
+    let resealed = world
+        .until("the reseal", |view| {
+            view.report.trigger == Some(Kind::TreeChanged) && view.report.ended.is_some()
+        })
+        .await?;
+    assert_eq!(resealed.report.status, Some(Status::RestartVerified), "{:#?}", resealed.report);
+    let after = serving(&world, "1.0.0").await?;
+    assert_eq!(after.current.unwrap().generation, cutover_core::Generation(2));
+    let name = chunk.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(resealed.report.origin.unwrap().detail.contains(&name), "the file is named");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_tree_whose_source_is_gone_is_maintenance_until_retry_finds_it_again() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    let (release, away) = (world.releases().join("1.0.0"), world.path().join("away"));
+    std::fs::rename(&release, &away)?;
+    let chunk = std::fs::read_dir(world.generation(1).join("core/chunks"))?.flatten().next().unwrap().path();
+    std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
+    std::fs::write(&chunk, "a foreign hand")?;
+    let lost = world.until("maintenance", |view| view.report.resolution == Resolution::Maintenance).await?;
+    assert_eq!(lost.report.recovery, ["cutover recover web --retry"]);
+    eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;
+    std::fs::rename(&away, &release)?;
+    let retried = reported(&world, &["recover", "web", "--retry"]).await?;
+    assert_told(&retried, Status::RestartVerified, Resolution::None, 0);
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r20_r65_r66_leftovers_are_reclaimed_and_what_is_not_there_fails_before_anything_stops()
+-> anyhow::Result<()> {
+    let mut world =
+        world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    let before = serving(&world, "1.0.0").await?.process;
+    let ended = update(&world, "9.9.9").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let planned = world.cutover(&["plan", SERVICE, "--to", "9.9.9"]).await?;
+    assert_ne!(planned.status.code(), Some(0), "{}", told(&planned));
+    assert_eq!(serving(&world, "1.0.0").await?.process, before);
+    world.kill_daemon()?;
+    let staging = world.state().join("services").join(SERVICE).join("staging");
+    for name in ["one.partial", "two.partial", "three.partial"] {
+        std::fs::create_dir_all(staging.join(name).join("core"))?;
+        std::fs::write(staging.join(name).join("core/file"), "half")?;
+    }
+    world.start_daemon().await?;
+    eventually("the reclaim", async || std::fs::read_dir(&staging).is_ok_and(|entries| entries.count() == 0))
+        .await?;
+    assert_told(&update(&world, "2.0.0").await?, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r48_two_services_of_one_daemon_do_not_touch_each_other() -> anyhow::Result<()> {
+    let broken = Knobs { crash_at_boot: Some(1), ..Knobs::default() };
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", broken)]).await?;
+    serving(&world, "1.0.0").await?;
+    world.kill_daemon()?;
+    let config = std::fs::read_to_string(world.config())?;
+    let first = config.split_once("[service.web]").unwrap().1.to_owned();
+    let second = first.replace(&world.address.to_string(), "127.0.0.1:0");
+    let other = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let second = second.replace("127.0.0.1:0", &other.to_string());
+    std::fs::write(world.config(), format!("{config}\n[service.other]{second}"))?;
+    world.start_daemon().await?;
+    let installed = reported(&world, &["update", "other", "--to", "1.0.0"]).await?;
+    assert_told(&installed, Status::RestartVerified, Resolution::None, 0);
+    let before = serving(&world, "1.0.0").await?.process;
+    let rolled = reported(&world, &["update", "other", "--to", "2.0.0"]).await?;
+    assert_told(&rolled, Status::RestartFailed, Resolution::OldVerified, 4);
+    assert_eq!(serving(&world, "1.0.0").await?.process, before, "the other's pid is unchanged");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_a_stalled_fetch_ends_npm_and_changes_nothing() -> anyhow::Result<()> {
+    if std::process::Command::new("npm").arg("--version").output().is_err() {
+        println!("skipped: cancelling_a_stalled_fetch: npm is not installed");
+        return Ok(());
+    }
+    let registry = Registry::start().await?;
+    registry.publish(&Package::new("sample", "1.0.0"));
+    registry.tag("sample", "latest", "1.0.0");
+    registry.trouble("sample", Trouble::StalledTarball);
+    let plan = Plan { service: with_policy("", &[]), ..Plan::new(executable()) };
+    let mut world = unserved(plan, &[])?;
+    let config = std::fs::read_to_string(world.config())?;
+    let from = format!("source = {{ npm = \"sample\", registry = \"{}\" }}", registry.url());
+    let config: Vec<String> = config
+        .lines()
+        .map(|line| if line.starts_with("source = ") { from.clone() } else { line.to_owned() })
+        .collect();
+    std::fs::write(world.config(), config.join("\n"))?;
+    world.start_daemon().await?;
+    let run = world.update("1.0.0").await?;
+    let here = world.state().to_string_lossy().into_owned();
+    let npms = || {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter(|entry| {
+                let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+                String::from_utf8_lossy(&line).contains("npm") && cwd.starts_with(&here)
+            })
+            .count()
+    };
+    eventually("npm at work", async || npms() > 0).await?;
+    let begun = std::time::Instant::now();
+    world.client().call("update.cancel", json!({ "service": SERVICE })).await?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(
+        (report.status, report.causes[0].fault.code.as_str()),
+        (Some(Status::UpdateFailed), "cancelled")
+    );
+    eventually("npm's end", async || npms() == 0).await?;
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(view(&world).await?.current.is_none());
+    Ok(())
+}

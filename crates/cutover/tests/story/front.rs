@@ -1,0 +1,157 @@
+//! What clients notice: nothing, or at worst a told "not now".
+
+use crate::stage::{
+    assert_told, eventually, get, is_alive, load, processes, reported, serving, signal, starts_of, update,
+    view, with_policy, world,
+};
+use cutover_core::{Resolution, Status};
+use rustix::process::Signal;
+use sample_gateway::Knobs;
+use std::time::{Duration, Instant};
+
+fn lazy() -> Knobs {
+    Knobs { lazy_open_every_ms: Some(5), ..Knobs::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_r70_updates_under_load_fail_no_request_and_no_process_ever_misses_a_file() -> anyhow::Result<()>
+{
+    let releases = [("1.0.0", lazy()), ("2.0.0", lazy()), ("3.0.0", lazy())];
+    let world = world(&with_policy("", &[]), &releases).await?;
+    serving(&world, "1.0.0").await?;
+    let load = load(&world, 80)?;
+    for version in ["2.0.0", "3.0.0", "1.0.0"] {
+        let ended = update(&world, version).await?;
+        assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+        let told = get(&world, "/version").await?.json();
+        assert_eq!(told["version"], version);
+        assert!(told["modulesOpened"].as_u64().unwrap() > 0, "{told}");
+        assert_eq!(told["modulesMissing"], 0, "{told}");
+    }
+    let load = load.stop().await?;
+    assert_eq!(load.failed, 0, "{load}");
+    assert_eq!((load.sockets.refused, load.sockets.closed_abnormal), (0, 0), "{load}");
+    let log = crate::stage::service_log(&world);
+    assert!(!log.contains("Cannot find module") && log.contains("ended with code 0"), "r14: {log}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r71_past_the_hold_limit_clients_are_told_and_afterwards_served_by_the_same_front()
+-> anyhow::Result<()> {
+    let slow = Knobs { boot_delay_ms: 2500, ..Knobs::default() };
+    let service = with_policy("", &[("hold", "\"700ms\"")]);
+    let world = world(&service, &[("1.0.0", Knobs::default()), ("2.0.0", slow)]).await?;
+    serving(&world, "1.0.0").await?;
+    let front = processes(&world, "front");
+    let run = world.update("2.0.0").await?;
+    world.until("the hold", |view| view.front.as_ref().is_some_and(|front| front.posture == "hold")).await?;
+    let begun = Instant::now();
+    let refused = get(&world, "/").await?;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.head.contains("retry-after"), "{refused:?}");
+    assert!(refused.body.contains(&run.0), "the run is named: {refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "nobody hangs");
+    assert!(world.end_of(&run).await?.ok);
+    serving(&world, "2.0.0").await?;
+    assert_eq!(get(&world, "/").await?.status, 200);
+    assert_eq!(processes(&world, "front"), front, "the same front");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r74_r27_a_daemon_killed_while_clients_are_held_resumes_and_none_of_them_fails() -> anyhow::Result<()>
+{
+    let slow = Knobs { boot_delay_ms: 700, ..Knobs::default() };
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", slow)]).await?;
+    serving(&world, "1.0.0").await?;
+    let load = load(&world, 60)?;
+    let run = world.update("2.0.0").await?;
+    world.until("the hold", |view| view.report.phase.starts_with("cutting over")).await?;
+    world.kill_daemon()?;
+    let offline = world.cutover(&["status", "--json"]).await?;
+    assert_eq!(offline.status.code(), Some(0), "status works without a daemon");
+    world.start_daemon().await?;
+    let report = world.end_of(&run).await?;
+    assert!(report.ok, "{report:#?}");
+    serving(&world, "2.0.0").await?;
+    let load = load.stop().await?;
+    assert_eq!(load.failed, 0, "{load}");
+    assert_eq!(starts_of(&world, "2.0.0"), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r25_killing_the_services_whole_process_group_touches_neither_daemon_nor_front() -> anyhow::Result<()>
+{
+    let slow = Knobs { boot_delay_ms: 400, spawn_child_ms: Some(600_000), ..Knobs::default() };
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", slow.clone()), ("2.0.0", slow)]).await?;
+    let before = serving(&world, "1.0.0").await?.process.unwrap();
+    let front = processes(&world, "front");
+    let group = std::fs::read_to_string(format!("/proc/{}/stat", before.pid))?;
+    let group: i32 = group.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().parse()?;
+    rustix::process::kill_process_group(rustix::process::Pid::from_raw(group).unwrap(), Signal::KILL)?;
+    world.until("the next process", |view| view.process.as_ref().is_some_and(|now| *now != before)).await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!(processes(&world, "front"), front);
+    assert!(matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)));
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_killed_in_the_cut_is_replaced_and_the_run_ends_verified() -> anyhow::Result<()> {
+    let slow = Knobs { boot_delay_ms: 600, ..Knobs::default() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", slow)]).await?;
+    serving(&world, "1.0.0").await?;
+    let run = world.update("2.0.0").await?;
+    world.until("the cut", |view| view.report.phase.starts_with("cutting over")).await?;
+    let first = processes(&world, "front")[0];
+    signal(first, Signal::KILL)?;
+    let report = world.end_of(&run).await?;
+    assert!(report.ok, "{report:#?}");
+    serving(&world, "2.0.0").await?;
+    assert_eq!(get(&world, "/").await?.status, 200);
+    let fronts = processes(&world, "front");
+    assert!(fronts.len() == 1 && fronts[0] != first, "{fronts:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_does_not_answer_is_ended_before_another_takes_its_sockets() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    let hung = processes(&world, "front")[0];
+    signal(hung, Signal::STOP)?;
+    // Something new to tell it: the process goes, so the front must hold.
+    let output = world.cutover(&["restart"]).await?;
+    assert_eq!(output.status.code(), Some(0));
+    eventually("its end", async || !is_alive(hung)).await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!(get(&world, "/").await?.status, 200);
+    assert_eq!(processes(&world, "front").len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_front_the_same_proof_holds_and_maintenance_means_stopped_until_accepted()
+-> anyhow::Result<()> {
+    let liar = Knobs { report_version: Some("9.9.9".into()), ..Knobs::default() };
+    let releases = [("1.0.0", Knobs::default()), ("2.0.0", Knobs::default()), ("3.0.0", liar)];
+    let service = with_policy("", &[("rollback", "\"never\""), ("start_deadline", "\"800ms\"")]);
+    let world = crate::stage::direct(&service, &releases).await?;
+    serving(&world, "1.0.0").await?;
+    assert!(processes(&world, "front").is_empty());
+    let good = update(&world, "2.0.0").await?;
+    assert_told(&good, Status::RestartVerified, Resolution::None, 0);
+    let bad = update(&world, "3.0.0").await?;
+    assert_told(&bad, Status::RestartFailed, Resolution::Maintenance, 5);
+    eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;
+    let accepted = reported(&world, &["recover", "web", "--accept"]).await?;
+    assert_told(&accepted, Status::RestartFailed, Resolution::AcceptedUnverified, 5);
+    assert_eq!(get(&world, "/version").await?.json()["version"], "9.9.9");
+    let after = view(&world).await?;
+    assert!(!after.report.ok, "never green");
+    Ok(())
+}

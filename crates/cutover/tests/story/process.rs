@@ -1,0 +1,348 @@
+//! Processes that do not end, do not start, do not stay, and those that shall not run.
+
+use crate::stage::{
+    assert_told, eventually, get, is_alive, processes, reported, service_log, serving, signal, starts_of,
+    told, update, view, with_policy, world,
+};
+use cutover::demo::{SERVICE, World};
+use cutover_core::{Act, Kind, Resolution, Status};
+use rustix::process::Signal;
+use sample_gateway::Knobs;
+use std::time::Duration;
+
+fn good() -> Knobs {
+    Knobs::default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r29_an_old_process_that_ignores_term_is_killed_after_its_grace_and_the_report_says_so()
+-> anyhow::Result<()> {
+    let deaf = Knobs { ignore_term: true, orphan_on_port_ms: Some(60_000), ..good() };
+    let service = with_policy("", &[("stop_grace", "\"400ms\"")]);
+    let world = world(&service, &[("1.0.0", deaf), ("2.0.0", good())]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let stop = ended.0.steps.iter().find(|step| step.name == Act::Stop).unwrap();
+    assert!(stop.outcome.as_ref().unwrap().contains("forced by KILL"), "{stop:?}");
+    assert!(stop.took_ms.unwrap() >= 400, "{stop:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r29_a_child_that_outlives_an_exit_and_holds_the_port_is_ended_before_the_next_start()
+-> anyhow::Result<()> {
+    let leaves = Knobs { orphan_on_port_ms: Some(600_000), ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", leaves)]).await?;
+    let first = serving(&world, "1.0.0").await?.process.unwrap();
+    signal(first.pid, Signal::TERM)?;
+    world.until("the next process", |view| view.process.as_ref().is_some_and(|now| *now != first)).await?;
+    serving(&world, "1.0.0").await?;
+    assert!(service_log(&world).contains("left descendant"), "{}", service_log(&world));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r32_r85_an_exit_of_78_is_a_verdict_at_once_and_its_cause_is_shown() -> anyhow::Result<()> {
+    let refuses = Knobs { crash_at_boot: Some(78), ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", refuses)]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
+    assert!(ended.0.causes[0].fault.detail.contains("Code(78)"), "{:?}", ended.0.causes);
+    assert_eq!(starts_of(&world, "2.0.0"), 1, "no second try");
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r85_a_resting_service_that_exits_78_is_not_started_again_until_a_person_says_so()
+-> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[("watch", "\"10ms\"")]), &[("1.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    world.until("the end of the watch", |view| view.report.phase == "finished").await?;
+    // While nobody watches it ends, and its next start is refused.
+    world.kill_daemon()?;
+    let config = std::fs::read_to_string(world.config())?;
+    std::fs::write(
+        world.config(),
+        format!("{config}env = {{ SAMPLE_KNOBS = '{{\"crash_at_boot\": 78}}' }}\n"),
+    )?;
+    signal(processes(&world, "sample-gateway")[0], Signal::KILL)?;
+    world.start_daemon().await?;
+    let halted = world
+        .until("the halt", |view| view.report.recovery.iter().any(|command| command == "cutover start web"))
+        .await?;
+    assert_eq!(halted.report.serving.posture, "maintain");
+    let starts = starts_of(&world, "1.0.0");
+    assert!(starts <= 3, "{starts} starts");
+    assert_eq!(get(&world, "/").await?.status, 503);
+    world.kill_daemon()?;
+    std::fs::write(world.config(), config)?;
+    world.start_daemon().await?;
+    assert!(processes(&world, "sample-gateway").is_empty(), "it stays halted across the daemon");
+    let output = world.cutover(&["start"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+/// Kills the service's process and waits for the next one.
+async fn crash(world: &World) -> anyhow::Result<()> {
+    let before = world.until("a process", |view| view.process.is_some()).await?.process;
+    signal(before.clone().unwrap().pid, Signal::KILL)?;
+    world.until("the next process", |view| view.process.is_some() && view.process != before).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r33_a_crash_in_the_soak_rolls_back() -> anyhow::Result<()> {
+    let service = with_policy("", &[("soak", "\"2s\"")]);
+    let world = world(&service, &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    let run = world.update("2.0.0").await?;
+    let soaking = world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    signal(soaking.process.unwrap().pid, Signal::KILL)?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(
+        (report.status, report.resolution, report.ok),
+        (Some(Status::RestartFailed), Resolution::OldVerified, false)
+    );
+    assert_eq!(report.causes[0].act, Act::Soak, "{:?}", report.causes);
+    assert!(report.causes[0].fault.detail.contains("Signal(9)"), "{:?}", report.causes);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r33_r77_a_crash_loop_in_the_watch_window_reverts_and_the_channel_does_not_bring_it_back()
+-> anyhow::Result<()> {
+    let rules = with_policy("", &[("crash_limit", "2")]);
+    let world = world(&rules, &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    // Crashes of the old version are none of the new one's.
+    serving(&world, "1.0.0").await?;
+    crash(&world).await?;
+    serving(&world, "1.0.0").await?;
+    let committed = update(&world, "2.0.0").await?;
+    assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    crash(&world).await?;
+    serving(&world, "2.0.0").await?;
+    crash(&world).await?;
+    let reverted = world
+        .until("the revert", |view| {
+            view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some()
+        })
+        .await?;
+    assert_eq!(
+        (reverted.report.status, reverted.report.resolution, reverted.report.ok),
+        (Some(Status::RestartFailed), Resolution::OldVerified, false)
+    );
+    assert!(reverted.report.origin.is_some(), "what began it is told");
+    serving(&world, "1.0.0").await?;
+    let run = committed.0.run_id.unwrap();
+    let again = world.cutover(&["show", &run.0, "--json"]).await?;
+    let again: cutover_core::Report = serde_json::from_slice(&again.stdout)?;
+    assert_eq!(again.reverted_by, reverted.report.run_id);
+
+    world.name_latest("2.0.0")?;
+    let refused = reported(&world, &["update"]).await?;
+    assert_told(&refused, Status::UpdateFailed, Resolution::OldVerified, 3);
+    assert_eq!(refused.0.causes[0].fault.code, "skipped");
+    assert!(refused.0.causes[0].fault.detail.contains("--to 2.0.0"), "{:?}", refused.0.causes);
+    let named = update(&world, "2.0.0").await?;
+    assert_eq!(named.0.status, Some(Status::RestartVerified), "a person may insist");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r57_a_channel_that_moves_back_is_not_followed_unless_the_version_is_named() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("0.9.0", good()), ("1.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    world.name_latest("0.9.0")?;
+    let refused = reported(&world, &["update"]).await?;
+    assert_told(&refused, Status::UpdateFailed, Resolution::OldVerified, 3);
+    assert_eq!(refused.0.causes[0].fault.code, "downgrade");
+    let planned = world.cutover(&["plan"]).await?;
+    assert_ne!(planned.status.code(), Some(0), "r65: the dry run fails as the run does: {}", told(&planned));
+    let named = update(&world, "0.9.0").await?;
+    assert_told(&named, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r35_a_stopped_service_is_switched_not_started_and_start_proves_it() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!(world.cutover(&["stop"]).await?.status.code(), Some(0));
+    world.until("the stop", |view| view.process.is_none()).await?;
+    let parked = update(&world, "2.0.0").await?;
+    assert_eq!(
+        (parked.0.status, parked.0.ok, parked.1),
+        (Some(Status::RestartScheduled), false, 6),
+        "{:#?}",
+        parked.0
+    );
+    assert!(processes(&world, "sample-gateway").is_empty());
+    let run = parked.0.run_id.clone().unwrap();
+    let other = world.cutover(&["update", "--to", "1.0.0"]).await?;
+    assert_eq!(other.status.code(), Some(8), "{}", told(&other));
+    assert!(told(&other).contains(&run.0), "{}", told(&other));
+    let proven = reported(&world, &["start"]).await?;
+    assert_told(&proven, Status::RestartVerified, Resolution::None, 0);
+    assert_eq!(proven.0.run_id, Some(run));
+    serving(&world, "2.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_run_that_is_cancelled_goes_back_without_a_start() -> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    world.cutover(&["stop"]).await?;
+    world.until("the stop", |view| view.process.is_none()).await?;
+    let parked = update(&world, "2.0.0").await?;
+    assert_eq!(parked.0.status, Some(Status::RestartScheduled));
+    world.kill_daemon()?;
+    world.start_daemon().await?;
+    assert_eq!(world.cutover(&["cancel"]).await?.status.code(), Some(0));
+    let report = world.end_of(&parked.0.run_id.unwrap()).await?;
+    assert_eq!(report.status, Some(Status::RestartFailed), "{report:#?}");
+    let after = view(&world).await?;
+    assert_eq!(after.current.unwrap().release.version, "1.0.0");
+    assert_eq!((starts_of(&world, "2.0.0"), processes(&world, "sample-gateway").len()), (0, 0));
+    world.cutover(&["start"]).await?;
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_a_run_prepares_is_obeyed_and_the_run_parks() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    let run = world.update("2.0.0").await?;
+    let stopped = world.client().call("service.stop", serde_json::json!({ "service": SERVICE })).await;
+    if let Err(refusal) = stopped {
+        // Too late: the run was past its cut before the order came.
+        assert!(refusal.to_string().contains("past the cut"), "{refusal}");
+        assert!(world.end_of(&run).await?.ok);
+        return Ok(());
+    }
+    let parked = world.until("the parking", |view| view.report.phase == "parked").await?;
+    assert_eq!(parked.report.recovery, ["cutover start web"]);
+    eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;
+    assert_eq!(starts_of(&world, "2.0.0"), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r38_r43_a_slow_service_is_neither_killed_nor_given_up_while_it_boots() -> anyhow::Result<()> {
+    let slow = Knobs { ready_delay_ms: 1500, ..good() };
+    let service = with_policy("", &[("start_deadline", "\"2500ms\"")]);
+    let mut world = world(&service, &[("1.0.0", slow)]).await?;
+    serving(&world, "1.0.0").await?;
+    // From now on readiness takes longer than the deadline: at rest that is no reason to end anybody.
+    world.kill_daemon()?;
+    let config = std::fs::read_to_string(world.config())?
+        .replace("start_deadline = \"2500ms\"", "start_deadline = \"200ms\"");
+    std::fs::write(world.config(), config)?;
+    signal(processes(&world, "sample-gateway")[0], Signal::KILL)?;
+    world.start_daemon().await?;
+    let born = world.until("the next process", |view| view.process.is_some()).await?.process;
+    let after = serving(&world, "1.0.0").await?;
+    assert_eq!(after.process, born, "the same process was waited for");
+    assert_eq!(starts_of(&world, "1.0.0"), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r42_a_flapping_readiness_is_not_proven_and_the_deadline_says_what_was_missing() -> anyhow::Result<()>
+{
+    let flaps = Knobs { flapping_ms: Some(160), ..good() };
+    let service = with_policy("", &[("streak", "6"), ("start_deadline", "\"1200ms\"")]);
+    let world = world(&service, &[("1.0.0", good()), ("2.0.0", flaps)]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
+    assert_eq!(ended.0.causes[0].fault.code, "timeout");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r45_a_rollback_that_fails_is_maintenance_with_both_causes_and_ends_by_itself_when_the_old_version_comes_up()
+-> anyhow::Result<()> {
+    let late = Knobs { boot_delay_ms: 1000, crash_at_boot: Some(2), ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", late)]).await?;
+    serving(&world, "1.0.0").await?;
+    // The old version's tree is damaged while the target boots: it cannot be started again as it is.
+    let run = world.update("2.0.0").await?;
+    let chunk =
+        std::fs::read_dir(world.generation(1).join("core/page/assets"))?.flatten().next().unwrap().path();
+    use std::os::unix::fs::PermissionsExt;
+    eventually("the cut", async || {
+        view(&world).await.is_ok_and(|view| view.report.phase.starts_with("cutting over"))
+    })
+    .await?;
+    std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
+    std::fs::write(&chunk, "a foreign hand")?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(
+        (report.status, report.resolution),
+        (Some(Status::RestartFailed), Resolution::Maintenance),
+        "{report:#?}"
+    );
+    assert!(report.causes.len() >= 2, "{:?}", report.causes);
+    assert!(
+        report.recovery.iter().any(|command| command == "cutover recover web --rollback"),
+        "{:?}",
+        report.recovery
+    );
+    assert_eq!(get(&world, "/").await?.status, 503);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_ends_the_process_and_starts_the_same_generation_again() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", good())]).await?;
+    let before = serving(&world, "1.0.0").await?;
+    let output = world.cutover(&["restart"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    world.until("another process", |view| view.process.is_some() && view.process != before.process).await?;
+    let after = serving(&world, "1.0.0").await?;
+    assert_eq!(after.current, before.current);
+    assert!(after.trouble.is_none(), "an ordered restart is no crash: {:?}", after.trouble);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_is_told_and_started_with_growing_pauses() -> anyhow::Result<()> {
+    let service = with_policy("", &[("backoff_first", "\"200ms\"")]);
+    let world = world(&service, &[("1.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    crash(&world).await?;
+    crash(&world).await?;
+    let third = world.until("a process", |view| view.process.is_some()).await?.process.unwrap();
+    signal(third.pid, Signal::KILL)?;
+    let begun = std::time::Instant::now();
+    let told = world
+        .until("the loop", |view| view.trouble.as_ref().is_some_and(|why| why.contains("crash-looping: 3")))
+        .await?;
+    assert!(told.trouble.unwrap().contains("Signal(9)"));
+    world.until("the next process", |view| view.process.as_ref().is_some_and(|now| *now != third)).await?;
+    assert!(
+        begun.elapsed() >= Duration::from_millis(800),
+        "after the third the pause is four times the first"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_after_the_keepers_death_is_still_noticed() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    let before = serving(&world, "1.0.0").await?.process.unwrap();
+    for keeper in processes(&world, "keeper") {
+        signal(keeper, Signal::KILL)?;
+    }
+    assert!(is_alive(before.pid));
+    assert_eq!(get(&world, "/").await?.status, 200);
+    signal(before.pid, Signal::KILL)?;
+    world.until("the next process", |view| view.process.as_ref().is_some_and(|now| *now != before)).await?;
+    serving(&world, "1.0.0").await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}

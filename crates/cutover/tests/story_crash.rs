@@ -1,0 +1,162 @@
+//! The daemon dies at each point between two effects, and the story still ends by itself: verified or the old version
+//! verified, one start, no client's request lost. Slow, so by default every few points are tried;
+//! `CUTOVER_TEST=crash` tries them all.
+#![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
+#![allow(dead_code, reason = "the stage is shared, and this story needs little of it")]
+
+#[path = "story/stage.rs"]
+mod stage;
+
+use cutover::demo::{Plan, SERVICE, World};
+use cutover_core::{Report, Resolution, RunId, Status};
+use sample_gateway::Knobs;
+use serde_json::json;
+use stage::{LIMIT, eventually, executable, get, processes, serving, starts_of, unserved, with_policy};
+use std::time::{Duration, Instant};
+
+/// An SQLite database below the world: its copies have crash points of their own.
+const STATE: &str = r#"env = { SAMPLE_STATE = "{world}/data" }
+state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
+/// More passes over crash points than any of these runs has.
+const PASSES_MAX: usize = 400;
+
+/// How many points are passed over between two that are tried.
+fn stride() -> usize {
+    let slow = std::env::var("CUTOVER_TEST").unwrap_or_default();
+    if slow.split(',').any(|set| set == "crash") { 1 } else { 6 }
+}
+
+async fn stopped_world(releases: &[(&str, Knobs)]) -> anyhow::Result<World> {
+    let rules = [("keep", "1"), ("watch", "\"1ms\""), ("soak", "\"100ms\""), ("hold", "\"20s\"")];
+    let plan = Plan { service: with_policy(STATE, &rules), ..Plan::new(executable()) };
+    let mut world = unserved(plan, releases)?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    serving(&world, "1.0.0").await?;
+    world.kill_daemon()?;
+    Ok(world)
+}
+
+/// How an update went whose daemon was to die at a point.
+enum Told {
+    /// It died, another daemon took over, and this is the end.
+    Interrupted(Report),
+    /// The run has fewer points.
+    Uninterrupted,
+}
+
+/// Updates under a daemon that dies at its `pass`-th crash point, and under another one afterwards.
+async fn interrupted(world: &mut World, pass: usize, version: &str) -> anyhow::Result<Told> {
+    let point = format!("@{pass}");
+    let mut run = None;
+    if world.start_daemon_with(&[("CUTOVER_CRASH_POINT", &point)]).await.is_ok() {
+        run = world.update(version).await.ok();
+        let begun = Instant::now();
+        while matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)) {
+            anyhow::ensure!(
+                begun.elapsed() < LIMIT,
+                "run {run:?} does not end: {}",
+                world.tail_of_daemon_log()
+            );
+            if let Some(run) = &run
+                && ended(world, run).await.is_some()
+            {
+                return Ok(Told::Uninterrupted);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    world.start_daemon().await?;
+    // The order may have died with the daemon before or after it was durable.
+    let run = match run {
+        Some(run) => run,
+        None => match world.until("an answer", |_| true).await?.report {
+            Report { run_id: Some(run), target: Some(target), .. } if target.release.version == version => {
+                run
+            }
+            Report { run_id: Some(run), ended: None, .. } => run,
+            _ => world.update(version).await?,
+        },
+    };
+    Ok(Told::Interrupted(world.end_of(&run).await?))
+}
+
+async fn ended(world: &World, run: &RunId) -> Option<Report> {
+    let answer = world.client().call("update.runs.get", json!({ "runId": run, "service": SERVICE })).await;
+    let report: Report = serde_json::from_value(answer.ok()?).ok()?;
+    report.ended.is_some().then_some(report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r21_a_daemon_that_dies_anywhere_in_an_update_ends_it_verified_with_one_start() -> anyhow::Result<()>
+{
+    let mut world = stopped_world(&[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    let load = stage::load(&world, 20)?;
+    let (mut tried, mut at) = (0, "1.0.0");
+    for pass in (1..PASSES_MAX).step_by(stride()) {
+        let to = if at == "1.0.0" { "2.0.0" } else { "1.0.0" };
+        let starts = starts_of(&world, to);
+        match interrupted(&mut world, pass, to).await? {
+            Told::Uninterrupted => break,
+            Told::Interrupted(report) => {
+                let why = format!("point {pass}: {report:#?}\n{}", world.tail_of_daemon_log());
+                assert_eq!(report.status, Some(Status::RestartVerified), "{why}");
+                serving(&world, to).await?;
+                assert_eq!(starts_of(&world, to), starts + 1, "{why}");
+                assert_eq!(processes(&world, "sample-gateway").len(), 1, "{why}");
+            }
+        }
+        (tried, at) = (tried + 1, to);
+        world.kill_daemon()?;
+    }
+    assert!(tried >= 3, "only {tried} points were tried");
+    let load = load.stop().await?;
+    assert_eq!(load.failed, 0, "{load}");
+    println!("{tried} points");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r21_a_daemon_that_dies_anywhere_in_a_rollback_ends_it_with_the_old_version_verified()
+-> anyhow::Result<()> {
+    let liar = Knobs { report_version: Some("0.0.0".into()), ..Knobs::default() };
+    let mut world = stopped_world(&[("1.0.0", Knobs::default()), ("2.0.0", liar)]).await?;
+    let load = stage::load(&world, 20)?;
+    let mut tried = 0;
+    for pass in (1..PASSES_MAX).step_by(stride()) {
+        match interrupted(&mut world, pass, "2.0.0").await? {
+            Told::Uninterrupted => break,
+            Told::Interrupted(report) => {
+                let why = format!("point {pass}: {report:#?}\n{}", world.tail_of_daemon_log());
+                assert_eq!(
+                    (report.status, report.resolution),
+                    (Some(Status::RestartFailed), Resolution::OldVerified),
+                    "{why}"
+                );
+                serving(&world, "1.0.0").await?;
+                assert_eq!(processes(&world, "sample-gateway").len(), 1, "{why}");
+            }
+        }
+        tried += 1;
+        world.kill_daemon()?;
+    }
+    assert!(tried >= 3, "only {tried} points were tried");
+    let load = load.stop().await?;
+    assert_eq!(load.failed, 0, "{load}");
+    println!("{tried} points");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_after_its_keepers_go_adopts_what_runs() -> anyhow::Result<()> {
+    let mut world = stopped_world(&[("1.0.0", Knobs::default())]).await?;
+    // At rest: the process is gone, and the daemon dies right after the next was let go.
+    stage::signal(processes(&world, "sample-gateway")[0], rustix::process::Signal::KILL)?;
+    let _ = world.start_daemon_with(&[("CUTOVER_CRASH_POINT", "start: gone")]).await;
+    eventually("the daemon's end", async || starts_of(&world, "1.0.0") == 2).await?;
+    world.start_daemon().await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!((starts_of(&world, "1.0.0"), processes(&world, "sample-gateway").len()), (2, 1));
+    assert_eq!(get(&world, "/").await?.status, 200);
+    Ok(())
+}
