@@ -1,6 +1,7 @@
 //! Chores of this repository: `cargo xtask --help`.
 
 mod measure;
+mod mutants;
 
 use clap::{Parser, Subcommand};
 
@@ -15,10 +16,13 @@ struct Arguments {
 enum Command {
     /// Run the scripted demonstration several times and print medians and ratios.
     Measure(measure::Arguments),
+    /// Apply deliberate mistakes to a copy of the core; a named test must notice each.
+    Mutants,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Measure(arguments) => measure::run(&arguments),
+        Command::Mutants => mutants::run(),
     }
 }

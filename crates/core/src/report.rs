@@ -552,7 +552,7 @@ fn recovery(service: &str, state: &State) -> Vec<String> {
         Phase::Idle | Phase::Watching(_) if state.parked.is_some() || state.wish == crate::Wish::Stopped => {
             vec![format!("cutover start {service}")]
         }
-        Phase::Idle if state.restarts == crate::Restarts::Halted => {
+        Phase::Idle | Phase::Watching(_) if state.restarts == crate::Restarts::Halted => {
             vec![format!("cutover logs {service}"), format!("cutover start {service}")]
         }
         Phase::Idle if state.current.is_none() => vec![format!("cutover update {service}")],

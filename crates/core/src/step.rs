@@ -141,7 +141,7 @@ fn exited(state: &State, instance: &Instance, exit: &Exit) -> Transition {
         Phase::RollingBack(retreat) if retreat.cut.act == Act::Prove => {
             rolling_back::exited(&next, retreat, instance, exit)
         }
-        Phase::Idle => {
+        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) if !rests_on_maintenance(state) => {
             if *exit == Exit::Code(EXIT_CONFIG) {
                 next.restarts = Restarts::Halted;
             }
@@ -149,6 +149,10 @@ fn exited(state: &State, instance: &Instance, exit: &Exit) -> Transition {
         }
         _ => Transition::to(next),
     }
+}
+
+fn rests_on_maintenance(state: &State) -> bool {
+    matches!(&state.phase, Phase::Preparing(preparation) if matches!(preparation.base, crate::Base::Maintenance(_)))
 }
 
 /// The state without any claim that `instance` lives.

@@ -78,14 +78,18 @@ fn services() -> Vec<Service> {
     all
 }
 
-/// Explores every service within `budget`, on two threads, and reports.
+/// Explores every service within `budget`, on two threads, up to the first that breaks a promise, and reports.
 fn all_hold(name: &str, budget: Budget, services: &[Service]) {
     let began = Instant::now();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut found = Vec::new();
         while let Some(service) = services.get(next.fetch_add(1, Ordering::Relaxed)) {
-            found.push(explore(service, budget));
+            let explored = explore(service, budget);
+            if !explored.broken.is_empty() {
+                next.store(services.len(), Ordering::Relaxed);
+            }
+            found.push(explored);
         }
         found
     };
@@ -128,7 +132,11 @@ fn every_forward_fault_with_every_fault_on_the_way_back_breaks_nothing() {
 #[test]
 fn a_killed_process_a_lost_front_and_a_changed_tree_break_nothing() {
     let budget = Budget { crashes: 1, orders: 1, hits: 1, ..Budget::default() };
-    all_hold("one crash, one order, one hit", budget, &services());
+    let mut services = services();
+    if !cast::is_full() {
+        services.retain(|service| service.old != Old::Sick && service.boot == AfterBoot::Nobody);
+    }
+    all_hold("one crash, one order, one hit", budget, &services);
 }
 
 #[test]

@@ -77,6 +77,10 @@ fn advanced(mut next: State, mut cut: Cut) -> Result<Transition, Refusal> {
         return Ok(committed(&next, &cut));
     }
     let act = act::after(&order, cut.act).ok_or(Refusal::Stale)?;
+    // A daemon that dies of an act does not finish it. Of the proof on, acts are gone through again and again.
+    if !matches!(cut.act, Act::Prove | Act::Release | Act::Soak) {
+        cut.interruptions = 0;
+    }
     match act {
         Act::Switch => cut.switch = cut.switch.max(Extent::Begun),
         Act::Place => cut.place = cut.place.max(Extent::Begun),

@@ -135,7 +135,7 @@ fn retry(
         let run = Run { snapshot: run.id.clone(), ..run };
         return Ok(Phase::Preparing(resting::preparation(run, aim, Base::Maintenance(maintenance.clone()))));
     }
-    Err(not_coherent())
+    Err(not_coherent(maintenance))
 }
 
 /// Resumes at Start: the snapshot of the run stays what it was, from the first start of its target on.
@@ -168,14 +168,17 @@ fn in_step(state: &State, maintenance: &Maintenance) -> Result<(), Refusal> {
     if maintenance.coherent.is_some() && maintenance.coherent == state.current_generation() {
         Ok(())
     } else {
-        Err(not_coherent())
+        Err(not_coherent(maintenance))
     }
 }
 
-fn not_coherent() -> Refusal {
-    Refusal::NotNow {
-        why: "code and data are not known to fit together: only `recover --rollback` is safe".into(),
-    }
+fn not_coherent(maintenance: &Maintenance) -> Refusal {
+    let why = if super::is_reseal(&maintenance.run) {
+        "the tree is not what was sealed: use `recover --retry`"
+    } else {
+        "code and data are not known to fit together: only `recover --rollback` is safe"
+    };
+    Refusal::NotNow { why: why.into() }
 }
 
 /// The old version came up by itself and proved itself: whatever is being prepared goes on from Idle.

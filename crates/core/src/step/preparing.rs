@@ -3,7 +3,7 @@
 use super::{Told, Transition, ending, wished};
 use crate::{
     Act, Aim, Base, Cause, Cut, DataOrder, Done, Event, Extent, Fault, Installed, Maintenance, Order, Phase,
-    Preparation, Refusal, Resolution, State, Status, Traffic, Tree, Wish, Writes, act,
+    Preparation, Refusal, Resolution, Restarts, State, Status, Traffic, Tree, Wish, Writes, act,
 };
 
 pub(super) fn step(state: &State, preparation: &Preparation, event: &Event) -> Result<Transition, Refusal> {
@@ -99,6 +99,7 @@ fn cut(state: &State, preparation: &Preparation) -> Result<Transition, Refusal> 
     if !super::is_reseal(&preparation.run) {
         state.parked = None;
     }
+    state.restarts = Restarts::Allowed;
     state.phase = Phase::CuttingOver(first_act(preparation, target));
     Ok(Transition::to(state))
 }

@@ -240,7 +240,15 @@ pub(super) fn tree_changed(
     settings: &Settings,
 ) -> Transition {
     match &state.phase {
-        Phase::CuttingOver(cut) => return cutting_over::tree_changed(state, cut, generation, fault),
+        Phase::CuttingOver(cut) => {
+            let Transition { state, ended } = cutting_over::tree_changed(state, cut, generation, fault);
+            if !matches!(state.phase, Phase::Idle) {
+                return Transition { state, ended };
+            }
+            // An accepted process, and its tree is not what was sealed: not served for a moment.
+            let Transition { state, .. } = tree_changed(&state, run, generation, fault, settings);
+            return Transition { state, ended };
+        }
         Phase::Maintenance(maintenance) => return doubted(state, maintenance, generation),
         Phase::RollingBack(_) => return Transition::to(state.clone()),
         Phase::Preparing(preparation) if super::is_reseal(&preparation.run) => {

@@ -134,7 +134,7 @@ fn explore(settings: &[Settings], bounds: Bounds) -> Explored {
     let mut known = Known { ids: HashMap::from([(first.clone(), 0)]), parents: vec![None] };
     let mut queue = VecDeque::from([(0, first)]);
     let mut explored = Explored::default();
-    while let Some((id, state)) = queue.pop_front() {
+    while let Some((id, state)) = queue.pop_front().filter(|_| explored.breaches.is_empty()) {
         stands(&mut explored, &known, id, &state);
         explored.drawing.see(&state);
         if id % AGED_EVERY == 0 && !forgets_its_past(&state, settings) {
@@ -226,7 +226,6 @@ fn services() -> Vec<(&'static str, Vec<Settings>)> {
         ("neutral data", PLAIN),
         ("migrated data", MIGRATING),
         ("migrated, own intake", own),
-        ("migrated, direct", direct),
         ("migrated, released after the soak", late),
         ("migrated, restore allowed", restoring),
         ("neutral, rollback never", never),
@@ -237,6 +236,7 @@ fn services() -> Vec<(&'static str, Vec<Settings>)> {
     .map(|(name, rules)| (name, vec![rules.settings()]))
     .collect();
     if cast::is_full() {
+        services.push(("migrated, direct", vec![direct.settings()]));
         services.push(("rules that change from run to run", vec![PLAIN.settings(), restoring.settings()]));
     }
     services
@@ -248,7 +248,7 @@ struct Service {
     took: Duration,
 }
 
-/// All services explored, once for all tests of this file.
+/// All services explored, once for all tests of this file, up to the first breach.
 fn explored() -> &'static [Service] {
     static EXPLORED: OnceLock<Vec<Service>> = OnceLock::new();
     EXPLORED.get_or_init(|| {
@@ -262,6 +262,9 @@ fn explored() -> &'static [Service] {
             while let Some((name, settings)) = services.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let began = Instant::now();
                 let explored = explore(settings, bounds);
+                if !explored.breaches.is_empty() {
+                    next.store(services.len(), Ordering::Relaxed);
+                }
                 done.push(Service { name, explored, took: began.elapsed() });
             }
             done

@@ -45,7 +45,7 @@ fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 19] = [
+pub(crate) const MOVES: [Move; 20] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -64,6 +64,7 @@ pub(crate) const MOVES: [Move; 19] = [
     ("the pointer follows Switch and SwitchBack only", the_pointer_follows_its_acts),
     ("given up writes are told", given_up_writes_are_told),
     ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
+    ("a changed tree is not served on", a_changed_tree_is_not_served_on),
     ("ok derives from the status", ok_derives_from_the_status),
 ];
 
@@ -359,6 +360,14 @@ fn what_cannot_be_reverted_is_served_on(taken: &Taken<'_>) -> Broken {
     let (Event::Degraded { .. }, Some(after)) = (&taken.case.event, taken.after()) else { return Ok(()) };
     let reverts = matches!(after.phase, Phase::Preparing(_));
     hold(reverts || after.serving == taken.before.serving, "an alarm alone took the service away")
+}
+
+fn a_changed_tree_is_not_served_on(taken: &Taken<'_>) -> Broken {
+    let (Event::TreeChanged { generation, .. }, Some(after)) = (&taken.case.event, taken.after()) else {
+        return Ok(());
+    };
+    let current = after.current_generation() == Some(*generation);
+    hold(!current || posture(after) != Posture::Serve, "a tree that was changed is served from")
 }
 
 fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {

@@ -3,8 +3,7 @@
 use super::{Content, Copied, Front, Label, New, Old, Options, Owner, Way, World, is_signal};
 use crate::cast;
 use cutover_core::{
-    Act, DataOrder, Done, Effect, Event, Extent, Generation, Installed, Phase, Posture, Release, RunId,
-    Ticket,
+    Act, Done, Effect, Event, Extent, Generation, Installed, Phase, Posture, Release, RunId, Ticket,
 };
 
 fn done() -> Done {
@@ -127,11 +126,6 @@ impl Options<'_> {
         world.still = None;
         let broken = super::promises::broken_by_laying_down(self.service, self.toy, copied.outdated);
         world.snapshots.insert(run.clone(), Copied { outdated: false, ..copied });
-        if let Phase::CuttingOver(cut) = &self.toy.state.phase
-            && let DataOrder::Restore { .. } = cut.run.data
-        {
-            world.still = None;
-        }
         self.broken_world(Label("laid down", Some(ticket.act)), Way::On, world, self.budget(), broken);
     }
 

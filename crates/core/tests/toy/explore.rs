@@ -1,7 +1,7 @@
 //! Breadth-first over the toy world, with hashes for states: first every promise on the way, then backwards from the
 //! goals, that there is a way to them from everywhere.
 
-use super::{Budget, First, Front, Label, Next, Owner, Promise, Service, Toy, Way, beginning, is_resting};
+use super::{Budget, Front, Label, Next, Owner, Service, Toy, Way, beginning, is_resting};
 use crate::cast;
 use cutover_core::{Event, Order, Phase, Posture, Tree, Wish, step};
 use std::collections::{HashMap, VecDeque};
@@ -269,13 +269,4 @@ pub(crate) fn gather(all: Vec<Found>) -> Found {
         }
     }
     sum
-}
-
-/// Whether this budget lets an update begin at all.
-pub(crate) fn can_begin(service: &Service, budget: Budget) -> bool {
-    budget.orders > 0 || service.first != First::Nothing
-}
-
-pub(crate) fn count_promises() -> usize {
-    Promise::ALL.len() + 4
 }

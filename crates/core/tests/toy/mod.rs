@@ -10,8 +10,8 @@ mod promises;
 use crate::cast::{self, Rules};
 use cutover_core::{
     Act, Boot, DataClass, DataWish, Event, Exit, Generation, Installed, Instance, Intake, Order, Phase,
-    Posture, Preparation, Process, Release, Retreat, RunId, Serving, State, Strategy, Ticket, Transition,
-    Tree, Wanted, Wish, posture, step, wants,
+    Posture, Preparation, Process, Release, Retreat, RunId, Serving, State, Strategy, Transition, Tree,
+    Wanted, Wish, posture, step, wants,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -121,6 +121,8 @@ pub(crate) struct Live {
     pub(crate) owner: Owner,
     /// It answered a whole proof.
     pub(crate) proven: bool,
+    /// A person let it serve without.
+    pub(crate) waived: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -217,7 +219,8 @@ pub(crate) fn beginning(service: &Service, budget: Budget) -> Toy {
         First::Serving => {
             let instance = cast::instance(1);
             state.serving = Serving::Proven(instance.clone());
-            world.process = Some(Live { instance, installed: old, owner: Owner::Keeper, proven: true });
+            world.process =
+                Some(Live { instance, installed: old, owner: Owner::Keeper, proven: true, waived: false });
         }
         First::Stopped => state.wish = Wish::Stopped,
         First::Nothing => {}
@@ -604,6 +607,9 @@ impl World {
     /// What follows from the rest without anybody's doing.
     fn settle(&mut self, service: &Service, state: &State) {
         let ours = self.process.as_ref().is_some_and(|live| live.owner != Owner::Stranger);
+        if let (Some(live), Serving::Waived(Some(waived))) = (&mut self.process, &state.serving) {
+            live.waived |= live.instance == *waived;
+        }
         let open = self.front == Front::Shows(Posture::Serve) || service.rules.intake != Intake::Front;
         if ours && open {
             for copied in self.snapshots.values_mut() {
@@ -633,6 +639,7 @@ impl World {
                 installed: cast::installed(1, 1),
                 owner: Owner::Stranger,
                 proven: false,
+                waived: false,
             });
         }
         self
@@ -665,7 +672,8 @@ impl World {
             broken = Some(Promise::OnlyThePointedStarts);
         }
         let owner = Owner::Keeper;
-        self.process = Some(Live { instance, installed: installed.clone(), owner, proven: false });
+        self.process =
+            Some(Live { instance, installed: installed.clone(), owner, proven: false, waived: false });
         self.still = None;
         broken
     }
@@ -675,5 +683,3 @@ impl World {
 fn is_signal(service: &Service) -> bool {
     service.rules.strategy == Strategy::Signal
 }
-
-type Answer<'a> = (&'a Ticket, Label);

@@ -2,10 +2,9 @@
 
 use super::acts::is_past_the_old;
 use super::{Front, New, Owner, Service, Toy, World, is_resting};
-use crate::cast;
 use cutover_core::{
-    Act, Base, Boot, Ending, Event, Extent, Kind, Phase, Posture, RestoreAfterRelease, RollbackRule, Serving,
-    State, Status, Strategy, Traffic, Writes,
+    Act, Base, Boot, Ending, Event, Extent, Kind, Phase, Posture, RestoreAfterRelease, State, Status,
+    Strategy, Traffic, Writes,
 };
 use std::fmt;
 
@@ -225,8 +224,7 @@ pub(super) fn broken_in(toy: &Toy) -> Option<Promise> {
         return None;
     }
     if let Some(live) = &world.process
-        && !live.proven
-        && !matches!(state.serving, Serving::Waived(_))
+        && !(live.proven || live.waived)
     {
         return Some(Promise::OnlyProvenProcessesAreServed);
     }
@@ -240,15 +238,4 @@ pub(super) fn broken_in(toy: &Toy) -> Option<Promise> {
         }
         _ => None,
     }
-}
-
-/// Whether nobody but a person is meant to bring the service up again.
-pub(super) fn waits_for_a_person(state: &State, service: &Service) -> bool {
-    matches!(state.phase, Phase::Maintenance(_)) && service.rules.rollback == RollbackRule::Never
-}
-
-/// A release that can serve through cut and soak.
-pub(super) fn can_serve(service: &Service, release: &cutover_core::Release) -> bool {
-    let dies = cast::release_number(release) == 2 && service.new == New::DiesInTheSoak;
-    service.is_healthy(release) && !dies
 }

@@ -1,0 +1,78 @@
+//! What counts as verified, fact by fact.
+
+mod cast;
+
+use cast::{Flaw, REQUIRED};
+use cutover_core::{FactName, Reading, Verdict, judge};
+use std::collections::BTreeSet;
+
+fn expectation() -> cutover_core::Expectation {
+    cast::expectation(&cast::installed(2, 2), &cast::instance(7))
+}
+
+#[test]
+fn everything_as_expected_is_verified_of_that_process() {
+    let expectation = expectation();
+    let Verdict::Verified(evidence) = judge(&expectation, &cast::as_expected(&expectation)) else {
+        panic!("not verified")
+    };
+    assert_eq!(*evidence.instance(), cast::instance(7));
+    assert_eq!(evidence.facts().len(), 13);
+}
+
+#[test]
+fn a_single_flaw_in_any_required_fact_is_never_verified() {
+    let expectation = expectation();
+    for fact in REQUIRED {
+        for flaw in [Flaw::Wrong, Flaw::Missing, Flaw::NotApplicable] {
+            let observations = cast::flawed(&expectation, fact, flaw);
+            assert!(!cast::is_verified(&expectation, &observations), "{fact:?} {flaw:?}");
+        }
+    }
+}
+
+#[test]
+fn a_required_fact_that_does_not_apply_is_missing() {
+    let expectation = expectation();
+    for name in REQUIRED {
+        let verdict = judge(&expectation, &cast::flawed(&expectation, name, Flaw::NotApplicable));
+        assert_eq!(cast::fact(&verdict, name).reading, Reading::Missing, "{name:?}");
+        assert!(matches!(verdict, Verdict::Inconclusive(_)), "{name:?}: no evidence is no refutation");
+    }
+}
+
+#[test]
+fn a_fact_that_nothing_requires_may_not_apply_but_not_be_missing() {
+    let mut expectation = expectation();
+    expectation.required = BTreeSet::new();
+    for name in REQUIRED {
+        let absent = cast::flawed(&expectation, name, Flaw::NotApplicable);
+        assert!(cast::is_verified(&expectation, &absent), "{name:?}");
+        let missing = cast::flawed(&expectation, name, Flaw::Missing);
+        assert!(!cast::is_verified(&expectation, &missing), "{name:?}: looked for and not to be had");
+    }
+}
+
+#[test]
+fn another_version_than_the_target_is_evidence_against_it() {
+    let expectation = expectation();
+    let verdict = judge(&expectation, &cast::flawed(&expectation, FactName::Version, Flaw::Wrong));
+    assert!(matches!(verdict, Verdict::Refuted(_)), "different from before is not enough");
+    assert!(verdict.shortfall().contains("expected 2.0, observed 0.9"));
+}
+
+#[test]
+fn a_version_that_a_stranger_states_is_no_evidence() {
+    let expectation = expectation();
+    let mut observations = cast::flawed(&expectation, FactName::Version, Flaw::Wrong);
+    observations.listeners = cast::flawed(&expectation, FactName::Port, Flaw::Wrong).listeners;
+    assert!(matches!(judge(&expectation, &observations), Verdict::Inconclusive(_)));
+}
+
+#[test]
+fn one_round_too_few_is_not_verified() {
+    let expectation = expectation();
+    let mut observations = cast::as_expected(&expectation);
+    observations.streak = expectation.streak - 1;
+    assert!(matches!(judge(&expectation, &observations), Verdict::Inconclusive(_)));
+}

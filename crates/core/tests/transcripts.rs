@@ -1,0 +1,406 @@
+//! Scenarios as text: what happened, and after each line what the machine told and wanted. `UPDATE=1` writes the answers
+//! anew; the lines that begin with `>` are the script and stay.
+//!
+//! The notation: `> order update`, `> done` (the act under way, its natural result), `> done until start`, `> observed`,
+//! `> observed but version wrong`, `> fault crashed`, `> late done` (the answer of the act before), `> exited 1`,
+//! `> ready 2`, `> daemon killed`, `> reboot`, `> tree 1 changed`. Processes and runs are numbered as they come.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a transcript is a file, and may be asked to be written anew; the core touches neither"
+)]
+
+mod cast;
+
+use cast::{Flaw, PLAIN, Rules, words};
+use cutover_core::{
+    Boot, DataClass, DataWish, Done, Effect, Entry, Event, Exit, Generation, Installed, Order, Phase,
+    Process, Record, Recorded, Refusal, ReleaseRule, Report, RestoreAfterRelease, RollbackRule, RunId,
+    Serving, Settings, State, Status, Strategy, Ticket, Transition, Wanted, Wish, Writes, posture, replay,
+    report, step, wants,
+};
+use std::path::Path;
+
+/// A scenario being told.
+struct Telling {
+    settings: Settings,
+    first: State,
+    state: State,
+    entries: Vec<Entry>,
+    records: Vec<Record>,
+    pids: u32,
+    runs: u32,
+    /// The ticket before the one under way.
+    late: Option<Ticket>,
+    recovery: Vec<String>,
+    text: String,
+}
+
+impl Telling {
+    fn of(service: &str) -> Self {
+        let mut rules = PLAIN;
+        let mut state = State::new();
+        state.current = Some(cast::installed(1, 1));
+        state.serving = Serving::Proven(cast::instance(1));
+        for word in service.split(", ") {
+            match word {
+                "neutral data" => {}
+                "migrated data" => rules.class = DataClass::Migrated,
+                "signal" => rules.strategy = Strategy::Signal,
+                "rollback never" => rules.rollback = RollbackRule::Never,
+                "released after the soak" => rules.release = ReleaseRule::AfterSoak,
+                "restore allowed" => rules.restore = RestoreAfterRelease::Allowed,
+                "kept stopped" => {
+                    state.wish = Wish::Stopped;
+                    state.serving = Serving::Unproven;
+                }
+                "nothing installed" => state = State::new(),
+                other => panic!("a service that is {other:?}?"),
+            }
+        }
+        Self {
+            settings: Rules::settings(rules),
+            first: state.clone(),
+            state,
+            entries: Vec::new(),
+            records: Vec::new(),
+            pids: 1,
+            runs: 0,
+            late: None,
+            recovery: Vec::new(),
+            text: String::new(),
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// Plays one line of the script.
+    fn play(&mut self, script: &str) {
+        self.line(&format!("> {script}"));
+        if let Some(until) = script.strip_prefix("done until ") {
+            while self.ticket().is_some_and(|ticket| words::act(ticket.act) != until) {
+                let event = self.answer();
+                self.take(&event).expect("the natural answer is taken");
+            }
+            return self.tell();
+        }
+        let event = self.event(script);
+        match self.take(&event) {
+            Ok(()) => self.tell(),
+            Err(refusal) => self.line(&format!("  refused: {refusal}")),
+        }
+    }
+
+    fn ticket(&self) -> Option<Ticket> {
+        wants(&self.state).act.map(|(ticket, _)| ticket)
+    }
+
+    fn take(&mut self, event: &Event) -> Result<(), Refusal> {
+        let ticket = self.ticket();
+        let Transition { state, ended } = step(&self.state, event)?;
+        let seq = self.entries.len() as u64;
+        let recorded = Recorded::of(&state);
+        let entry = Entry { seq, wall_ms: seq * 10, boot_ms: seq * 10, event: event.clone(), recorded };
+        for record in &mut self.records {
+            let open = self.state.open_run() == Some(&record.run);
+            if open || ended.as_ref().is_some_and(|ended| ended.run == record.run) {
+                record.add(&entry, &self.state, &state, ended.as_ref());
+            }
+        }
+        self.records.extend(Record::begun(&entry, &self.state, &state));
+        self.entries.push(entry);
+        self.state = state;
+        if self.ticket() != ticket {
+            self.late = ticket;
+        }
+        if let Event::Finished { done: Done::Started { instance }, .. } = event {
+            self.pids = instance.pid;
+        }
+        if let Some(ended) = ended {
+            let told = ended.status.map_or("nothing to do", Status::word);
+            let resolution = format!("{:?}", ended.resolution);
+            let writes = if ended.writes == Writes::Kept { "kept" } else { "given up" };
+            self.line(&format!("  {} ends: {told}; resolution {resolution}; writes {writes}", ended.run));
+        }
+        Ok(())
+    }
+
+    /// What is told and wanted now.
+    fn tell(&mut self) {
+        let told = self.report();
+        let act = self.ticket().map_or(String::new(), |ticket| format!(" {}", words::act(ticket.act)));
+        let process = match wants(&self.state).process {
+            Process::Run(installed) => format!("run {}", installed.release.version),
+            Process::Replace(leaving, installed) => {
+                format!("end {leaving}, run {}", installed.release.version)
+            }
+            Process::Stopped => "none".into(),
+            Process::LeaveAlone => "as the act says".into(),
+        };
+        let serving = match (told.serving.version, told.serving.instance) {
+            (Some(version), Some(instance)) => format!("{version} ({instance})"),
+            _ => "nothing proven".into(),
+        };
+        let status = told.status.map_or("-", Status::word);
+        let front = told.serving.posture;
+        let phase = words::phase(&self.state);
+        self.line(&format!(
+            "  {phase}{act}; front {front}; process {process}; told {status}; serving {serving}"
+        ));
+        if told.recovery != self.recovery {
+            self.recovery = told.recovery;
+            for command in self.recovery.clone() {
+                self.line(&format!("  type: {command}"));
+            }
+        }
+    }
+
+    /// What everybody reads about the newest run; it must agree with itself.
+    fn report(&self) -> Report {
+        let told = report("web", &self.state, self.records.last());
+        let current = self.records.last().and_then(|record| record.ending.as_ref());
+        let nothing_to_do = current.is_some_and(|ending| ending.status.is_none());
+        assert_eq!(told.ok, told.status == Some(Status::RestartVerified) || nothing_to_do, "{}", self.text);
+        assert_eq!(told.serving.posture, format!("{:?}", posture(&self.state)).to_lowercase());
+        told
+    }
+
+    fn event(&mut self, script: &str) -> Event {
+        let words: Vec<&str> = script.split(' ').collect();
+        match words.as_slice() {
+            ["order", order @ ..] => self.ordered(&order.join(" ")),
+            ["done"] => self.answer(),
+            ["observed", "but", fact, flaw] => self.observed_but(fact, flaw),
+            ["late", "done"] => {
+                let ticket = self.late.clone().expect("an act before this one");
+                Event::Finished { ticket, done: Done::Done { note: String::new() } }
+            }
+            ["late", "proof", "of", pid] => self.late_proof(number(pid)),
+            ["already", "current"] => {
+                let release = self.state.current.clone().expect("something is installed").release;
+                let ticket = self.ticket().expect("an act is under way");
+                Event::Finished { ticket, done: Done::AlreadyCurrent { release } }
+            }
+            ["fault", code] => {
+                let ticket = self.ticket().expect("an act is under way");
+                Event::Faulted { ticket, fault: cast::fault(code) }
+            }
+            ["snapshot", "stale"] => {
+                Event::SnapshotStale { ticket: self.ticket().expect("an act is under way") }
+            }
+            ["keeper", "of", generation] => {
+                Event::Spawned { generation: Generation(number(generation)), keeper: cast::instance(90) }
+            }
+            ["exited", pid, code] => {
+                let code = code.parse().expect("an exit code");
+                Event::Exited { instance: cast::instance(number(pid)), exit: Exit::Code(code) }
+            }
+            ["ready", pid] => self.ready(number(pid)),
+            ["degraded", code] => Event::Degraded { run: self.fresh_run(), fault: cast::fault(code) },
+            ["watch", "ends"] => match &self.state.phase {
+                Phase::Watching(watch) => Event::WatchEnded { run: watch.run.clone() },
+                _ => Event::WatchEnded { run: cast::run_id(0) },
+            },
+            ["tree", generation, "changed"] => Event::TreeChanged {
+                run: self.fresh_run(),
+                generation: Generation(number(generation)),
+                fault: cast::fault("tree_changed"),
+                settings: self.settings.clone(),
+            },
+            ["front", "lost"] => Event::FrontLost,
+            ["daemon", "killed,", "nothing", "lives"] => cast::recovered(Boot::Same, None),
+            ["daemon", "killed,", pid, "lives"] => {
+                cast::recovered(Boot::Same, Some(cast::instance(number(pid))))
+            }
+            ["reboot"] => cast::recovered(Boot::New, None),
+            _ => panic!("what is {script:?}?"),
+        }
+    }
+
+    fn ordered(&mut self, order: &str) -> Event {
+        let kept = || self.state.previous.clone().expect("a version before this one").installed;
+        let order = match order {
+            "update" => Order::Update { wanted: Wanted::Channel("latest".into()) },
+            "rollback --data keep" => Order::Rollback { to: kept(), data: DataWish::Keep },
+            "rollback --data restore" => Order::Rollback { to: kept(), data: DataWish::Restore },
+            "start" => Order::Start,
+            "stop" => Order::Stop,
+            "restart" => Order::Restart,
+            "cancel" => Order::Cancel,
+            "recover --retry" => Order::Retry,
+            "recover --rollback" => Order::RecoverRollback,
+            "recover --accept" => Order::Accept,
+            other => panic!("what is the order {other:?}?"),
+        };
+        let settings = self.settings.clone();
+        cast::ordered(self.fresh_run(), order, &settings)
+    }
+
+    /// The result that the act under way has when all is well.
+    fn answer(&self) -> Event {
+        let (ticket, effect) = wants(&self.state).act.expect("an act is under way");
+        let done = match effect {
+            Effect::Resolve(_) => {
+                let current = self.state.current.as_ref();
+                let newest = current.map_or(0, |current| cast::release_number(&current.release));
+                Done::Resolved { release: cast::release(newest + 1) }
+            }
+            Effect::Stage(release) => {
+                let generations = cast::names(&self.state).generations;
+                let generation = Generation(generations.last().map_or(1, |newest| newest + 1));
+                Done::Staged { installed: Installed { generation, release } }
+            }
+            Effect::Preflight { .. } => Done::Checked { findings: Vec::new() },
+            Effect::Rehearse(_) | Effect::Await => Done::Skipped { why: "as configured".into() },
+            Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
+            Effect::Prove { installed, instance } | Effect::Soak { installed, instance } => {
+                let expectation = cast::expectation(&installed, &instance.expect("a process to prove"));
+                let observations = cast::as_expected(&expectation);
+                Done::Observed { expectation, observations }
+            }
+            Effect::Release => return Event::Released { ticket },
+            _ => Done::Done { note: String::new() },
+        };
+        Event::Finished { ticket, done }
+    }
+
+    /// A proof of the run's own process, flawed in one fact.
+    fn observed_but(&self, fact: &str, flaw: &str) -> Event {
+        let flaw = match flaw {
+            "wrong" => Flaw::Wrong,
+            "missing" => Flaw::Missing,
+            "not-applicable" => Flaw::NotApplicable,
+            other => panic!("what is {other:?}?"),
+        };
+        let name = cast::REQUIRED.into_iter().find(|name| format!("{name:?}").to_lowercase() == fact);
+        let Event::Finished { ticket, done: Done::Observed { expectation, .. } } = self.answer() else {
+            panic!("no act that observes")
+        };
+        let observations = cast::flawed(&expectation, name.expect("a fact"), flaw);
+        Event::Finished { ticket, done: Done::Observed { expectation, observations } }
+    }
+
+    /// A whole proof of another process than the run started.
+    fn late_proof(&self, pid: u32) -> Event {
+        let Event::Finished { ticket, done: Done::Observed { mut expectation, .. } } = self.answer() else {
+            panic!("no act that observes")
+        };
+        expectation.instance = cast::instance(pid);
+        let observations = cast::as_expected(&expectation);
+        Event::Finished { ticket, done: Done::Observed { expectation, observations } }
+    }
+
+    fn ready(&mut self, pid: u32) -> Event {
+        self.pids = self.pids.max(pid);
+        let current = self.state.current.clone().expect("something is installed");
+        let expectation = cast::expectation(&current, &cast::instance(pid));
+        let observations = cast::as_expected(&expectation);
+        Event::Ready { expectation, observations }
+    }
+
+    fn fresh_run(&mut self) -> RunId {
+        self.runs += 1;
+        cast::run_id(self.runs)
+    }
+}
+
+fn number(word: &str) -> u32 {
+    word.parse().unwrap_or_else(|_| panic!("{word:?} is no number"))
+}
+
+/// The file again, with the answers of today.
+fn told(script: &str) -> String {
+    let mut text = String::new();
+    let mut telling: Option<Telling> = None;
+    for line in script.lines() {
+        if let Some(service) = line.strip_prefix("service: ") {
+            telling = Some(Telling::of(service));
+            text.push_str(line);
+            text.push('\n');
+        } else if let Some(telling) = &mut telling {
+            match line.strip_prefix("> ") {
+                Some(event) => telling.play(event),
+                None if line.starts_with("# ") || line.is_empty() => telling.line(line),
+                None => {}
+            }
+        } else {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    let telling = telling.expect("a transcript names its service");
+    assert_eq!(replay(&telling.first, &telling.entries), Ok(telling.state), "its journal replays to its end");
+    text + &telling.text
+}
+
+fn directory() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transcripts"))
+}
+
+fn holds(name: &str) {
+    let path = directory().join(format!("{name}.txt"));
+    let known = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let told = told(&known);
+    if std::env::var("UPDATE").is_ok() {
+        std::fs::write(&path, &told).expect("the transcript can be written");
+    } else {
+        assert!(known == told, "{name} is told differently now (UPDATE=1 writes it anew):\n{told}");
+    }
+}
+
+macro_rules! transcripts {
+    ($($name:ident)*) => {
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                holds(stringify!($name));
+            }
+        )*
+    };
+}
+
+transcripts! {
+    a_changed_tree_is_sealed_again
+    a_changed_tree_that_cannot_be_sealed_is_maintenance
+    a_crash_at_boot_is_rolled_back
+    a_daemon_killed_in_any_act_costs_nothing
+    a_daemon_that_dies_of_the_act_turns_back
+    a_failed_first_installation_keeps_acknowledged_writes
+    a_failed_first_installation_leaves_nothing
+    a_forbidden_start_in_the_watch_is_reverted
+    a_forbidden_start_is_not_repeated
+    a_forbidden_start_of_migrated_data_stays_down
+    a_good_update
+    a_parked_run_is_cancelled
+    a_parked_run_outlives_a_changed_tree
+    a_reboot_while_going_back_begins_again
+    a_restart_ends_the_live_process_first
+    a_stopped_service_is_parked
+    a_watched_version_is_reverted
+    already_current_restarts_nothing
+    cancel_before_the_cut_changes_nothing
+    interruptions_alone_stop_nothing
+    maintenance_accept_is_never_green
+    maintenance_accept_of_the_proven_target_is_verified
+    maintenance_ends_by_itself_with_the_old_version
+    maintenance_retry_proves_the_target
+    maintenance_rollback_gives_writes_up_and_says_so
+    migrated_data_is_not_reverted_after_release
+    r78110_a_stale_snapshot_under_signal_commits_nothing
+    r78110_ignored_signal_is_restart_failed
+    r78110_ignored_signal_without_rollback_is_maintenance
+    r78110_the_wrong_version_is_never_verified
+}
+
+#[test]
+fn every_transcript_is_a_test() {
+    let files = std::fs::read_dir(directory()).expect("the transcripts are there");
+    for file in files {
+        let name = file.expect("a readable directory").file_name().into_string().expect("plain names");
+        assert!(NAMES.contains(&name.trim_end_matches(".txt")), "{name} is told by no test");
+    }
+}

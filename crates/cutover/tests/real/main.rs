@@ -1,0 +1,263 @@
+//! The incident's own setting, for real: the OpenClaw gateway from npm is updated under load, and a broken build of it
+//! is taken back. Nobody who uses it may notice.
+//!
+//! `CUTOVER_TEST=real cargo test -p cutover --test real -- --nocapture`; the figures are also in
+//! `target/real-figures.txt`.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
+
+mod figures;
+mod world;
+
+use cutover::conductor::{Plan, View};
+use cutover_core::{FactName, Generation, Reading, Report, Resolution, Status};
+use cutover_testkit::load::{Entry, Handshake, Load, LoadPlan, SocketExchange, SocketPlan};
+use cutover_testkit::openclaw::{self, Client, Defect, NEW, OLD, Page, Runtime, Sweep};
+use cutover_testkit::registry::Registry;
+use cutover_testkit::slow;
+use figures::Figures;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use world::{CALL, SERVICE, TOKEN, World, target};
+
+const INSTALL: Duration = Duration::from_secs(600);
+/// The hold limit of the example: whoever waits longer has been failed.
+const HOLD: Duration = Duration::from_secs(120);
+const BROKEN: &str = "2026.5.4-broken.1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_that_is_taken_back() {
+    if !slow::is_asked_for("real", "the real gateway is updated and rolled back") {
+        return;
+    }
+    let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
+    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
+    let mut world = World::new(&runtime);
+    let mut figures = Figures::default();
+
+    first_installation(&mut world, &mut figures).await;
+    staging_touches_nobody(&world, &mut figures).await;
+    a_moved_pointer_touches_nobody(&world, &mut figures).await;
+    updated(&world, &runtime, &mut figures).await;
+    taken_back(&mut world, &mut figures).await;
+    world.end().await;
+    figures.tell();
+}
+
+async fn first_installation(world: &mut World, figures: &mut Figures) {
+    world.start_daemon(&[]).await;
+    let begun = Instant::now();
+    let (report, code) = world.update(OLD).await;
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    for address in world.front {
+        assert_eq!(world.hello(address).await.version, OLD);
+    }
+    figures.took(&format!("{OLD} from npm, served"), begun.elapsed());
+}
+
+/// 20 requests per second: 40 % page, 20 % a file of it, 20 % its configuration, and 20 % calls of clients that stay.
+/// Few clients and a cheap call: a handshake, `health` or `status` cost this gateway 0.15 s of its only thread each, and
+/// a load beyond what it can do would show nothing about an update.
+fn load(world: &World, file: &str, log: &str) -> Load {
+    let get = |path: &str| Entry::Get { path: path.into() };
+    let plan = LoadPlan {
+        targets: world.front.to_vec(),
+        rate: 16,
+        mix: vec![get("/"), get(file), get("/"), get("/__openclaw/control-ui-config.json")],
+        headers: vec![("authorization".into(), format!("Bearer {TOKEN}"))],
+        sockets: Some(SocketPlan {
+            clients: 4,
+            path: "/".into(),
+            handshake: Handshake::OpenClaw { token: TOKEN.into() },
+            exchange: SocketExchange::Rpc { method: "sessions.list".into() },
+            every: Duration::from_secs(1),
+        }),
+        hold_limit: HOLD,
+        duration_max: Duration::from_secs(3600),
+        log: Some(target().join(format!("real-load-{log}.jsonl"))),
+    };
+    Load::start(plan).unwrap()
+}
+
+async fn nobody_noticed(load: Load, name: &str, figures: &mut Figures) {
+    let report = load.stop().await.unwrap();
+    figures.load(name, &report);
+    let sockets = &report.sockets;
+    assert!(report.sent > 0 && sockets.answered > 0, "{name}: {report}");
+    assert_eq!((report.failed, sockets.failed), (0, 0), "{name}: {report}");
+    // A call that the gateway leaves unanswered when it says goodbye is told in the figures and not judged: no front can
+    // give it to another process, and a client that is told 1012 asks again.
+    assert_eq!((sockets.refused, sockets.closed_abnormal), (0, 0), "{name}: {report}");
+}
+
+/// Every call is answered and every file of the page is there.
+async fn whole(gateway: SocketAddr, page: &Page, name: &str, figures: &mut Figures) -> Sweep {
+    let swept = openclaw::sweep(gateway, TOKEN, CALL).await;
+    let missing = page.missing(gateway, CALL).await;
+    figures.sweep(name, &swept, page.files.len(), missing.len());
+    assert_eq!(swept.gone, [""; 0], "{name}");
+    assert_eq!((swept.calls(), swept.answered), (60, 60), "{name}: {swept:#?}");
+    assert_eq!(missing, Default::default(), "{name}");
+    swept
+}
+
+async fn page(gateway: SocketAddr) -> Page {
+    let page = Page::read(gateway, CALL).await.unwrap();
+    assert!(page.files.len() >= 40, "the page has only {:?}", page.files);
+    page
+}
+
+async fn own_address(world: &World) -> SocketAddr {
+    world.view().await.address.unwrap()
+}
+
+/// npm installs the next version while the old one works.
+async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
+    let direct = own_address(world).await;
+    let page = page(direct).await;
+    let file = page.files.iter().find(|file| file.starts_with("/assets/")).unwrap();
+    let load = load(world, file, "staging");
+    let begun = Instant::now();
+    let mut plan = world.begin(&["plan", SERVICE, "--to", NEW, "--json"]);
+    world.staging_begins().await;
+    assert_eq!(plan.try_wait().unwrap(), None, "nothing was staged during the sweep");
+    whole(direct, &page, "old process, while staging", figures).await;
+    let said = match plan.try_wait().unwrap() {
+        None => "npm still at work after the sweep",
+        Some(_) => "npm done before the sweep was",
+    };
+    let planned = plan.wait_with_output().await.unwrap();
+    assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
+    let planned: Plan = serde_json::from_slice(&planned.stdout).unwrap();
+    assert_eq!(planned.target.unwrap().generation, Generation(2));
+    figures.took(&format!("{NEW} staged ({said})"), begun.elapsed());
+    nobody_noticed(load, "load while staging", figures).await;
+}
+
+/// The state that ends every update in place: the pointer names the new version, the old process runs. With
+/// `stop-start` the old process is gone before the pointer moves, so the pointer is moved by hand here, and back.
+async fn a_moved_pointer_touches_nobody(world: &World, figures: &mut Figures) {
+    let (direct, store) = (own_address(world).await, world.store());
+    let page = page(direct).await;
+    let load = load(world, &shared_file(world), "pointer");
+    // A process that was asked everything before has most of its code in memory: a fresh one needs its files.
+    let warm = world.view().await.process.unwrap();
+    assert!(world.cutover(&["restart", SERVICE]).await.status.success());
+    let is_fresh = |view: &View| {
+        view.report.serving.instance.as_ref().is_some_and(|instance| *instance != warm)
+            && view.report.serving.posture == "serve"
+    };
+    let before = world.until("a fresh process", is_fresh).await.process.unwrap();
+    store.switch(Generation(2)).unwrap();
+    assert_eq!(store.current().unwrap(), Some(Generation(2)));
+    whole(direct, &page, "old process, pointer moved", figures).await;
+    assert_eq!(world.hello(direct).await.version, OLD);
+    store.switch(Generation(1)).unwrap();
+    assert_eq!(world.view().await.process, Some(before));
+    nobody_noticed(load, "load, pointer moved", figures).await;
+}
+
+async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
+    let load = load(world, &shared_file(world), "update");
+    let before = world.view().await.process.unwrap();
+    let (report, code) = world.update(NEW).await;
+    figures.run(&format!("{OLD} -> {NEW}"), &report);
+    assert_eq!(code, 0, "{report:#?}");
+    assert_eq!((report.status, report.resolution), (Some(Status::RestartVerified), Resolution::None));
+    assert!(report.ok);
+
+    let serving = &report.serving;
+    let after = serving.instance.clone().unwrap();
+    assert_eq!((serving.version.as_deref(), serving.generation), (Some(NEW), Some(Generation(2))));
+    assert_ne!(after, before);
+    assert!(!Path::new(&format!("/proc/{}", before.pid)).exists(), "the old process is still there");
+    let link = |name: &str| std::fs::read_link(format!("/proc/{}/{name}", after.pid)).unwrap();
+    assert_eq!(link("cwd"), world.root(2));
+    assert_eq!(link("exe"), std::fs::canonicalize(runtime.node()).unwrap());
+    for name in [FactName::Identity, FactName::Code, FactName::Port, FactName::Version, FactName::OldGone] {
+        let fact = report.facts.iter().find(|fact| fact.name == name).unwrap();
+        assert_eq!(fact.reading, Reading::Holds, "{fact:#?}");
+        figures
+            .line(&format!("  {name:?}").to_lowercase(), format_args!("{} ({})", fact.observed, fact.source));
+    }
+    let direct = own_address(world).await;
+    for address in [world.front[0], world.front[1], direct] {
+        assert_eq!(world.hello(address).await.version, NEW);
+    }
+    nobody_noticed(load, "load over the update", figures).await;
+    // Without load: the first chat of a fresh installation keeps the gateway from answering anybody for most of a
+    // minute on a busy machine, and a minute without readiness would rightly take the new version back.
+    whole(direct, &page(world.front[0]).await, "new process", figures).await;
+}
+
+/// A file of the page with a hash in its name that both versions have: one that only the old version has is rightly
+/// gone after an update.
+fn shared_file(world: &World) -> String {
+    let files = |generation| -> BTreeSet<String> {
+        let assets = std::fs::read_dir(world.root(generation).join("dist/control-ui/assets")).unwrap();
+        assets.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let shared = files(1).intersection(&files(2)).find(|name| name.contains('-')).cloned();
+    format!("/assets/{}", shared.expect("the versions share no file"))
+}
+
+async fn taken_back(world: &mut World, figures: &mut Figures) {
+    let registry = Registry::start().await.unwrap();
+    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
+    let build = openclaw::broken(&world.root(2), BROKEN, Defect::LosesChunk).unwrap();
+    registry.publish(&build);
+    let load = load(world, &shared_file(world), "rollback");
+    let direct = own_address(world).await;
+    let before = (sessions(direct).await, substance(&world.claw()));
+
+    // Another configuration needs another daemon; the gateway and its front go on meanwhile.
+    let old = world.view().await.process.unwrap();
+    world.end_daemon().await;
+    world.take_releases_from(&registry.url());
+    world.start_daemon(&[]).await;
+    let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
+    assert_eq!(view.process, Some(old.clone()));
+
+    let (report, code) = world.update(BROKEN).await;
+    figures.run(&format!("{NEW} -> {BROKEN}"), &report);
+    assert_eq!(code, 4, "{report:#?}");
+    assert_eq!((report.status, report.resolution), (Some(Status::RestartFailed), Resolution::OldVerified));
+    let causes: Vec<String> = report
+        .causes
+        .iter()
+        .map(|cause| format!("{:?}: {} {}", cause.act, cause.fault.code, cause.fault.detail))
+        .collect();
+    figures.line("  causes", causes.join(" | "));
+    assert!(causes.iter().any(|cause| cause.contains("ERR_MODULE_NOT_FOUND")), "{causes:#?}");
+    serves_again(world, &report, direct).await;
+    let page = page(world.front[0]).await;
+    assert_eq!(page.missing(world.front[1], CALL).await, Default::default());
+    let after = (sessions(direct).await, substance(&world.claw()));
+    assert_eq!(after, before);
+    nobody_noticed(load, "load over the rollback", figures).await;
+}
+
+async fn serves_again(world: &World, report: &Report, direct: SocketAddr) {
+    assert_eq!(report.serving.version.as_deref(), Some(NEW), "{report:#?}");
+    assert_eq!(world.store().current().unwrap(), Some(Generation(2)));
+    for address in [world.front[0], world.front[1], direct] {
+        assert_eq!(world.hello(address).await.version, NEW);
+    }
+}
+
+/// The sessions that the gateway knows.
+async fn sessions(gateway: SocketAddr) -> BTreeSet<String> {
+    let mut client = Client::connect(gateway, TOKEN, CALL).await.unwrap();
+    let answer = client.call("sessions.list", &json!({}), CALL).await.unwrap();
+    let openclaw::Answer::Given(list) = answer else { panic!("no sessions: {answer:?}") };
+    let keys = list["sessions"].as_array().unwrap().iter().map(|one| one["key"].as_str().unwrap().to_owned());
+    keys.collect()
+}
+
+fn substance(claw: &Path) -> BTreeSet<PathBuf> {
+    let files = walkdir::WalkDir::new(claw).into_iter().map(Result::unwrap);
+    files.filter(|entry| entry.file_type().is_file()).map(|entry| entry.path().to_owned()).collect()
+}

@@ -1,0 +1,331 @@
+//! One machine's worth of cutover below one temporary directory: the configuration of `examples/openclaw.toml`, the
+//! daemon as a process of its own, and the command line as a person uses it.
+//!
+//! It knows how to start, ask and clear away; it must not know what a test expects.
+
+use cutover::conductor::View;
+use cutover::store::Store;
+use cutover_core::{Generation, Report};
+use cutover_testkit::openclaw::{Client, Hello, Runtime};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tokio::process::Command as Asking;
+use tokio::time::{sleep, timeout};
+use toml::{Table, Value};
+
+/// The service's name, as in the example.
+pub(crate) const SERVICE: &str = "openclaw";
+/// The gateway's token.
+pub(crate) const TOKEN: &str = "only-for-this-test";
+/// How long an answer of the gateway may take on a machine that is busy with other things.
+pub(crate) const CALL: Duration = Duration::from_secs(60);
+
+/// A whole run: an installation from a cold cache, a cold start, a rollback.
+const RUN: Duration = Duration::from_secs(1500);
+/// Everything that is not a run.
+const LIMIT: Duration = Duration::from_secs(180);
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(crate) struct World {
+    directory: tempfile::TempDir,
+    daemon: Option<Child>,
+    /// Where clients reach the gateway.
+    pub(crate) front: [SocketAddr; 2],
+}
+
+impl World {
+    /// Writes the example's configuration with this world's own paths, ports and node.
+    pub(crate) fn new(runtime: &Runtime) -> World {
+        let directory = tempfile::Builder::new().prefix("cutover-real-").tempdir().unwrap();
+        let world = World { directory, daemon: None, front: free_address() };
+        for name in ["home", "tmp", "claw"] {
+            fs::create_dir(world.path().join(name)).unwrap();
+        }
+        let secret = world.path().join("gateway.env");
+        fs::write(&secret, format!("OPENCLAW_GATEWAY_TOKEN={TOKEN}\n")).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/openclaw.toml");
+        let mut config: Table = fs::read_to_string(example).unwrap().parse().unwrap();
+        let service = config["service"][SERVICE].as_table_mut().unwrap();
+        replace(service, "node", text(&runtime.node()));
+        let listen = world.front.map(|address| Value::from(address.to_string()));
+        replace(service, "listen", listen.to_vec().into());
+        replace(service, "env_file", text(&secret));
+        let env = service["env"].as_table_mut().unwrap();
+        replace(env, "OPENCLAW_STATE_DIR", text(&world.claw()));
+        // No channel of anybody's, no timers, and no second port.
+        for name in ["CHANNELS", "CRON", "BROWSER_CONTROL_SERVER"] {
+            env.insert(format!("OPENCLAW_SKIP_{name}"), "1".into());
+        }
+        let state = service["state"][0].as_table_mut().unwrap();
+        replace(state, "path", text(&world.claw()));
+        service["policy"].as_table_mut().unwrap().insert("soak".into(), "10s".into());
+        let mut daemon = Table::new();
+        daemon.insert("listen".into(), "off".into());
+        daemon.insert("state".into(), text(&world.state()));
+        config.insert("daemon".into(), daemon.into());
+        fs::write(world.config(), config.to_string()).unwrap();
+        world
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The gateway's own state.
+    pub(crate) fn claw(&self) -> PathBuf {
+        self.path().join("claw")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path().join("cutover.toml")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    fn daemon_log(&self) -> PathBuf {
+        self.path().join("daemon.log")
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::open(&self.state().join("services").join(SERVICE))
+    }
+
+    /// The directory that a generation's process is started from.
+    pub(crate) fn root(&self, generation: u32) -> PathBuf {
+        self.store().root(Generation(generation)).unwrap()
+    }
+
+    /// Lets releases come from another registry, from the daemon's next start on.
+    pub(crate) fn take_releases_from(&self, registry: &str) {
+        let mut config: Table = fs::read_to_string(self.config()).unwrap().parse().unwrap();
+        let source = config["service"][SERVICE]["source"].as_table_mut().unwrap();
+        source.insert("registry".into(), registry.into());
+        fs::write(self.config(), config.to_string()).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        command.arg("--config").arg(self.config()).stdin(Stdio::null());
+        command.env("HOME", self.path().join("home")).env("TMPDIR", self.path().join("tmp"));
+        // The gateway gets a home of its own; npm goes on with what this machine says about registries.
+        let settings = std::env::home_dir().map(|home| home.join(".npmrc")).filter(|path| path.exists());
+        if let Some(settings) = settings.filter(|_| std::env::var_os("NPM_CONFIG_USERCONFIG").is_none()) {
+            command.env("NPM_CONFIG_USERCONFIG", settings);
+        }
+        for name in ["CUTOVER_CONFIG", "CUTOVER_STATE", "CUTOVER_RUNTIME"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub(crate) async fn start_daemon(&mut self, words: &[&str]) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.daemon_log()).unwrap();
+        let mut serve = self.command();
+        serve.arg("serve").args(words).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(serve.spawn().unwrap());
+        let begun = Instant::now();
+        // Without a daemon `status` answers from the journal, `generations` does not.
+        while !self.cutover(&["generations", SERVICE]).await.status.success() {
+            let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().unwrap());
+            assert_eq!(ended, None, "the daemon ended: {}", self.tail_of_daemon_log());
+            assert!(begun.elapsed() < LIMIT, "the daemon does not answer: {}", self.tail_of_daemon_log());
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Ends the daemon as an init system does and waits for its end.
+    pub(crate) async fn end_daemon(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        terminate(&daemon);
+        let ended = tokio::task::spawn_blocking(move || daemon.wait().unwrap());
+        let status = timeout(LIMIT, ended).await.expect("the daemon does not end").unwrap();
+        assert!(status.success(), "the daemon ended with {status}: {}", self.tail_of_daemon_log());
+    }
+
+    fn tail_of_daemon_log(&self) -> String {
+        let text = fs::read_to_string(self.daemon_log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// Starts a command of a person's and lets it run.
+    pub(crate) fn begin(&self, words: &[&str]) -> tokio::process::Child {
+        let mut command = Asking::from(self.command());
+        command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().unwrap()
+    }
+
+    /// Runs a command of a person's to its end.
+    pub(crate) async fn cutover(&self, words: &[&str]) -> Output {
+        let child = self.begin(words);
+        timeout(RUN, child.wait_with_output()).await.expect("the command does not end").unwrap()
+    }
+
+    /// Updates as a person does: what is printed, and the exit code.
+    pub(crate) async fn update(&self, version: &str) -> (Report, i32) {
+        let output = self.cutover(&["update", SERVICE, "--to", version, "--json"]).await;
+        let code = output.status.code().expect("the command was killed");
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            panic!("{code}: no report: {error}: {said}{}", self.tail_of_daemon_log())
+        });
+        (report, code)
+    }
+
+    /// What can be seen of the service.
+    pub(crate) async fn view(&self) -> View {
+        let output = self.cutover(&["status", SERVICE, "--json"]).await;
+        let views: Vec<View> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("no view: {error}: {}", String::from_utf8_lossy(&output.stderr));
+        });
+        views.into_iter().next().unwrap()
+    }
+
+    /// Waits until what can be seen is as wanted.
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&View) -> bool) -> View {
+        let begun = Instant::now();
+        loop {
+            let view = self.view().await;
+            if wanted(&view) {
+                return view;
+            }
+            assert!(begun.elapsed() < LIMIT, "{what} does not come about: {view:#?}");
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until a staging has a tree in which npm works.
+    pub(crate) async fn staging_begins(&self) {
+        let staging = self.store().dir().join("staging");
+        let begun = Instant::now();
+        let is_installing = || {
+            let entries = fs::read_dir(&staging).into_iter().flatten().flatten();
+            entries.into_iter().any(|entry| entry.path().join("core/node_modules").exists())
+        };
+        while !is_installing() {
+            assert!(begun.elapsed() < LIMIT, "nothing is being staged: {}", self.tail_of_daemon_log());
+            sleep(LOOK).await;
+        }
+    }
+
+    /// What the gateway says of itself at an address.
+    pub(crate) async fn hello(&self, address: SocketAddr) -> Hello {
+        Client::connect(address, TOKEN, CALL).await.unwrap().hello().clone()
+    }
+
+    /// Ends everything, and finds nothing left behind.
+    pub(crate) async fn end(mut self) {
+        self.end_daemon().await;
+        self.start_daemon(&["--stop-services"]).await;
+        self.end_daemon().await;
+        let left = self.processes();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+
+    /// All processes whose arguments or environment name this world's directory.
+    fn processes(&self) -> Vec<(Pid, String)> {
+        let own = rustix::process::getpid();
+        let numbers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            Pid::from_raw(entry.file_name().to_str()?.parse().ok()?).filter(|pid| *pid != own)
+        });
+        numbers.filter_map(|pid| self.is_of_this_world(pid).map(|words| (pid, words))).collect()
+    }
+
+    fn is_of_this_world(&self, pid: Pid) -> Option<String> {
+        let read =
+            |what: &str| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero())).unwrap_or_default();
+        let (words, env) = (read("cmdline"), read("environ"));
+        let name = self.path().as_os_str().as_bytes();
+        let names_it = |bytes: &[u8]| bytes.windows(name.len()).any(|part| part == name);
+        (names_it(&words) || names_it(&env)).then(|| String::from_utf8_lossy(&words).replace('\0', " "))
+    }
+
+    /// After a failure: what a person would look at, kept where the temporary directory's end does not reach it.
+    fn keep_traces(&self) {
+        let traces = target().join("real-failed");
+        let _ = fs::remove_dir_all(&traces);
+        let _ = fs::create_dir_all(&traces);
+        let logs = self.store().dir().join("logs");
+        let logs = fs::read_dir(logs).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in
+            [self.daemon_log(), self.config(), self.state().join("journal.sqlite")].into_iter().chain(logs)
+        {
+            let _ = fs::copy(&path, traces.join(path.file_name().unwrap_or_default()));
+        }
+        let said = format!("traces are in {}\n{}\n", traces.display(), self.tail_of_daemon_log());
+        let _ = std::io::stderr().write_all(said.as_bytes());
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.keep_traces();
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        // Keepers end with what they keep, but a gateway's end might be slow: everything at once, until nothing is left.
+        let begun = Instant::now();
+        loop {
+            let left = self.processes();
+            if left.is_empty() || begun.elapsed() > LIMIT {
+                break;
+            }
+            for (pid, _) in left {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(LOOK);
+        }
+        // What is sealed cannot be removed by a plain user.
+        for entry in walkdir::WalkDir::new(self.path()).into_iter().flatten() {
+            if entry.file_type().is_dir() {
+                let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
+            }
+        }
+    }
+}
+
+/// Where what outlives a test is written.
+pub(crate) fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target")
+}
+
+fn text(path: &Path) -> Value {
+    path.to_str().unwrap().into()
+}
+
+/// Gives a key of the example another value; one that the example does not have would be a test of something else.
+fn replace(table: &mut Table, key: &str, value: Value) {
+    assert!(table.insert(key.into(), value).is_some(), "the example has no {key}");
+}
+
+fn terminate(child: &Child) {
+    let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+}
+
+/// A port that is free on both loopback addresses.
+fn free_address() -> [SocketAddr; 2] {
+    for _ in 0..20 {
+        let four = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = four.local_addr().unwrap().port();
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok() {
+            return [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+        }
+    }
+    panic!("no port is free on both loopback addresses");
+}
