@@ -61,7 +61,8 @@ pub struct Beginning {
 struct Conductor {
     executor: Executor,
     ledger: Ledger,
-    chronicle: Chronicle,
+    /// Shared with views, which are many and do not outlive the next entry.
+    chronicle: Arc<Chronicle>,
     inbox: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
     live: Option<Arc<Live>>,
@@ -108,7 +109,7 @@ impl Drop for Task {
 pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> anyhow::Result<Handle> {
     let Beginning { settings, layout, executable, ledger } = beginning;
     let name = settings.name.clone();
-    let chronicle = ledger.read(&name)?;
+    let chronicle = Arc::new(ledger.read(&name)?);
     let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
     let (sender, inbox) = mpsc::channel(INBOX);
     let reporter = Reporter { inbox: sender.clone() };
@@ -144,7 +145,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     Ok(handle)
 }
 
-fn first_view(name: &str, site: &Site, chronicle: &Chronicle) -> View {
+fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
     View {
         service: name.to_owned(),
         report: report(name, &chronicle.state, chronicle.latest()),
@@ -156,7 +157,7 @@ fn first_view(name: &str, site: &Site, chronicle: &Chronicle) -> View {
         address: Some(site.address()),
         listen: site.settings.listen.clone(),
         seq: 0,
-        chronicle: chronicle.clone(),
+        chronicle: Arc::clone(chronicle),
     }
 }
 
@@ -280,7 +281,7 @@ impl Conductor {
     fn take_in(&mut self, entry: &Entry, transition: Transition) {
         let service = &self.executor.site.settings.name;
         let from = phase(&self.chronicle.state);
-        let ended = self.chronicle.apply(entry, transition);
+        let ended = Arc::make_mut(&mut self.chronicle).apply(entry, transition);
         let state = &self.chronicle.state;
         tracing::info!(service, run = ?state.open_run(), from, event = word(&entry.event), to = phase(state));
         if let Some(ending) = ended {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 #[path = "story/stage.rs"]
+#[allow(dead_code, reason = "the stage is shared with another set of stories")]
 mod stage;
 
 #[path = "story/accounts.rs"]

@@ -5,6 +5,7 @@ use super::inbox::Progress;
 use cutover_core::{Installed, Record, Report, RunId, State, report};
 use cutover_front::Stats;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What can be seen of a service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct View {
     pub seq: u64,
     /// All runs, newest last.
     #[serde(skip)]
-    pub(crate) chronicle: Chronicle,
+    pub(crate) chronicle: Arc<Chronicle>,
 }
 
 impl View {

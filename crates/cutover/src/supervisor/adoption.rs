@@ -63,6 +63,14 @@ pub async fn adopt(directory: &Path, limit: Duration) -> Result<Adopted, Error> 
     .await?
 }
 
+/// What was executed in the instance's directory, whatever became of it since; `None` if nothing was.
+///
+/// # Errors
+/// If the record cannot be read.
+pub fn executed(directory: &Path) -> Result<Option<ExecRecord>, Error> {
+    record::read(directory, INSTANCE)
+}
+
 enum Seen {
     Decided(Adopted),
     /// This keeper is about to write the next record, or to go.

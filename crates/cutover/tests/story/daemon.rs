@@ -29,8 +29,10 @@ async fn a_journal_that_does_not_replay_is_declared_and_service_and_front_are_le
     let status = world.client().call("status", Value::Null).await?;
     let why = status["broken"][SERVICE].as_str().unwrap();
     assert!(why.contains("led to another state"), "{why}");
-    let asked = world.cutover(&["status", SERVICE]).await?;
-    assert!(told(&asked).contains("led to another state"), "{}", told(&asked));
+    for words in [&["status", SERVICE][..], &["status"]] {
+        let asked = world.cutover(words).await?;
+        assert!(told(&asked).contains("led to another state"), "{}", told(&asked));
+    }
     let ordered = world.cutover(&["update", SERVICE, "--to", "1.0.0"]).await?;
     assert_eq!(ordered.status.code(), Some(8), "{}", told(&ordered));
     assert!(is_alive(before.pid));
@@ -199,5 +201,72 @@ async fn cancelling_a_stalled_fetch_ends_npm_and_changes_nothing() -> anyhow::Re
     eventually("npm's end", async || npms() == 0).await?;
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(view(&world).await?.current.is_none());
+    Ok(())
+}
+
+/// A file system of its own, unmounted at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where nothing can be mounted.
+    fn mount() -> Option<Self> {
+        let directory = tempfile::Builder::new().prefix("cutover-disk-").tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=420m", "cutover-test"]).arg(directory.path());
+        let quietly = mounted.stderr(std::process::Stdio::null()).status();
+        quietly.is_ok_and(|status| status.success()).then_some(Self(directory))
+    }
+
+    /// Takes what is left of it.
+    fn fill(&self) -> std::path::PathBuf {
+        let path = self.0.path().join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let piece = vec![1; 64 << 10];
+        while std::io::Write::write_all(&mut file, &piece).is_ok() {}
+        for size in [4096, 256, 1] {
+            while std::io::Write::write_all(&mut file, &piece[..size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r67_on_a_full_disk_a_run_past_its_cut_ends_on_the_reserve_and_no_other_begins() -> anyhow::Result<()>
+{
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: r67_on_a_full_disk: mounting a tmpfs takes root");
+        return Ok(());
+    };
+    let plan = Plan {
+        service: with_policy("", &[("drain", "\"1s\"")]),
+        place: Some(disk.0.path().to_owned()),
+        ..Plan::new(executable())
+    };
+    let slow = Knobs { boot_delay_ms: 1200, ..Knobs::default() };
+    let mut world =
+        unserved(plan, &[("1.0.0", Knobs::default()), ("2.0.0", slow), ("3.0.0", Knobs::default())])?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    serving(&world, "1.0.0").await?;
+    let run = world.update("2.0.0").await?;
+    world.until("the proof", |view| view.report.phase == "cutting over: prove").await?;
+    let filler = disk.fill();
+    let report = world.end_of(&run).await?;
+    assert_eq!(report.status, Some(Status::RestartVerified), "{report:#?}");
+    serving(&world, "2.0.0").await?;
+    let refused = world.cutover(&["update", "--to", "3.0.0"]).await?;
+    assert!(matches!(refused.status.code(), Some(3 | 8)), "{}", told(&refused));
+    serving(&world, "2.0.0").await?;
+    assert_eq!(get(&world, "/").await?.status, 200);
+    std::fs::remove_file(filler)?;
+    let again = update(&world, "3.0.0").await?;
+    assert_told(&again, Status::RestartVerified, Resolution::None, 0);
+    drop(world);
     Ok(())
 }

@@ -45,7 +45,7 @@ async fn r71_past_the_hold_limit_clients_are_told_and_afterwards_served_by_the_s
     serving(&world, "1.0.0").await?;
     let front = processes(&world, "front");
     let run = world.update("2.0.0").await?;
-    world.until("the hold", |view| view.front.as_ref().is_some_and(|front| front.posture == "hold")).await?;
+    world.until("the hold", |view| view.report.serving.posture == "hold").await?;
     let begun = Instant::now();
     let refused = get(&world, "/").await?;
     assert_eq!(refused.status, 503, "{refused:?}");

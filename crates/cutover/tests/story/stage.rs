@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 
 /// Rules under which a story is quick.
 const POLICY: [(&str, &str); 7] = [
-    ("soak", "\"300ms\""),
-    ("probe_interval", "\"40ms\""),
+    ("soak", "\"150ms\""),
+    ("probe_interval", "\"25ms\""),
     ("streak", "3"),
     ("stop_grace", "\"2s\""),
     ("drain", "\"2s\""),
@@ -122,7 +122,7 @@ pub(crate) async fn serving(world: &World, version: &str) -> anyhow::Result<View
             view.report.serving.version.as_deref() == Some(version)
                 && view.process.is_some()
                 && view.process == view.report.serving.instance
-                && view.front.as_ref().is_none_or(|front| front.posture == "serve")
+                && view.report.serving.posture == "serve"
         })
         .await
 }
@@ -244,14 +244,29 @@ pub(crate) fn processes(world: &World, part: &str) -> Vec<u32> {
 
 /// Everything that all instances of the service printed, oldest first.
 pub(crate) fn service_log(world: &World) -> String {
-    let logs = world.state().join("services").join(SERVICE).join("logs");
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(logs).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    paths.iter().map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect()
+    logs(world).iter().map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect()
 }
 
 /// How often a version of the service was started.
 pub(crate) fn starts_of(world: &World, version: &str) -> usize {
-    service_log(world).matches(&format!("starting {version} (")).count()
+    starts_in(&service_log(world), version)
+}
+
+/// How often a version was started by instances younger than the log `mark`; old logs are swept away.
+pub(crate) fn starts_since(world: &World, mark: Option<&PathBuf>, version: &str) -> usize {
+    let younger = logs(world).into_iter().filter(|path| Some(path) > mark);
+    younger.map(|path| starts_in(&std::fs::read_to_string(path).unwrap_or_default(), version)).sum()
+}
+
+/// The logs of all instances, oldest first.
+pub(crate) fn logs(world: &World) -> Vec<PathBuf> {
+    let logs = world.state().join("services").join(SERVICE).join("logs");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(logs).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn starts_in(log: &str, version: &str) -> usize {
+    log.matches(&format!("starting {version} (")).count()
 }

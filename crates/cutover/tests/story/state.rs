@@ -51,7 +51,7 @@ async fn r51_a_write_during_the_update_is_held_and_survives() -> anyhow::Result<
     serving(&world, "1.0.0").await?;
     assert_eq!(post(&world, "/state", "before").await?.status, 200);
     let run = world.update("2.0.0").await?;
-    world.until("the hold", |view| view.front.as_ref().is_some_and(|front| front.posture == "hold")).await?;
+    world.until("the hold", |view| view.report.serving.posture == "hold").await?;
     let written = post(&world, "/state", "meanwhile").await?;
     assert_eq!(written.status, 200);
     assert!(world.end_of(&run).await?.ok);
@@ -73,8 +73,7 @@ async fn a_fault_after_the_release_of_migrated_data_is_maintenance_and_both_ways
     let run = world.update("2.0.0").await?;
     world
         .until("the release", |view| {
-            view.front.as_ref().is_some_and(|front| front.posture == "serve")
-                && view.report.phase.contains("soak")
+            view.report.serving.posture == "serve" && view.report.phase.contains("soak")
         })
         .await?;
     assert_eq!(post(&world, "/state", "new").await?.status, 200);

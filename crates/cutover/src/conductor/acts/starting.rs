@@ -35,7 +35,10 @@ impl Executor {
         if let Some(live) = self.already(installed, &settings.policy).await? {
             return Ok(Reported::Done(Done::Started { instance: live.instance().clone() }));
         }
-        if let Some(run) = compare.filter(|_| settings.class != DataClass::None) {
+        let compare = compare.filter(|_| settings.class != DataClass::None);
+        if let Some(run) = compare
+            && !self.has_run(installed, &ticket.run)?
+        {
             match self.still_equal(run).await? {
                 Comparison::Equal => {}
                 Comparison::Changed { .. } if ticket.round < STALE_MAX => {
@@ -52,6 +55,21 @@ impl Executor {
         let starting = Starting { installed, policy: &settings.policy };
         let live = self.spawn(&starting).await?;
         Ok(Reported::Done(Done::Started { instance: live.instance().clone() }))
+    }
+
+    /// Whether a process of the target was executed since `run` began: then the state may be its own, and is no longer what
+    /// the snapshot of the source holds.
+    fn has_run(&self, target: &Installed, run: &RunId) -> Result<bool, Fault> {
+        // Both are sortable by time of birth.
+        let begun = run.0.replace('-', "");
+        for directory in self.site.instance_directories() {
+            let mark = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let executed = supervisor::executed(&directory).map_err(chain("supervisor"))?;
+            if mark > begun && executed.is_some_and(|record| record.generation == target.generation) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A live process of this generation is adopted, the youngest if there are several; all others, and what ended ones
