@@ -66,7 +66,7 @@ pub(crate) fn run() -> Result<()> {
             survivors.push(name.as_str());
         }
     }
-    println!("{} of {} mutants killed", mutants.len() - survivors.len(), mutants.len());
+    println!("mutants: {} passed, {} failed", mutants.len() - survivors.len(), survivors.len());
     ensure!(survivors.is_empty(), "not killed: {}", survivors.join(", "));
     Ok(())
 }

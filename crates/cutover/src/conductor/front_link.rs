@@ -74,12 +74,17 @@ enum Order {
 }
 
 impl FrontLink {
-    /// A service that has no front.
-    pub(super) fn none() -> Self {
+    /// A service that has no front. One that an earlier configuration left behind is ended: it would let requests through
+    /// at any time.
+    pub(super) async fn none(site: &Site) -> anyhow::Result<Self> {
+        if let Some(client) = standing(&site.layout.front(&site.settings.name)).await {
+            client.quit(CALL).await?;
+            client.gone().await;
+        }
         let (_, stance) = watch::channel(Stance::Closed);
         let (_, stats) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
-        Self { wanted: None, stance, stats, orders }
+        Ok(Self { wanted: None, stance, stats, orders })
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
