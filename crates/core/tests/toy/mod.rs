@@ -10,8 +10,8 @@ mod promises;
 
 use crate::cast::{self, Rules};
 use cutover_core::{
-    Act, DataClass, Event, Exit, Generation, Installed, Instance, Intake, Phase,
-    Posture, Preparation, Process, Release, Retreat, RunId, Serving, State, Strategy, Transition, Tree, Wish, posture, step, wants,
+    Act, DataClass, Event, Exit, Generation, Installed, Instance, Intake, Phase, Posture, Preparation,
+    Process, Release, Retreat, RunId, Serving, State, Strategy, Transition, Tree, Wish, posture, step, wants,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
