@@ -5,7 +5,7 @@ use super::{APPEND_PAUSE, Conductor, Upkeep};
 use crate::conductor::inbox::Input;
 use crate::supervisor::Live;
 use cutover_core::{
-    Boot, EXIT_CONFIG, Event, Exit, Fault, Instance, Phase, Process, RunId, Serving, State, wants,
+    Act, Boot, EXIT_CONFIG, Event, Exit, Fault, Instance, Kind, Phase, Process, RunId, Serving, State, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,11 +104,10 @@ impl Conductor {
         }
         let asked_for = self.chronicle.state.leaving.as_ref() == Some(&instance)
             || matches!(self.tending, Some((Upkeep::Stop(_), _)));
-        if was_live {
-            self.live = None;
-        }
+        let live = if was_live { self.live.take() } else { None };
         let config = exit == Exit::Code(EXIT_CONFIG);
         let told = format!("{exit:?}");
+        self.blame(live.as_deref(), &told).await;
         let _ = self.apply(Event::Exited { instance, exit }).await;
         let acted_on = matches!(wants(&self.chronicle.state).process, Process::LeaveAlone);
         if !was_live || asked_for || acted_on {
@@ -124,6 +123,25 @@ impl Conductor {
             // Refused where nothing is watched: then a restart with back-off is all there is to do.
             let _ = self.apply(Event::Degraded { run, fault }).await;
         }
+    }
+
+    /// A new process that ended while it was being proven left more in its log than an exit code: that is the fault.
+    async fn blame(&mut self, live: Option<&Live>, exit: &str) {
+        let Phase::CuttingOver(cut) = &self.chronicle.state.phase else { return };
+        // An accepted process that has ended is no fault to weigh: its end alone decides.
+        let is_proven = matches!(cut.act, Act::Prove | Act::Soak)
+            && cut.run.kind != Kind::Accept
+            && cut.live.as_ref() == live.map(|live| live.instance());
+        let (Some(live), Some((ticket, _)), true) = (live, wants(&self.chronicle.state).act, is_proven)
+        else {
+            return;
+        };
+        let said = self.executor.last_words(&live.record.nonce, live.record.generation).await;
+        if said.is_empty() {
+            return;
+        }
+        let detail = format!("the new process ended: {exit}{said}");
+        let _ = self.apply(Event::Faulted { ticket, fault: Fault { code: "exited".into(), detail } }).await;
     }
 }
 

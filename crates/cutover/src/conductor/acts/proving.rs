@@ -6,7 +6,7 @@ use crate::conductor::ledger::wall_ms;
 use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Code, Done, Expectation, FactName, Fault, Installed, Instance, Observations, Policy, Reading,
+    Code, Done, Expectation, FactName, Fault, Generation, Installed, Instance, Observations, Policy, Reading,
     ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// How long the keeper may take to write down an exit.
 const EXIT_RECORD: Duration = Duration::from_secs(2);
+
+/// Lines of a log that are told with a process's end.
+const LAST_WORDS_MAX: usize = 3;
 
 /// What is being proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,7 @@ impl Executor {
     ) -> Outcome {
         let running = self.running().await?;
         let Some(live) = running.into_iter().find(|live| Some(live.instance()) == instance) else {
-            return Err(self.gone(instance).await);
+            return Err(self.gone(installed, instance).await);
         };
         let policy = &settings.policy;
         let released = settings.policy.release == ReleaseRule::AfterProve;
@@ -102,14 +105,30 @@ impl Executor {
     }
 
     /// The process ended before anybody looked at it.
-    async fn gone(&self, instance: Option<&Instance>) -> Fault {
+    async fn gone(&self, installed: &Installed, instance: Option<&Instance>) -> Fault {
         let exit = match instance {
             Some(instance) => self.exit_of(instance).await,
             None => None,
         };
-        match exit {
-            Some(exit) => fault("exited", format!("the process ended: {exit:?}")),
-            None => fault("gone", "the process that this run started does not live any more"),
+        let Some(exit) = exit else {
+            return fault("gone", "the process that this run started does not live any more");
+        };
+        let youngest = self.site.instance_directories().into_iter().next().unwrap_or_default();
+        let mark = youngest.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let said = self.last_words(&mark, installed.generation).await;
+        fault("exited", format!("the process ended: {exit:?}{said}"))
+    }
+
+    /// What the log of an ended process says of missing code, as the end of a sentence; empty if it says nothing.
+    pub(in super::super) async fn last_words(&self, mark: &str, generation: Generation) -> String {
+        let root = self.site.store.generation_dir(generation);
+        let mut scanner = TripwireScanner::whole(self.site.log(mark), &root);
+        let looked = tokio::task::spawn_blocking(move || scanner.look(wall_ms())).await;
+        let looked = looked.expect("BUG: looking at a log panicked");
+        let lines = looked.value().map(Vec::as_slice).unwrap_or_default();
+        match &lines[..lines.len().min(LAST_WORDS_MAX)] {
+            [] => String::new(),
+            lines => format!("; its log says: {}", lines.join(" | ")),
         }
     }
 }
