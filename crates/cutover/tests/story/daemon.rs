@@ -247,7 +247,7 @@ async fn a_front_that_the_configuration_no_longer_wants_is_ended() -> anyhow::Re
     let listen = format!("listen = \"{}\"", world.address);
     std::fs::write(world.config(), config.replace(&listen, &format!("port = {}", own.port())))?;
     world.start_daemon().await?;
-    assert!(processes(&world, "front").is_empty());
+    eventually("the front's end", async || processes(&world, "front").is_empty()).await?;
     serving(&world, "1.0.0").await?;
     Ok(())
 }
