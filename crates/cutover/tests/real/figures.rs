@@ -1,10 +1,9 @@
-//! The figures of a run, as a table and as a file. Times are told here and never judged.
+//! The figures of a run, told as they come and kept in a file. Times are told here and never judged.
 
 use super::world::target;
 use cutover_core::Report;
 use cutover_testkit::load;
 use cutover_testkit::openclaw::Sweep;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -12,8 +11,11 @@ use std::time::Duration;
 pub(crate) struct Figures(String);
 
 impl Figures {
+    /// Past the harness's capture, so that a failing run shows how far it came.
     pub(crate) fn line(&mut self, name: &str, told: impl std::fmt::Display) {
-        writeln!(self.0, "{name:<34} {told}").unwrap();
+        let line = format!("{name:<34} {told}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        self.0.push_str(&line);
     }
 
     pub(crate) fn took(&mut self, name: &str, time: Duration) {
@@ -79,10 +81,7 @@ impl Figures {
         );
     }
 
-    /// Past the harness's capture, and into a file.
-    pub(crate) fn tell(&self) {
-        let text = format!("\n{}\n", self.0);
-        std::io::stderr().write_all(text.as_bytes()).unwrap();
+    pub(crate) fn keep(&self) {
         std::fs::write(target().join("real-figures.txt"), &self.0).unwrap();
     }
 }
