@@ -66,7 +66,7 @@ pub(crate) fn run() -> Result<()> {
             survivors.push(name.as_str());
         }
     }
-    println!("{} of {} mutants killed", mutants.len() - survivors.len(), mutants.len());
+    println!("mutants: {} passed, {} failed", mutants.len() - survivors.len(), survivors.len());
     ensure!(survivors.is_empty(), "not killed: {}", survivors.join(", "));
     Ok(())
 }
@@ -131,7 +131,8 @@ fn write_new(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 fn apply(copy: &Path, patch: &Path) -> Result<()> {
-    let status = Command::new("git").arg("apply").arg(patch).current_dir(copy).status().context("git apply")?;
+    let status =
+        Command::new("git").arg("apply").arg(patch).current_dir(copy).status().context("git apply")?;
     ensure!(status.success(), "{} does not apply to today's core", patch.display());
     Ok(())
 }
@@ -139,7 +140,17 @@ fn apply(copy: &Path, patch: &Path) -> Result<()> {
 fn run_test(copy: &Path, target: &Path, test: &Test) -> Result<(Went, Duration)> {
     let began = Instant::now();
     let output = Command::new(env!("CARGO"))
-        .args(["test", "--offline", "--package", "cutover-core", "--test", &test.file, "--", "--exact", &test.name])
+        .args([
+            "test",
+            "--offline",
+            "--package",
+            "cutover-core",
+            "--test",
+            &test.file,
+            "--",
+            "--exact",
+            &test.name,
+        ])
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", target)
         .env_remove("UPDATE")

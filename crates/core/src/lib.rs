@@ -29,7 +29,7 @@ pub use policy::{
 };
 pub use readings::{Effect, Posture, Process, Wants, patience, posture, wants};
 pub use refusal::Refusal;
-pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay};
+pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};
 pub use report::{Direction, Record, Report, Serves, StepRecord, report};
 pub use state::{
     Aim, Base, Cut, Extent, Kept, Maintenance, Phase, Preparation, Restarts, Retreat, Retried, Revived, Run,

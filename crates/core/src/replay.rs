@@ -1,6 +1,6 @@
 //! From a journal back to a state, through the very function that made it.
 
-use crate::{Event, STEP_VERSION, State, step};
+use crate::{Event, STEP_VERSION, State, Transition, step};
 use serde::{Deserialize, Serialize};
 use std::hash::{Hash, Hasher};
 use thiserror::Error;
@@ -62,22 +62,25 @@ pub enum Mismatch {
     },
 }
 
+/// Replays one entry: what it led to then, it must lead to now.
+///
+/// # Errors
+/// A [`Mismatch`].
+pub fn replay_entry(state: &State, entry: &Entry) -> Result<Transition, Mismatch> {
+    let seq = entry.seq;
+    let transition = step(state, &entry.event).map_err(|refusal| Mismatch::Refused { seq, refusal })?;
+    if fingerprint(&transition.state) == entry.recorded.state {
+        return Ok(transition);
+    }
+    Err(Mismatch::Differs { seq, written: entry.recorded.step_version, now: STEP_VERSION })
+}
+
 /// Replays `entries` on top of a checkpoint.
 ///
 /// # Errors
 /// A [`Mismatch`] at the first entry that does not lead where it says.
 pub fn replay(checkpoint: &State, entries: &[Entry]) -> Result<State, Mismatch> {
-    let mut state = checkpoint.clone();
-    for entry in entries {
-        let transition =
-            step(&state, &entry.event).map_err(|refusal| Mismatch::Refused { seq: entry.seq, refusal })?;
-        state = transition.state;
-        if fingerprint(&state) != entry.recorded.state {
-            let written = entry.recorded.step_version;
-            return Err(Mismatch::Differs { seq: entry.seq, written, now: STEP_VERSION });
-        }
-    }
-    Ok(state)
+    entries.iter().try_fold(checkpoint.clone(), |state, entry| Ok(replay_entry(&state, entry)?.state))
 }
 
 /// A fingerprint of a state: FNV-1a over its derived hash, stable across processes of one build and one architecture

@@ -15,9 +15,9 @@ mod cast;
 use cast::{Flaw, PLAIN, Rules, words};
 use cutover_core::{
     Boot, DataClass, DataWish, Done, Effect, Entry, Event, Exit, Generation, Installed, Order, Phase,
-    Process, Record, Recorded, Refusal, ReleaseRule, Report, RestoreAfterRelease, RollbackRule, RunId,
-    Serving, Settings, State, Status, Strategy, Ticket, Transition, Wanted, Wish, Writes, posture, replay,
-    report, step, wants,
+    Process, Record, Recorded, Refusal, ReleaseRule, Report, Resolution, RestoreAfterRelease, RollbackRule,
+    RunId, Serving, Settings, State, Status, Strategy, Ticket, Transition, Wanted, Wish, Writes, posture,
+    replay, report, step, wants,
 };
 use std::path::Path;
 
@@ -144,7 +144,7 @@ impl Telling {
             (Some(version), Some(instance)) => format!("{version} ({instance})"),
             _ => "nothing proven".into(),
         };
-        let status = told.status.map_or("-", Status::word);
+        let status = told.status.map_or("-", Status::word).to_owned() + if told.ok { " (ok)" } else { "" };
         let front = told.serving.posture;
         let phase = words::phase(&self.state);
         self.line(&format!(
@@ -162,7 +162,8 @@ impl Telling {
     fn report(&self) -> Report {
         let told = report("web", &self.state, self.records.last());
         let current = self.records.last().and_then(|record| record.ending.as_ref());
-        let nothing_to_do = current.is_some_and(|ending| ending.status.is_none());
+        let nothing_to_do = current
+            .is_some_and(|ending| ending.status.is_none() && ending.resolution == Resolution::OldVerified);
         assert_eq!(told.ok, told.status == Some(Status::RestartVerified) || nothing_to_do, "{}", self.text);
         assert_eq!(told.serving.posture, format!("{:?}", posture(&self.state)).to_lowercase());
         told
@@ -381,6 +382,7 @@ transcripts! {
     a_restart_ends_the_live_process_first
     a_stopped_service_is_parked
     a_watched_version_is_reverted
+    already_current_but_not_proven_is_not_ok
     already_current_restarts_nothing
     cancel_before_the_cut_changes_nothing
     interruptions_alone_stop_nothing

@@ -116,7 +116,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     let front = if site.has_front() {
         FrontLink::up(Arc::clone(&site), reporter.clone()).await?
     } else {
-        FrontLink::none()
+        FrontLink::none(&site).await?
     };
     let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
     let executor = Executor { site, front, reporter, hands, broom };

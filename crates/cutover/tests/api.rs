@@ -1,5 +1,7 @@
 //! The daemon's doors: who may ask, and what a client is told from the press of a button to the verdict.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
+
 use cutover::cli::{Serving, serve};
 use cutover::config::{self, Layout};
 use futures_util::{SinkExt, StreamExt};

@@ -156,7 +156,12 @@ async fn a_daemon_that_dies_after_its_keepers_go_adopts_what_runs() -> anyhow::R
     // At rest: the process is gone, and the daemon dies right after the next was let go.
     stage::signal(processes(&world, "sample-gateway")[0], rustix::process::Signal::KILL)?;
     let _ = world.start_daemon_with(&[("CUTOVER_CRASH_POINT", "start: gone")]).await;
-    eventually("the daemon's end", async || starts_of(&world, "1.0.0") == 2).await?;
+    let begun = Instant::now();
+    while matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)) {
+        anyhow::ensure!(begun.elapsed() < LIMIT, "the daemon does not die: {}", world.tail_of_daemon_log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    eventually("the start", async || starts_of(&world, "1.0.0") == 2).await?;
     world.start_daemon().await?;
     serving(&world, "1.0.0").await?;
     assert_eq!((starts_of(&world, "1.0.0"), processes(&world, "sample-gateway").len()), (2, 1));

@@ -108,8 +108,11 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
     conductor::passage(&layout.runtime)?;
     conductor::private_directory(&layout.intents())?;
     conductor::passage(&layout.intents())?;
-    if !Layout::fits_socket(&layout.probe_lane("a-name-of-usual-length")) {
-        bail!("{} is too long for a socket; name a shorter one with --runtime", layout.runtime.display());
+    for name in settings.services.keys() {
+        let lane = layout.probe_lane(name);
+        if !Layout::fits_socket(&lane) {
+            bail!("{} is too long for a socket; name a shorter directory with --runtime", lane.display());
+        }
     }
     let lock = lock(&layout.lock())?;
     let boot_id = BootId(boot_id()?);

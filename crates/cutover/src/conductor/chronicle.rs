@@ -4,7 +4,7 @@
 use crate::journal;
 use cutover_core::{
     Boot, BootId, Ending, Entry, Event, Mismatch, Phase, Record, Recorded, Refusal, RunId, State, Transition,
-    fingerprint, step,
+    fingerprint, replay_entry, step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,13 +66,7 @@ impl Chronicle {
         };
         for row in reader.entries(service, after)? {
             let entry = entry(&row)?;
-            let transition = step(&chronicle.state, &entry.event)
-                .map_err(|refusal| Mismatch::Refused { seq: entry.seq, refusal })?;
-            if fingerprint(&transition.state) != entry.recorded.state {
-                let written = entry.recorded.step_version;
-                let now = cutover_core::STEP_VERSION;
-                return Err(Mismatch::Differs { seq: entry.seq, written, now }.into());
-            }
+            let transition = replay_entry(&chronicle.state, &entry)?;
             chronicle.apply(&entry, transition);
             chronicle.boot = Some(row.at.boot_id);
         }

@@ -20,6 +20,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 const CALL: Duration = Duration::from_secs(5);
 /// How long a running front may take to answer a new daemon.
 const GREETING: Duration = Duration::from_secs(5);
+/// The same for one that has already let a call pass.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Between two tries to reach a new one.
 const GREETING_PAUSE: Duration = Duration::from_millis(5);
 /// How long a new front may take to stand.
@@ -74,12 +76,17 @@ enum Order {
 }
 
 impl FrontLink {
-    /// A service that has no front.
-    pub(super) fn none() -> Self {
+    /// A service that has no front. One that an earlier configuration left behind is ended: it would let requests through
+    /// at any time.
+    pub(super) async fn none(site: &Site) -> anyhow::Result<Self> {
+        if let Some(client) = standing(&site.layout.front(&site.settings.name), GREETING).await {
+            client.quit(CALL).await?;
+            client.gone().await;
+        }
         let (_, stance) = watch::channel(Stance::Closed);
         let (_, stats) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
-        Self { wanted: None, stance, stats, orders }
+        Ok(Self { wanted: None, stance, stats, orders })
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
@@ -88,7 +95,7 @@ impl FrontLink {
     /// An address that cannot be bound, with who might hold it.
     pub(super) async fn up(site: Arc<Site>, reporter: Reporter) -> anyhow::Result<Self> {
         let (wanted, desires) = watch::channel(None);
-        let standing = standing(&site.layout.front(&site.settings.name)).await;
+        let standing = standing(&site.layout.front(&site.settings.name), GREETING).await;
         // A front that still stands is in its last posture until it is told otherwise.
         let first = if standing.is_some() { Stance::Unknown } else { Stance::Closed };
         let (confirm, stance) = watch::channel(first);
@@ -175,9 +182,9 @@ impl FrontLink {
 }
 
 /// The front that outlived an earlier daemon. A dead one's socket refuses at once; a living one may be slow to answer.
-async fn standing(control: &Path) -> Option<ControlClient> {
+async fn standing(control: &Path, limit: Duration) -> Option<ControlClient> {
     UnixStream::connect(control).await.ok()?;
-    ControlClient::connect(control, GREETING).await.ok()
+    ControlClient::connect(control, limit).await.ok()
 }
 
 /// The wanted listeners: those that a standing front already has, the others bound anew.
@@ -260,7 +267,7 @@ impl Actor {
         if matches!(gone, Ok(true)) {
             return None;
         }
-        if let Some(client) = standing(&self.site.layout.front(&self.site.settings.name)).await
+        if let Some(client) = standing(&self.site.layout.front(&self.site.settings.name), LAST_WORD).await
             && client.hello().pid == process.pid
         {
             return Some(client);

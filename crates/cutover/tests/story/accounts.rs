@@ -120,3 +120,32 @@ async fn under_a_root_daemon_the_service_runs_as_its_own_account_and_the_front_k
     assert_eq!(private & 0o077, 0);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_root_daemon_restored_state_is_still_the_services_own() -> anyhow::Result<()> {
+    if !can_drop("under_a_root_daemon_restored_state_is_still_the_services_own") {
+        return Ok(());
+    }
+    let (ground, program) = common_ground()?;
+    let service = r#"user = "nobody"
+env = { SAMPLE_STATE = "{world}/data" }
+state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
+    let plan = Plan {
+        service: with_policy(service, &[("start_deadline", "\"1500ms\"")]),
+        place: Some(ground.path().to_owned()),
+        ..Plan::new(program)
+    };
+    let broken = Knobs { never_ready: true, migrate_to: Some(2), ..Knobs::default() };
+    let mut world = unserved(plan, &[("1.0.0", Knobs::default()), ("2.0.0", broken)])?;
+    std::fs::set_permissions(world.path(), std::fs::Permissions::from_mode(0o755))?;
+    chown(world.path().join("data"), Some(NOBODY), Some(NOBODY))?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!(post(&world, "/state", "one").await?.status, 200);
+    assert_told(&update(&world, "2.0.0").await?, Status::RestartFailed, Resolution::OldVerified, 4);
+    serving(&world, "1.0.0").await?;
+    let written = post(&world, "/state", "two").await?;
+    assert_eq!((written.status, &written.json()["rows"]), (200, &2.into()), "{written:?}");
+    Ok(())
+}

@@ -184,3 +184,57 @@ async fn r46_r80_every_channel_tells_the_same_word_and_the_commands_in_it_are_ac
     assert_eq!(get(&world, "/").await?.status, 200);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r07_r31_a_stranger_on_the_port_is_never_verified_and_goes_unharmed() -> anyhow::Result<()> {
+    let slow = Knobs { boot_delay_ms: 700, ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", slow)]).await?;
+    let port = serving(&world, "1.0.0").await?.address.unwrap();
+    let run = world.update("2.0.0").await?;
+    world.until("the proof", |view| view.report.phase == "cutting over: prove").await?;
+    // The new process has not bound its port yet: somebody else does, and accepts whoever comes.
+    let stranger = std::net::TcpListener::bind(port)?;
+    world.until("the way back", |view| view.report.phase.starts_with("rolling back")).await?;
+    assert_eq!(stranger.local_addr()?, port);
+    drop(stranger);
+    let report = world.end_of(&run).await?;
+    assert_eq!(
+        (report.status, report.resolution),
+        (Some(Status::RestartFailed), Resolution::OldVerified),
+        "{report:#?}"
+    );
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r37_a_command_that_waits_less_than_the_run_tells_scheduled_and_the_run_goes_on() -> anyhow::Result<()>
+{
+    let slow = Knobs { boot_delay_ms: 1500, ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", slow)]).await?;
+    let output = world.cutover(&["update", "--to", "2.0.0", "--timeout", "1"]).await?;
+    assert_eq!(output.status.code(), Some(6), "{}", told(&output));
+    let run = view(&world).await?.report.run_id.unwrap();
+    assert!(world.end_of(&run).await?.ok);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_maintenance_another_update_is_proven_and_one_that_fails_leaves_it_as_it_was()
+-> anyhow::Result<()> {
+    let broken = Knobs { crash_at_boot: Some(4), ..good() };
+    let releases = [("1.0.0", good()), ("2.0.0", broken.clone()), ("3.0.0", broken), ("4.0.0", good())];
+    let world = world(&with_policy("", &[("rollback", "\"never\"")]), &releases).await?;
+    let first = update(&world, "2.0.0").await?;
+    assert_told(&first, Status::RestartFailed, Resolution::Maintenance, 5);
+    let absent = update(&world, "9.9.9").await?;
+    assert_told(&absent, Status::UpdateFailed, Resolution::Maintenance, 3);
+    let second = update(&world, "3.0.0").await?;
+    assert_eq!(second.0.resolution, Resolution::Maintenance, "{:#?}", second.0);
+    assert_eq!(get(&world, "/").await?.status, 503);
+    let third = update(&world, "4.0.0").await?;
+    assert_told(&third, Status::RestartVerified, Resolution::None, 0);
+    serving(&world, "4.0.0").await?;
+    assert_eq!(get(&world, "/").await?.status, 200);
+    Ok(())
+}

@@ -4,7 +4,7 @@ use crate::stage::{
     assert_told, eventually, executable, get, is_alive, processes, reported, serving, signal, told, unserved,
     update, view, with_policy, world,
 };
-use cutover::demo::{Plan, SERVICE};
+use cutover::demo::{Plan, SERVICE, World};
 use cutover_core::{Kind, Resolution, Status};
 use cutover_testkit::registry::{Package, Registry, Trouble};
 use rustix::process::Signal;
@@ -201,6 +201,54 @@ async fn cancelling_a_stalled_fetch_ends_npm_and_changes_nothing() -> anyhow::Re
     eventually("npm's end", async || npms() == 0).await?;
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(view(&world).await?.current.is_none());
+    Ok(())
+}
+
+/// Ends everything at once, as a power cut does, and lets the journal's last entry be of another boot.
+async fn reboot(world: &mut World) -> anyhow::Result<()> {
+    world.kill_daemon()?;
+    for part in ["keeper", "front", "sample-gateway"] {
+        for pid in processes(world, part) {
+            signal(pid, Signal::KILL)?;
+        }
+    }
+    let journal = rusqlite::Connection::open(world.state().join("journal.sqlite"))?;
+    journal.execute("UPDATE entry SET boot_id = 'the boot before'", [])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r26_a_reboot_in_the_middle_of_the_proof_counts_as_an_attempt_and_the_second_one_is_proven()
+-> anyhow::Result<()> {
+    let slow = Knobs { boot_delay_ms: 600, ..Knobs::default() };
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", slow)]).await?;
+    serving(&world, "1.0.0").await?;
+    let run = world.update("2.0.0").await?;
+    world.until("the proof", |view| view.report.phase == "cutting over: prove").await?;
+    reboot(&mut world).await?;
+    world.start_daemon().await?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(report.status, Some(Status::RestartVerified), "{report:#?}");
+    serving(&world, "2.0.0").await?;
+    // At rest a reboot is a start, and what served before is not served until it has shown itself.
+    reboot(&mut world).await?;
+    world.start_daemon().await?;
+    serving(&world, "2.0.0").await?;
+    assert_eq!(get(&world, "/version").await?.json()["version"], "2.0.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_the_configuration_no_longer_wants_is_ended() -> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let own = serving(&world, "1.0.0").await?.address.unwrap();
+    world.kill_daemon()?;
+    let config = std::fs::read_to_string(world.config())?;
+    let listen = format!("listen = \"{}\"", world.address);
+    std::fs::write(world.config(), config.replace(&listen, &format!("port = {}", own.port())))?;
+    world.start_daemon().await?;
+    eventually("the front's end", async || processes(&world, "front").is_empty()).await?;
+    serving(&world, "1.0.0").await?;
     Ok(())
 }
 
