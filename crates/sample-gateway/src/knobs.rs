@@ -20,6 +20,8 @@ pub struct Knobs {
     pub never_live: bool,
     /// Ends with this code after the boot delay, before binding.
     pub crash_at_boot: Option<u8>,
+    /// Before `crash_at_boot` prints a module-not-found line that names a path inside the install root.
+    pub crash_names_module: bool,
     /// Ends abruptly this many milliseconds after becoming ready (counted from the ready delay, even if `never_ready`).
     pub crash_after_ms: Option<u64>,
     /// The code of `crash_after_ms` (otherwise 1) and of a clean stop (otherwise 0).

@@ -166,6 +166,9 @@ async fn live(service: &Arc<Service>, invocation: &Invocation) -> Result<u8, Err
     }
     if let Some(code) = knobs.crash_at_boot {
         voice::say("crashing at boot as asked");
+        if knobs.crash_names_module {
+            voice::say_module_not_found(&service.installed.root().join("chunks/chunk-tripwire.txt"));
+        }
         return Ok(code);
     }
     let listeners = listen(invocation.port, knobs.bind_ipv6).await?;

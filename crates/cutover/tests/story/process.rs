@@ -349,12 +349,11 @@ async fn an_exit_after_the_keepers_death_is_still_noticed() -> anyhow::Result<()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_misses_a_module_and_ends_is_blamed_with_what_its_log_says() -> anyhow::Result<()> {
-    let broken =
-        Knobs { never_ready: true, log_tripwire_after_ms: Some(1), crash_after_ms: Some(2), ..good() };
+    let broken = Knobs { crash_at_boot: Some(1), crash_names_module: true, ..good() };
     let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", broken)]).await?;
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
     let told = &ended.0.causes[0].fault.detail;
-    assert!(told.contains("Cannot find module"), "{told}");
+    assert!(told.contains("Cannot find module"), "{told}\n{}", service_log(&world));
     Ok(())
 }
