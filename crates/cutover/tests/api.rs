@@ -127,11 +127,7 @@ policy = {{ soak = "300ms", probe_interval = "50ms" }}
                 .unwrap();
             service.close_front().await;
         }
-        for entry in walkdir::WalkDir::new(self.directory.path()).into_iter().flatten() {
-            if entry.file_type().is_dir() {
-                std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-            }
-        }
+        cutover_testkit::sealed::open_up(self.directory.path());
     }
 }
 

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -640,11 +640,7 @@ impl Drop for World {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        for entry in walkdir::WalkDir::new(self.directory.path()).into_iter().flatten() {
-            if entry.file_type().is_dir() {
-                let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
-            }
-        }
+        cutover_testkit::sealed::open_up(self.directory.path());
     }
 }
 

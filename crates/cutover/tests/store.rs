@@ -6,6 +6,7 @@ use cutover::store::{
     Directory, Error, Identity, Limits, Npm, Phase, Resolved, Scripts, Source, Store, Unfit, Wanted,
 };
 use cutover_core::Generation;
+use cutover_testkit::sealed::open_up;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -76,15 +77,6 @@ impl Drop for Yard {
     /// A plain user cannot remove what is sealed.
     fn drop(&mut self) {
         open_up(self.dir.path());
-    }
-}
-
-fn open_up(dir: &Path) {
-    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
-    for entry in entries(dir) {
-        if entry.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            open_up(&entry);
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use cutover::store::{
 };
 use cutover_core::Generation;
 use cutover_testkit::registry::{Package, Registry, Trouble};
+use cutover_testkit::sealed::open_up;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -65,15 +66,6 @@ impl Drop for Yard {
     /// A plain user cannot remove what is sealed.
     fn drop(&mut self) {
         open_up(self.dir.path());
-    }
-}
-
-fn open_up(dir: &Path) {
-    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
-    for entry in entries(dir) {
-        if entry.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            open_up(&entry);
-        }
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod load;
 pub mod openclaw;
 pub mod registry;
+pub mod sealed;
 pub mod slow;

@@ -392,15 +392,7 @@ impl Drop for World {
     fn drop(&mut self) {
         self.terminate();
         self.end_leftovers();
-        // Sealed trees are read-only: without their owner's write permission they could not be removed.
-        for entry in walkdir::WalkDir::new(self.path())
-            .into_iter()
-            .flatten()
-            .filter(|entry| entry.file_type().is_dir())
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let _ = std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o700));
-        }
+        cutover_testkit::sealed::open_up(self.path());
     }
 }
 
