@@ -216,7 +216,7 @@ impl Conductor {
                 why: "the journal's reserve is gone: free space in the state directory".into(),
             });
         }
-        let run = RunId(uuid::Uuid::now_v7().to_string());
+        let run = ledger::fresh_run();
         let settings = self.executor.site.settings.for_run();
         match self.write(Event::Ordered { run, order, actor, settings }).await {
             Ok(()) => Ok(Accepted { run: self.chronicle.state.open_run().cloned() }),

@@ -101,6 +101,12 @@ fn run_of(before: &State, after: &State) -> Option<RunId> {
     before.open_run().or_else(|| after.open_run()).cloned()
 }
 
+/// The id of a run that is about to begin, sortable by time of birth.
+#[must_use]
+pub(super) fn fresh_run() -> RunId {
+    RunId(uuid::Uuid::now_v7().to_string())
+}
+
 /// Now, as a snapshot wants it: the boot, and wall time read before the work begins.
 #[must_use]
 pub(super) fn moment() -> crate::store::snapshot::Moment {

@@ -3,9 +3,10 @@
 use super::acts;
 use super::{APPEND_PAUSE, Conductor, Upkeep};
 use crate::conductor::inbox::Input;
+use crate::conductor::ledger::fresh_run;
 use crate::supervisor::Live;
 use cutover_core::{
-    Act, Boot, EXIT_CONFIG, Event, Exit, Fault, Instance, Kind, Phase, Process, RunId, Serving, State, wants,
+    Act, Boot, EXIT_CONFIG, Event, Exit, Fault, Instance, Kind, Phase, Process, Serving, State, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,7 +120,7 @@ impl Conductor {
             let (count, window) = (self.crashes.recent(), policy.crash_window);
             let detail = format!("{count} exits within {window:?}, the last: {told}");
             let fault = Fault { code: "crash_limit".into(), detail };
-            let run = RunId(uuid::Uuid::now_v7().to_string());
+            let run = fresh_run();
             // Refused where nothing is watched: then a restart with back-off is all there is to do.
             let _ = self.apply(Event::Degraded { run, fault }).await;
         }

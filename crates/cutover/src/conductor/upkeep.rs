@@ -2,10 +2,10 @@
 
 use super::acts::{self, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
 use super::inbox::Input;
+use super::ledger::fresh_run;
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, FactName, Fault, Installed, Instance, Policy, Process, Reading, RunId, Serving, Settings, State,
-    wants,
+    Event, FactName, Fault, Installed, Instance, Policy, Process, Reading, Serving, Settings, State, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -185,7 +185,7 @@ impl Executor {
     }
 
     async fn degraded(&self, fault: Fault) {
-        let run = RunId(uuid::Uuid::now_v7().to_string());
+        let run = fresh_run();
         if let Err(refusal) = self.reporter.fact(Event::Degraded { run, fault }).await {
             tracing::warn!(service = self.site.settings.name, %refusal, "degraded, and not watched: alarm only");
         }
@@ -193,7 +193,7 @@ impl Executor {
 
     /// Reports a tree that is not what was sealed.
     pub(super) async fn tree_changed(&self, installed: &Installed, fault: Fault) {
-        let run = RunId(uuid::Uuid::now_v7().to_string());
+        let run = fresh_run();
         let settings = self.site.settings.for_run();
         let event = Event::TreeChanged { run, generation: installed.generation, fault, settings };
         if let Err(refusal) = self.reporter.fact(event).await {

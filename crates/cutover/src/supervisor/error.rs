@@ -208,15 +208,3 @@ fn name(instances: &[Instance]) -> String {
     let names: Vec<String> = instances.iter().map(ToString::to_string).collect();
     names.join(", ")
 }
-
-/// The whole story of an error in one line, for a log or another process.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}

@@ -6,7 +6,7 @@
 //!
 //! Knows one directory. Must not know why the service runs, nor whether it ought to.
 
-use super::error::{Error, chain};
+use super::error::Error;
 use super::file;
 use super::output::Output;
 use super::record::{
@@ -14,6 +14,7 @@ use super::record::{
     Spec,
 };
 use super::{launch, process};
+use crate::causes::told;
 use cutover_core::Instance;
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
@@ -58,7 +59,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match keep(&directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let why = chain(&error);
+            let why = told(&error);
             eprintln!("{why}");
             say(&Word::Failed(why));
             ExitCode::FAILURE
@@ -215,7 +216,7 @@ fn reap(
             let record = ExitRecord { instance: service.clone(), exit, at: Moment::now(), log_bytes_dropped };
             if let Err(error) = reserved.fill(record) {
                 // The others still need their reaper; without the record the exit is unknown, and told so.
-                eprintln!("{EXIT}: {}", chain(&error));
+                eprintln!("{EXIT}: {}", told(&error));
             }
         }
     }

@@ -3,9 +3,10 @@
 //! It waits for its byte, becomes the service's user and executes the program in its own place, so that pid and start
 //! time are those that the keeper wrote down before. Knows one spec. Must not know what came before or comes after.
 
-use super::error::{Error, chain};
+use super::error::Error;
 use super::keeper::{GO, option};
 use super::record::{Launch, SPEC, Spec, expect};
+use crate::causes::told;
 use rustix::fs::Mode;
 use rustix::process::{Gid, Uid};
 use std::convert::Infallible;
@@ -41,7 +42,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         return ExitCode::from(NOT_EXECUTED);
     }
     let Err(error) = execute(&spec);
-    drop(control.write_all(chain(&error).as_bytes()));
+    drop(control.write_all(told(&error).as_bytes()));
     ExitCode::from(NOT_EXECUTED)
 }
 
