@@ -11,12 +11,14 @@ mod observation;
 mod order;
 mod policy;
 mod readings;
+mod record;
 mod refusal;
 mod replay;
 mod report;
 mod state;
 mod status;
 mod step;
+mod words;
 
 pub use act::{Act, PREPARING, ROLLING_BACK, Ticket, cutting_over};
 pub use event::{Boot, Done, Event, Exit};
@@ -28,9 +30,10 @@ pub use policy::{
     DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings, Strategy,
 };
 pub use readings::{Effect, Posture, Process, Wants, patience, posture, wants};
+pub use record::{Direction, Record, StepRecord};
 pub use refusal::Refusal;
 pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};
-pub use report::{Direction, Record, Report, Serves, StepRecord, report};
+pub use report::{Report, Serves, report};
 pub use state::{
     Aim, Base, Cut, Extent, Kept, Maintenance, Phase, Preparation, Restarts, Retreat, Retried, Revived, Run,
     Serving, State, Traffic, Tree, Watch, Wish,

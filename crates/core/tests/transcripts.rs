@@ -124,6 +124,9 @@ impl Telling {
             let resolution = format!("{:?}", ended.resolution);
             let writes = if ended.writes == Writes::Kept { "kept" } else { "given up" };
             self.line(&format!("  {} ends: {told}; resolution {resolution}; writes {writes}", ended.run));
+            let record = self.records.iter().find(|record| record.run == ended.run);
+            let sentence = report("web", &self.state, record).sentence;
+            self.line(&format!("  {} is told: {sentence}", ended.run));
         }
         Ok(())
     }
@@ -372,6 +375,8 @@ transcripts! {
     a_daemon_that_dies_of_the_act_turns_back
     a_failed_first_installation_keeps_acknowledged_writes
     a_failed_first_installation_leaves_nothing
+    a_failed_revert_says_which_version_serves
+    a_failed_stop_says_that_the_old_version_was_touched
     a_forbidden_start_in_the_watch_is_reverted
     a_forbidden_start_is_not_repeated
     a_forbidden_start_of_migrated_data_stays_down
@@ -387,6 +392,7 @@ transcripts! {
     cancel_before_the_cut_changes_nothing
     interruptions_alone_stop_nothing
     maintenance_accept_is_never_green
+    maintenance_accept_of_the_old_version_is_no_success_of_the_update
     maintenance_accept_of_the_proven_target_is_verified
     maintenance_ends_by_itself_with_the_old_version
     maintenance_retry_proves_the_target

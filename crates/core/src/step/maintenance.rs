@@ -75,7 +75,14 @@ pub(super) fn ordered(
                 why: "in maintenance: use `recover --retry`, `--rollback` or `--accept`".into(),
             });
         }
-        Order::Rollback { .. } | Order::RecoverRollback => {
+        Order::Rollback { .. } => {
+            return Err(Refusal::NotNow {
+                why: "in maintenance the way back is one, with the data that belongs to it: \
+                      use `recover --rollback`"
+                    .into(),
+            });
+        }
+        Order::RecoverRollback => {
             if maintenance.run.kind == Kind::TreeChanged {
                 return Err(Refusal::NotNow {
                     why: "there is no other version to go back to: use `recover --retry`".into(),

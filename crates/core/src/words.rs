@@ -1,0 +1,214 @@
+//! What is told in words: one sentence about a run, one about what clients meet, and what to type. Every sentence is true
+//! of the run that it is about, whatever began that run and whichever way it went.
+
+use crate::report::{is_already_current, serves, wanted_version};
+use crate::{
+    Act, Cause, Direction, Kind, Phase, Posture, Process, Record, Resolution, Restarts, State, Status, Tree,
+    Wish, posture, wants,
+};
+
+/// The sentence of an update whose restart failed (requirement M10).
+const RESTART_FAILED: &str = "package updated but restart failed; manual restart required";
+const RESEAL_FAILED: &str =
+    "files of the running version were changed by a foreign hand and it could not be sealed again";
+
+pub(crate) fn sentence(
+    state: &State,
+    record: Option<&Record>,
+    status: Option<Status>,
+    resolution: Resolution,
+) -> String {
+    let Some(record) = record else { return format!("{}.", phase_word(state)) };
+    let version = wanted_version(state, record).unwrap_or_else(|| "the wanted version".into());
+    match status {
+        Some(Status::RestartVerified) if record.reverted_by.is_some() => {
+            format!("{version} was verified and later reverted.")
+        }
+        Some(Status::RestartVerified) => format!("{version} is live and verified."),
+        Some(Status::RestartScheduled) if state.parked.is_some() => {
+            format!("{version} is switched; the service is kept stopped and `start` proves it.")
+        }
+        Some(Status::RestartScheduled) => format!("{version} is switched; its restart is not verified yet."),
+        Some(Status::RestartFailed) => restart_failed(record, &version, resolution),
+        Some(Status::UpdateFailed) => update_failed(record, &version, resolution),
+        None if is_already_current(record.ending.as_ref()) => format!("{version} is already current."),
+        None if record.ending.is_some() => {
+            format!(
+                "{version} is already installed, but no process of it has proven itself: {}.",
+                condition(state).trim_end_matches('.')
+            )
+        }
+        None => format!("{version}: {}.", phase_word(state)),
+    }
+}
+
+fn before(record: &Record) -> &str {
+    record.before.as_ref().map_or("nothing", |before| before.release.version.as_str())
+}
+
+/// What failed, as the subject of a sentence.
+fn undertaking(record: &Record, version: &str) -> String {
+    match record.kind {
+        Kind::Update => format!("Update to {version}"),
+        Kind::Rollback => format!("The rollback to {version}"),
+        Kind::AutoRevert => format!("The revert to {version}"),
+        Kind::TreeChanged => format!("Sealing {version} again"),
+        Kind::Accept => format!("Accepting {version}"),
+    }
+}
+
+fn causes(record: &Record) -> &[Cause] {
+    record.ending.as_ref().map_or(&[], |ending| &ending.causes)
+}
+
+fn verb(record: &Record) -> &'static str {
+    match causes(record).first() {
+        Some(cause) if cause.fault.code == "cancelled" => "was cancelled",
+        _ => "failed",
+    }
+}
+
+/// A person gave the target up: the run never went forward.
+fn is_way_back(record: &Record) -> bool {
+    record.steps.first().is_some_and(|step| step.direction == Direction::Back)
+}
+
+fn restart_failed(record: &Record, version: &str, resolution: Resolution) -> String {
+    let (what, before) = (undertaking(record, version), before(record));
+    let went_well = causes(record).is_empty();
+    match (resolution, record.kind) {
+        _ if record.ending.is_none() => {
+            format!("{what} failed after the switch; {before} is being brought back.")
+        }
+        (Resolution::OldVerified, Kind::AutoRevert) if went_well => {
+            format!("{before} failed while it was watched; {version} is serving again, verified.")
+        }
+        (Resolution::OldVerified, Kind::Accept) if went_well => {
+            format!("{version} was accepted and is serving again, verified; the update stays failed.")
+        }
+        (Resolution::OldVerified, _) if is_way_back(record) => {
+            format!("{version} was given up; {before} is serving again, verified.")
+        }
+        (Resolution::OldVerified, _) => {
+            format!("{what} {} after the switch; {before} is serving again, verified.", verb(record))
+        }
+        (Resolution::AcceptedUnverified, _) => {
+            format!("{version} was accepted by a person; its proof is incomplete.")
+        }
+        (_, Kind::TreeChanged) => format!("{RESEAL_FAILED}; manual recovery required"),
+        _ => RESTART_FAILED.into(),
+    }
+}
+
+fn update_failed(record: &Record, version: &str, resolution: Resolution) -> String {
+    if record.before.is_none() {
+        return format!("The first installation, of {version}, {}; nothing serves.", verb(record));
+    }
+    let (what, before) = (undertaking(record, version), before(record));
+    let is_touched = record.steps.iter().any(|step| touches(step.name));
+    let fate = match resolution {
+        Resolution::Maintenance => "the service stays in maintenance".to_owned(),
+        _ if !is_touched => format!("{before} was not touched"),
+        Resolution::OldVerified => format!("{before} is serving again, verified"),
+        _ => format!("{before} stays installed and has not proven itself since"),
+    };
+    format!("{what} {} before the switch; {fate}.", verb(record))
+}
+
+/// Whether an act may have ended or asked the process that served.
+fn touches(act: Act) -> bool {
+    !crate::PREPARING.contains(&act)
+}
+
+/// What clients meet now, and why. Never about a run that is over, except where it left the service in maintenance.
+pub(crate) fn condition(state: &State) -> String {
+    let serves = serves(state);
+    match (&state.phase, posture(state)) {
+        (Phase::Maintenance(maintenance), _) if maintenance.run.kind == Kind::TreeChanged => {
+            format!("{RESEAL_FAILED}; manual recovery required")
+        }
+        (Phase::Maintenance(_), _) => RESTART_FAILED.into(),
+        (_, Posture::Serve) => {
+            format!("{} is serving.", serves.version.unwrap_or_else(|| "A version".into()))
+        }
+        _ if state.tree == Tree::Damaged => {
+            "files of the running version were changed by a foreign hand; it is being sealed again".into()
+        }
+        (Phase::CuttingOver(_), _) => "it is being updated".into(),
+        (Phase::RollingBack(_), _) => "an update failed; the version before is being brought back".into(),
+        (_, Posture::Hold) => "it is being started".into(),
+        _ if state.parked.is_some() => "it is stopped; an update waits for `start`".into(),
+        _ if state.wish == Wish::Stopped && serves.instance.is_some() => {
+            "it is being stopped by its operator".into()
+        }
+        _ if state.wish == Wish::Stopped => "it is stopped by its operator".into(),
+        _ if state.restarts == Restarts::Halted => {
+            "it ended with exit code 78 (configuration) and is not started again by itself".into()
+        }
+        _ => "nothing is installed yet".into(),
+    }
+}
+
+pub(crate) fn phase_word(state: &State) -> String {
+    let word = |act: Act| format!("{act:?}").to_lowercase();
+    match &state.phase {
+        Phase::Idle if state.parked.is_some() => "parked".into(),
+        Phase::Idle => "idle".into(),
+        Phase::Preparing(preparation) => format!("preparing: {}", word(preparation.act)),
+        Phase::CuttingOver(cut) => format!("cutting over: {}", word(cut.act)),
+        Phase::RollingBack(retreat) => format!("rolling back: {}", word(retreat.cut.act)),
+        Phase::Watching(_) => "watching".into(),
+        Phase::Maintenance(_) => "maintenance".into(),
+    }
+}
+
+/// The exact commands that help now: the same strings that `cutover` accepts.
+pub(crate) fn recovery(service: &str, state: &State) -> Vec<String> {
+    match &state.phase {
+        Phase::Maintenance(maintenance) => {
+            let in_step =
+                maintenance.coherent.is_some() && maintenance.coherent == state.current_generation();
+            let source = maintenance.run.source.as_ref().map(|source| source.generation);
+            let reseal = maintenance.run.kind == Kind::TreeChanged;
+            let retry =
+                reseal || in_step || (maintenance.coherent.is_some() && maintenance.coherent == source);
+            let mut commands = Vec::new();
+            if retry {
+                commands.push(format!("cutover recover {service} --retry"));
+            }
+            if !reseal {
+                commands.push(format!("cutover recover {service} --rollback"));
+            }
+            if in_step {
+                commands.push(format!("cutover recover {service} --accept"));
+            }
+            commands
+        }
+        Phase::Idle | Phase::Watching(_) if state.parked.is_some() || state.wish == Wish::Stopped => {
+            vec![format!("cutover start {service}")]
+        }
+        Phase::Idle | Phase::Watching(_) if state.restarts == Restarts::Halted => {
+            vec![format!("cutover logs {service}"), format!("cutover start {service}")]
+        }
+        Phase::Idle if state.current.is_none() => vec![format!("cutover update {service}")],
+        _ => Vec::new(),
+    }
+}
+
+pub(crate) fn next(state: &State, open: bool) -> Option<String> {
+    match &state.phase {
+        Phase::Maintenance(_) => Some(match wants(state).process {
+            Process::Run(old) => {
+                format!("{} is tried again by itself; the commands decide otherwise", old.release.version)
+            }
+            Process::Replace(..) | Process::Stopped | Process::LeaveAlone => {
+                "a person decides: see the commands".into()
+            }
+        }),
+        Phase::Idle if state.parked.is_some() => Some("start".into()),
+        Phase::CuttingOver(_) | Phase::RollingBack(_) | Phase::Preparing(_) if open => {
+            Some("the run ends by itself".into())
+        }
+        _ => None,
+    }
+}
