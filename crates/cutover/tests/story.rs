@@ -13,6 +13,8 @@ mod authority;
 mod daemon;
 #[path = "story/front.rs"]
 mod front;
+#[path = "story/orders.rs"]
+mod orders;
 #[path = "story/process.rs"]
 mod process;
 #[path = "story/state.rs"]

@@ -196,12 +196,16 @@ pub(super) fn watch_ended(state: &State, run: &RunId) -> Result<Transition, Refu
 
 /// The watched version fails: go back where the data allows it, else alarm and keep serving (rules 14 and 17).
 pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Transition, Refusal> {
+    let reverts = state.previous.as_ref().is_some_and(may_revert);
     let (resting, ended) = match &state.phase {
         // A service that shall not run says nothing about its version.
         _ if state.wish == Wish::Stopped => return Err(Refusal::Stale),
         Phase::Watching(_) => (state.clone(), None),
+        // Where there is nothing to go back to, what is being prepared may be the cure.
         Phase::Preparing(preparation)
-            if matches!(preparation.base, Base::Watching(_)) && !super::is_reseal(&preparation.run) =>
+            if reverts
+                && matches!(preparation.base, Base::Watching(_))
+                && !super::is_reseal(&preparation.run) =>
         {
             let Transition { state, ended } = preparing::faulted(state, preparation, fault);
             (state, ended)
@@ -210,7 +214,7 @@ pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Tran
     };
     let Phase::Watching(watch) = resting.phase.clone() else { return Err(Refusal::Stale) };
     let mut next = resting;
-    if let Some(kept) = next.previous.clone().filter(may_revert) {
+    if let Some(kept) = next.previous.clone().filter(|_| reverts) {
         next.serving = Serving::Unproven;
         let data = match kept.settings.class {
             DataClass::Migrated => DataOrder::Restore { snapshot: kept.snapshot },

@@ -11,7 +11,6 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -62,8 +61,12 @@ fn routes() -> Router<Desk> {
 async fn answer(desk: &Desk, method: &str, params: Value) -> Response {
     match desk.registry.call(method, params, desk.actor).await {
         Ok(value) => Json(value).into_response(),
-        Err(failure) => (status(&failure), Json(json!({ "error": failure.json() }))).into_response(),
+        Err(failure) => failed(&failure),
     }
+}
+
+fn failed(failure: &Failure) -> Response {
+    (status(failure), Json(json!({ "error": failure.json() }))).into_response()
 }
 
 fn status(failure: &Failure) -> StatusCode {
@@ -112,11 +115,13 @@ struct Subscription {
 }
 
 /// Server-sent events: one whole view per change, the present one first.
-async fn events(
-    State(desk): State<Desk>,
-    Query(subscription): Query<Subscription>,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let (sender, receiver) = mpsc::channel(16);
+async fn events(State(desk): State<Desk>, Query(subscription): Query<Subscription>) -> Response {
+    if let Some(name) = &subscription.service
+        && let Err(failure) = desk.registry.named(name)
+    {
+        return failed(&failure);
+    }
+    let (sender, receiver) = mpsc::channel::<Result<Event, Infallible>>(16);
     for (name, handle) in &desk.registry.services {
         if subscription.service.as_ref().is_some_and(|wanted| wanted != name) {
             continue;
@@ -137,7 +142,7 @@ async fn events(
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|event| (event, receiver))
     });
-    Sse::new(stream).keep_alive(KeepAlive::default())
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
 }
 
 async fn websocket(State(desk): State<Desk>, upgrade: WebSocketUpgrade) -> Response {

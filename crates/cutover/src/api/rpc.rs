@@ -2,7 +2,7 @@
 
 use super::logs;
 use crate::conductor::{Expected, Handle};
-use cutover_core::{DataWish, Generation, Installed, Order, Refusal, RunId, Wanted};
+use cutover_core::{DataWish, Generation, Installed, Order, Phase, Refusal, RunId, Wanted};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -156,6 +156,14 @@ impl Registry {
         ]
     }
 
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// There is none, or it could not be begun.
+    pub(super) fn named(&self, name: &str) -> Result<&Handle, Failure> {
+        self.service(&Params { service: Some(name.to_owned()), ..Params::default() })
+    }
+
     /// One service; the only one, if none is named.
     fn service(&self, params: &Params) -> Result<&Handle, Failure> {
         let name = match (&params.service, self.services.len() + self.broken.len()) {
@@ -208,10 +216,14 @@ impl Registry {
         let accepted = service.order(order, actor, params.expected.clone()).await?;
         let view = service.view();
         let Some(report) = accepted.run.as_ref().and_then(|run| view.run(run)) else {
-            // No run was begun, so there is no verdict to tell: only that the order was taken.
-            return Ok(
-                json!({ "accepted": true, "service": service.service, "runId": null, "report": view.report }),
-            );
+            // No run was begun, so there is no verdict to tell: least of all that of the run before.
+            return Ok(json!({
+                "accepted": true,
+                "service": service.service,
+                "runId": null,
+                "condition": view.report.condition,
+                "serving": view.report.serving,
+            }));
         };
         Ok(json!({
             "accepted": true,
@@ -227,6 +239,10 @@ impl Registry {
     fn rollback(&self, params: &Params) -> Result<Order, Failure> {
         let view = self.service(params)?.view();
         let state = view.state();
+        if let Phase::Maintenance(_) = &state.phase {
+            let why = "the service is in maintenance, where the way back is `recover --rollback`";
+            return Err(Refusal::NotNow { why: why.into() }.into());
+        }
         let previous = state.previous.as_ref().map(|kept| kept.installed.clone());
         let to: Installed = match params.generation {
             None => previous.ok_or(Refusal::NothingKept)?,

@@ -72,16 +72,22 @@ pub(crate) enum Command {
     Start {
         #[command(flatten)]
         service: Service,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Stop the service (durable, also across reboots).
     Stop {
         #[command(flatten)]
         service: Service,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// End the live process and start the same generation again.
     Restart {
         #[command(flatten)]
         service: Service,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Go back to an older generation, with the same proof as an update.
     Rollback {
@@ -177,7 +183,7 @@ pub(crate) struct Wait {
     /// Do not wait for the end.
     #[arg(long)]
     pub detach: bool,
-    /// Wait at most so many seconds; the run goes on.
+    /// Wait at most so many seconds; what was begun goes on.
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }

@@ -43,26 +43,41 @@ impl Client {
         let request = request(Method::POST, &format!("/api/rpc/{method}"), params.to_string())?;
         let response = self.send(request).await?;
         let good = response.status().is_success();
-        let body = response.into_body().collect().await.context("reading the daemon's answer")?.to_bytes();
-        let value: Value = serde_json::from_slice(&body).context("the daemon's answer is not JSON")?;
-        if good {
-            return Ok(value);
-        }
-        let word = |name: &str| value["error"][name].as_str().unwrap_or("unknown").to_owned();
-        let refusal = serde_json::from_value(value["error"]["refusal"].clone()).ok().flatten();
-        Err(Failed(Failure { code: word("code"), message: word("message"), refusal }).into())
+        let value = answer(response).await?;
+        if good { Ok(value) } else { Err(failed(&value).into()) }
+    }
+
+    /// What can be seen of one service.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub(super) async fn view(&self, params: Value) -> anyhow::Result<View> {
+        let mut answer = self.call("status", params).await?;
+        let only = match answer["services"].as_array() {
+            Some(services) if services.len() == 1 => answer["services"][0].take(),
+            Some(services) => {
+                let names = services.iter().filter_map(|view| view["service"].as_str());
+                let message = format!("name one of the services: {}", names.collect::<Vec<_>>().join(", "));
+                return Err(Failed(Failure { code: "invalid_params".into(), message, refusal: None }).into());
+            }
+            None => answer,
+        };
+        serde_json::from_value(only).context("the daemon's view of a service is not understood")
     }
 
     /// Every change of a service's view, the present one first. Ends with the daemon.
     ///
     /// # Errors
-    /// [`NoDaemon`].
+    /// [`NoDaemon`], or the daemon's own failure: it has no such service, or could not begin it.
     pub async fn views(&self, service: Option<&str>) -> anyhow::Result<mpsc::Receiver<View>> {
         let path = match service {
             Some(name) => format!("/api/events?service={name}"),
             None => "/api/events".to_owned(),
         };
         let response = self.send(request(Method::GET, &path, String::new())?).await?;
+        if !response.status().is_success() {
+            return Err(failed(&answer(response).await?).into());
+        }
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
             let (mut body, mut text) = (response.into_body(), Vec::new());
@@ -90,6 +105,17 @@ impl Client {
         tokio::spawn(connection);
         sender.send_request(request).await.context("the daemon went away in the middle of the answer")
     }
+}
+
+async fn answer(response: Response<hyper::body::Incoming>) -> anyhow::Result<Value> {
+    let body = response.into_body().collect().await.context("reading the daemon's answer")?.to_bytes();
+    serde_json::from_slice(&body).context("the daemon's answer is not JSON")
+}
+
+fn failed(answer: &Value) -> Failed {
+    let word = |name: &str| answer["error"][name].as_str().unwrap_or("unknown").to_owned();
+    let refusal = serde_json::from_value(answer["error"]["refusal"].clone()).ok().flatten();
+    Failed(Failure { code: word("code"), message: word("message"), refusal })
 }
 
 fn request(method: Method, path: &str, body: String) -> anyhow::Result<Request<Full<Bytes>>> {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
-    /// Verified, already current, or nothing to judge.
+    /// Verified, already current, or nothing to judge. A `start`, `restart` or `stop` that has come about.
     Done = 0,
     /// A bug of ours.
     Bug = 1,
@@ -20,7 +20,8 @@ pub enum ExitStatus {
     UpdateFailed = 3,
     /// `package_updated_restart_failed`, the old version serves, verified.
     OldVerified = 4,
-    /// `package_updated_restart_failed`, not serving or unverified.
+    /// `package_updated_restart_failed`, not serving or unverified; also what is installed already and not proven, a
+    /// `start` or `restart` that does not come up, and a service that does not stop.
     RestartFailed = 5,
     /// Still scheduled.
     Scheduled = 6,
@@ -41,6 +42,8 @@ impl From<ExitStatus> for ExitCode {
 pub(super) fn of_report(report: &Report) -> ExitStatus {
     match (report.status, report.resolution) {
         _ if report.ok => ExitStatus::Done,
+        // Installed already, and nothing of it has proven itself: nothing is under way that could.
+        (None, _) if report.ended.is_some() => ExitStatus::RestartFailed,
         (Some(Status::RestartVerified), _) => ExitStatus::Done,
         (Some(Status::UpdateFailed), _) => ExitStatus::UpdateFailed,
         (Some(Status::RestartFailed), Resolution::OldVerified) => ExitStatus::OldVerified,

@@ -1,7 +1,9 @@
 //! Following a run to its end, with a progress bar on a terminal and plain lines otherwise.
 
 use super::client::Client;
+use super::exit::Failed;
 use crate::conductor::View;
+use anyhow::anyhow;
 use cutover_core::{Report, RunId};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -20,37 +22,52 @@ pub(super) async fn to_the_end(
     limit: Option<Duration>,
     show: Show,
 ) -> anyhow::Result<Option<Report>> {
-    let end = limit.map(|limit| Instant::now() + limit);
     let mut display = Display::new(show);
+    let ended = until(client, service, limit, async |view| {
+        display.show(view, run);
+        finished(client, view, run).await
+    })
+    .await;
+    display.clear();
+    ended
+}
+
+/// Looks at every view of a service until `seen` has its answer. `None`: the limit passed. A daemon that goes away is
+/// waited for; one that answers and does not have the service any more is not.
+pub(super) async fn until<T>(
+    client: &Client,
+    service: &str,
+    limit: Option<Duration>,
+    mut seen: impl AsyncFnMut(&View) -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<Option<T>> {
+    let end = limit.map(|limit| Instant::now() + limit);
     let mut absent_since = None;
     loop {
-        match client.views(Some(service)).await {
-            Ok(mut views) => {
-                absent_since = None;
-                loop {
-                    let next = match end {
-                        Some(end) => tokio::time::timeout_at(end.into(), views.recv()).await,
-                        None => Ok(views.recv().await),
-                    };
-                    match next {
-                        Err(_) => return Ok(None),
-                        Ok(None) => break,
-                        Ok(Some(view)) => {
-                            display.show(&view, run);
-                            if let Some(report) = finished(client, &view, run).await? {
-                                display.clear();
-                                return Ok(Some(report));
-                            }
+        let trouble = match client.views(Some(service)).await {
+            Ok(mut views) => loop {
+                let next = match end {
+                    Some(end) => tokio::time::timeout_at(end.into(), views.recv()).await,
+                    None => Ok(views.recv().await),
+                };
+                match next {
+                    Err(_) => return Ok(None),
+                    Ok(None) => break None,
+                    Ok(Some(view)) => {
+                        absent_since = None;
+                        match seen(&view).await {
+                            Ok(None) => {}
+                            Ok(answer) => return Ok(answer),
+                            Err(error) => break Some(error),
                         }
                     }
                 }
-            }
-            Err(error) => {
-                let since = *absent_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > ABSENCE {
-                    return Err(error);
-                }
-            }
+            },
+            Err(error) => Some(error),
+        };
+        let is_final = trouble.as_ref().is_some_and(|error| error.downcast_ref::<Failed>().is_some());
+        let since = *absent_since.get_or_insert_with(Instant::now);
+        if is_final || since.elapsed() > ABSENCE {
+            return Err(trouble.unwrap_or_else(|| anyhow!("the daemon tells nothing of {service} any more")));
         }
         if end.is_some_and(|end| Instant::now() > end) {
             return Ok(None);

@@ -6,7 +6,8 @@ use super::exit::{self, ExitStatus};
 use super::follow::{self, Show};
 use super::{Scene, offline, print};
 use crate::conductor::{Plan, View};
-use cutover_core::{Report, RunId, report};
+use anyhow::Context as _;
+use cutover_core::{RunId, report};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -37,12 +38,10 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
             let params = json!({ "service": service, "recover": way_word(&way) });
             desk.run("update.recover", params, &wait).await
         }
-        Command::Start { service } => {
-            desk.run("service.start", service_params(&service), &Wait { detach: false, timeout: None }).await
-        }
-        Command::Stop { service } => desk.order("service.stop", &service).await,
-        Command::Restart { service } => desk.order("service.restart", &service).await,
-        Command::Cancel { service } => desk.order("update.cancel", &service).await,
+        Command::Start { service, wait } => desk.rest("service.start", &service, &wait).await,
+        Command::Stop { service, wait } => desk.rest("service.stop", &service, &wait).await,
+        Command::Restart { service, wait } => desk.rest("service.restart", &service, &wait).await,
+        Command::Cancel { service } => desk.cancel(&service).await,
         Command::Status { service, watch } => desk.status(service.as_deref(), watch).await,
         Command::History { service, limit } => desk.history(&service, limit).await,
         Command::Show { run } => desk.show(&RunId(run)).await,
@@ -60,6 +59,36 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
 
 fn service_params(service: &Service) -> Value {
     json!({ "service": service.service })
+}
+
+/// What an order about the process alone asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Another process than before serves, proven.
+    Served,
+    /// No process is left.
+    Stopped,
+}
+
+impl Rest {
+    /// How it ended, if it did. Proof is a process that serves; a service that cannot come up by itself is no success.
+    fn ended(self, before: &View, now: &View) -> Option<ExitStatus> {
+        let serving = &now.report.serving;
+        match self {
+            Self::Stopped => {
+                (now.process.is_none() && serving.instance.is_none()).then_some(ExitStatus::Done)
+            }
+            Self::Served if serving.posture == "serve" && serving.instance.is_some() => {
+                let is_another = serving.instance != before.report.serving.instance;
+                is_another.then_some(ExitStatus::Done)
+            }
+            Self::Served => {
+                let needs_a_person = !now.report.recovery.is_empty();
+                let has_new_trouble = now.trouble.is_some() && now.trouble != before.trouble;
+                (needs_a_person || has_new_trouble).then_some(ExitStatus::RestartFailed)
+            }
+        }
+    }
 }
 
 fn way_word(way: &Way) -> &'static str {
@@ -96,24 +125,24 @@ impl Desk<'_> {
     async fn run(&self, method: &str, params: Value, wait: &Wait) -> anyhow::Result<ExitStatus> {
         let answer = self.client.call(method, params).await?;
         let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
-        let Some(run) = run else {
-            let report: Report = serde_json::from_value(answer["report"].clone())?;
-            self.print(&report, |report| format!("{}: accepted; {}", report.service, report.condition));
-            return Ok(ExitStatus::Done);
-        };
+        let run = run.context("the daemon took the order and names no run: ask `cutover status`")?;
+        self.follow(&answer, &run, wait).await
+    }
+
+    async fn follow(&self, answer: &Value, run: &RunId, wait: &Wait) -> anyhow::Result<ExitStatus> {
         let service = answer["service"].as_str().unwrap_or_default();
         if wait.detach {
-            self.print(&answer, |_| format!("run {run} is under way; `cutover status {service}` shows it"));
+            self.print(answer, |_| format!("run {run} is under way; `cutover status {service}` shows it"));
             return Ok(ExitStatus::Scheduled);
         }
         let show = if self.scene.json == Output::Json { Show::Nothing } else { Show::Progress };
-        match follow::to_the_end(&self.client, service, &run, wait.limit(), show).await? {
+        match follow::to_the_end(&self.client, service, run, wait.limit(), show).await? {
             Some(report) => {
                 self.print(&report, print::ending);
                 Ok(exit::of_report(&report))
             }
             None => {
-                self.print(&answer, |_| {
+                self.print(answer, |_| {
                     format!("run {run} is still under way; `cutover status {service}` shows it")
                 });
                 Ok(ExitStatus::Scheduled)
@@ -121,11 +150,41 @@ impl Desk<'_> {
         }
     }
 
-    async fn order(&self, method: &str, service: &Service) -> anyhow::Result<ExitStatus> {
+    /// Gives an order about the process alone and waits until what it asks for has come about. A parked run goes on
+    /// with `start` and is followed.
+    async fn rest(&self, method: &str, service: &Service, wait: &Wait) -> anyhow::Result<ExitStatus> {
+        let before: View = self.client.view(service_params(service)).await?;
         let answer = self.client.call(method, service_params(service)).await?;
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let name = before.service.as_str();
+        let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
+        match (method, run) {
+            ("service.start", Some(run)) => return self.follow(&answer, &run, wait).await,
+            _ if wait.detach => {
+                self.print(&answer, |_| format!("{name}: accepted; `cutover status {name}` shows it"));
+                return Ok(ExitStatus::Scheduled);
+            }
+            _ => {}
+        }
+        let wanted = match method {
+            "service.stop" => Rest::Stopped,
+            _ => Rest::Served,
+        };
+        let ended = follow::until(&self.client, name, wait.limit(), async |view| {
+            Ok(wanted.ended(&before, view).map(|status| (status, view.clone())))
+        });
+        let (status, view) = match ended.await? {
+            Some(ended) => ended,
+            None => (ExitStatus::Scheduled, self.client.view(service_params(service)).await?),
+        };
+        self.print(&view, print::status);
+        Ok(status)
+    }
+
+    async fn cancel(&self, service: &Service) -> anyhow::Result<ExitStatus> {
+        let answer = self.client.call("update.cancel", service_params(service)).await?;
+        let word = |value: &Value| value.as_str().unwrap_or("see `cutover status`").to_owned();
         self.print(&answer, |answer| {
-            format!("{}: accepted; {}", word(&answer["service"]), word(&answer["report"]["condition"]))
+            format!("{}: cancelled; {}", word(&answer["service"]), word(&answer["condition"]))
         });
         Ok(ExitStatus::Done)
     }

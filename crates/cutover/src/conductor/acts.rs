@@ -9,7 +9,7 @@ mod starting;
 mod sweeping;
 
 pub(super) use crate::causes::told;
-pub(super) use preparing::served;
+pub(super) use preparing::{Served, served};
 pub(super) use proving::{Enough, Proof, Prover};
 pub(super) use starting::Starting;
 
@@ -47,8 +47,8 @@ pub(super) struct Assignment {
     pub settings: Settings,
     /// A limit that passes is a fault, never a success.
     pub limit: Duration,
-    /// The release that needs no update, if there is one.
-    pub served: Option<Release>,
+    /// What needs no update as long as it proves itself, if there is anything.
+    pub served: Option<Served>,
     /// Releases that a channel does not install by itself.
     pub skipped: Vec<Release>,
 }
@@ -90,7 +90,9 @@ impl Executor {
         let Assignment { ticket, effect, settings, served, skipped, .. } = assignment;
         let (ticket, settings) = (&ticket, &settings);
         let done = match effect {
-            Effect::Resolve(wanted) => self.resolve(&wanted, served.as_ref(), &skipped).await,
+            Effect::Resolve(wanted) => {
+                self.resolve(&wanted, served.as_ref(), &skipped, &settings.policy).await
+            }
             Effect::Stage(release) => self.stage(ticket, &release).await,
             Effect::Preflight { target, source } => self.preflight(&target, source.as_ref()).await,
             Effect::Rehearse(_) => unneeded("no isolated rehearsal in this version"),

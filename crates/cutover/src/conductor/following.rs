@@ -5,8 +5,8 @@ use super::front_link::Wanted;
 use super::upkeep::{self, Upkeep};
 use super::{Conductor, Task};
 use cutover_core::{
-    Act, Boot, Effect, Phase, Posture, Process, RunId, Settings, State, Ticket, patience, posture, report,
-    wants,
+    Act, Boot, Effect, Phase, Posture, Process, Report, RunId, Settings, State, Ticket, patience, posture,
+    report, wants,
 };
 use cutover_front::Notice;
 use std::time::{Duration, Instant};
@@ -123,18 +123,26 @@ impl Conductor {
         let report = report(name, state, self.chronicle.latest());
         // A run that is over explains nothing any more, except where it left the service in maintenance.
         let about_a_run = state.open_run().is_some() || matches!(state.phase, Phase::Maintenance(_));
-        let trouble = report.causes.last().map(|cause| &cause.fault).or(report.origin.as_ref());
-        let reason = trouble.filter(|_| about_a_run).map(|fault| fault.detail.clone()).or(report.next);
+        let trouble = trouble(&report).filter(|_| about_a_run);
         Notice {
             service: name.clone(),
             sentence: report.condition,
-            reason: reason.unwrap_or_else(|| "ask again in a moment".into()),
+            reason: trouble.or(report.next).unwrap_or_else(|| "ask again in a moment".into()),
             what_serves: report.serving.version,
             commands: report.recovery,
             retry_after: 5,
             run_id: report.run_id.filter(|_| about_a_run).map(|run| run.0),
         }
     }
+}
+
+/// What went wrong, for everybody: the stable word alone. The whole story quotes logs and paths, and strangers read this.
+fn trouble(report: &Report) -> Option<String> {
+    let cause = report.causes.last().map(|cause| {
+        let act = format!("{:?}", cause.act).to_lowercase();
+        format!("It failed at `{act}`: {}.", cause.fault.code)
+    });
+    cause.or_else(|| report.origin.as_ref().map(|fault| format!("It began with `{}`.", fault.code)))
 }
 
 /// A hold keeps its clock as long as its reason lasts.

@@ -5,7 +5,7 @@ use super::acts::{Executor, fault};
 use super::inbox::Handle;
 use crate::store;
 use cutover_core::{
-    Act, DataClass, DataOrder, Fault, Installed, Release, State, Strategy, Ticket, Wanted, cutting_over,
+    Act, DataClass, DataOrder, Fault, Installed, State, Strategy, Ticket, Wanted, cutting_over,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ impl Executor {
         &self,
         service: &str,
         state: &State,
-        served: Option<&Release>,
+        served: Option<&super::acts::Served>,
         wanted: Wanted,
     ) -> Result<Plan, Fault> {
         let before = state.current.clone();
@@ -78,7 +78,7 @@ impl Executor {
             findings: Vec::new(),
         };
         let resolved = self.resolved(&wanted).await?;
-        if served == Some(&resolved.release) {
+        if self.is_current(&resolved.release, served, &settings.policy).await {
             plan.already_current = true;
             plan.target = before;
             return Ok(plan);

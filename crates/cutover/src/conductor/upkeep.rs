@@ -147,7 +147,7 @@ impl Executor {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
         let (mut ready_at, mut compare_at) = (Instant::now(), Instant::now());
-        let mut old_lines = None;
+        let (mut old_lines, mut alarm) = (None, None);
         loop {
             if Instant::now() >= compare_at {
                 let begun = Instant::now();
@@ -177,8 +177,13 @@ impl Executor {
                 ready_at = Instant::now();
             }
             if sick && (tripped || ready_at.elapsed() > settings.policy.start_deadline) {
-                self.degraded(fault("not_ready", facts.shortfall())).await;
+                let fault = fault("not_ready", facts.shortfall());
+                alarm = Some(format!("it serves and is not ready: {}", fault.detail));
+                self.reporter.send(Input::Trouble(alarm.clone())).await;
+                self.degraded(fault).await;
                 (ready_at, old_lines) = (Instant::now(), Some(lines));
+            } else if !sick && alarm.take().is_some() {
+                self.reporter.send(Input::Trouble(None)).await;
             }
             tokio::time::sleep(LOOK.max(settings.policy.probe_interval)).await;
         }

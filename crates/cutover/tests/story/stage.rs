@@ -156,19 +156,24 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub(crate) async fn get(world: &World, path: &str) -> anyhow::Result<Answer> {
-    ask(world, "GET", path, "").await
+    ask(world, "GET", path, "", "").await
+}
+
+/// One request of somebody who is not on this machine: it came through another proxy.
+pub(crate) async fn get_from_afar(world: &World, path: &str) -> anyhow::Result<Answer> {
+    ask(world, "GET", path, "x-forwarded-for: 203.0.113.7\r\n", "").await
 }
 
 /// One request with a body.
 pub(crate) async fn post(world: &World, path: &str, body: &str) -> anyhow::Result<Answer> {
-    ask(world, "POST", path, body).await
+    ask(world, "POST", path, "", body).await
 }
 
-async fn ask(world: &World, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
+async fn ask(world: &World, method: &str, path: &str, fields: &str, body: &str) -> anyhow::Result<Answer> {
     let conversation = async {
         let mut stream = TcpStream::connect(world.address).await?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{fields}content-length: {}\r\n\r\n{body}",
             world.address,
             body.len()
         );

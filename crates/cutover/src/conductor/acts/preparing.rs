@@ -1,22 +1,34 @@
 //! Before anything stops: resolve, stage, look.
 
+use super::proving::{Enough, Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
 use crate::store;
 use cutover_core::{
-    Base, DataClass, Done, Fault, Installed, Phase, Preparation, Release, ReleaseRule, Serving, Settings,
-    State, Ticket, Wanted, Wish,
+    Base, DataClass, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, ReleaseRule,
+    Serving, Settings, State, Ticket, Wanted, Wish,
 };
 
-/// The release that an update to it would find in order: current, and proven where it shall run. A release that crashes or
-/// lies in maintenance is not "already current".
-pub(in super::super) fn served(state: &State) -> Option<Release> {
+/// What an update to the same release would find in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Served {
+    installed: Installed,
+    /// The process that has proven itself once; `None` for a service that is kept stopped.
+    instance: Option<Instance>,
+}
+
+/// What is current, and proven where it shall run. A release that crashes or lies in maintenance is not in order.
+pub(in super::super) fn served(state: &State) -> Option<Served> {
     let in_maintenance = matches!(
         &state.phase,
         Phase::Maintenance(_) | Phase::Preparing(Preparation { base: Base::Maintenance(_), .. })
     );
-    let in_order = state.wish == Wish::Stopped || matches!(state.serving, Serving::Proven(_));
-    let current = state.current.as_ref().filter(|_| in_order && !in_maintenance)?;
-    Some(current.release.clone())
+    let instance = match &state.serving {
+        Serving::Proven(instance) => Some(instance.clone()),
+        Serving::Unproven | Serving::Waived(_) => None,
+    };
+    let in_order = state.wish == Wish::Stopped || instance.is_some();
+    let installed = state.current.clone().filter(|_| in_order && !in_maintenance)?;
+    Some(Served { installed, instance })
 }
 
 impl Executor {
@@ -24,17 +36,51 @@ impl Executor {
     pub(super) async fn resolve(
         &self,
         wanted: &Wanted,
-        served: Option<&Release>,
+        served: Option<&Served>,
         skipped: &[Release],
+        policy: &Policy,
     ) -> Outcome {
         let resolved = self.resolved(wanted).await?;
-        if served == Some(&resolved.release) {
+        if self.is_current(&resolved.release, served, policy).await {
             return Ok(Done::AlreadyCurrent { release: resolved.release });
         }
         if let Wanted::Channel(channel) = wanted {
             self.follows(channel, &resolved, skipped)?;
         }
         Ok(Done::Resolved { release: resolved.release })
+    }
+
+    /// Whether a release needs no update: it is what serves, and its process proves itself now. That it did so once is no
+    /// answer; one that hangs is replaced by the run that was ordered.
+    pub(in super::super) async fn is_current(
+        &self,
+        release: &Release,
+        served: Option<&Served>,
+        policy: &Policy,
+    ) -> bool {
+        let Some(served) = served.filter(|served| served.installed.release == *release) else { return false };
+        let Some(instance) = &served.instance else { return true };
+        match self.still_proven(&served.installed, instance, policy).await {
+            Ok(()) => true,
+            Err(fault) => {
+                super::warn(self, "what serves is the wanted release and does not prove itself", &fault);
+                false
+            }
+        }
+    }
+
+    async fn still_proven(
+        &self,
+        installed: &Installed,
+        instance: &Instance,
+        policy: &Policy,
+    ) -> Result<(), Fault> {
+        let running = self.running().await?;
+        let Some(live) = running.into_iter().find(|live| live.instance() == instance) else {
+            return Err(fault("gone", format!("{instance} does not live any more")));
+        };
+        let mut prover = Prover::new(self, live, installed, Proof::Ready).await?;
+        prover.until_proven(&Enough::rounds(1, policy), policy.start_deadline, None).await.map(drop)
     }
 
     /// A channel is followed forwards only, and not to what was reverted here: both take a person who names the version.

@@ -1,0 +1,144 @@
+//! Orders about the process alone: they tell nothing of the run before, and are done when what they ask for has come about.
+
+use crate::stage::{
+    LIMIT, assert_told, executable, get, get_from_afar, is_alive, serving, signal, told, update, view,
+    with_policy, world,
+};
+use anyhow::Context as _;
+use cutover::conductor::View;
+use cutover_core::{Resolution, Status};
+use rustix::process::Signal;
+use sample_gateway::Knobs;
+use serde_json::{Value, json};
+use std::process::{Output, Stdio};
+
+fn good() -> Knobs {
+    Knobs::default()
+}
+
+fn seen(output: &Output) -> View {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(output)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_is_done_when_nothing_lives_and_start_when_a_process_serves_that_was_proven()
+-> anyhow::Result<()> {
+    let slow = Knobs { boot_delay_ms: 400, ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", slow)]).await?;
+    let before = serving(&world, "1.0.0").await?.process.unwrap();
+    let output = world.cutover(&["stop", "--json"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(seen(&output).process.is_none());
+    assert!(!is_alive(before.pid), "it was told to be stopped and lives");
+
+    let output = world.cutover(&["start", "--json"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let started = seen(&output).report.serving;
+    assert_eq!(started.posture, "serve");
+    assert_ne!(started.instance, Some(before));
+    assert_eq!(get(&world, "/").await?.status, 200);
+
+    let output = world.cutover(&["restart", "--json"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let restarted = seen(&output).report.serving;
+    assert!(restarted.instance.is_some() && restarted.instance != started.instance, "{restarted:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_begins_no_run_carries_no_verdict_of_the_run_before() -> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", good())]).await?;
+    assert_eq!(serving(&world, "1.0.0").await?.report.status, Some(Status::RestartVerified));
+    for method in ["service.restart", "service.stop", "service.start"] {
+        let answer = world.client().call(method, json!({ "service": "web" })).await?;
+        assert_eq!((&answer["accepted"], &answer["runId"]), (&json!(true), &Value::Null), "{answer}");
+        for verdict in ["ok", "status", "report"] {
+            assert_eq!(answer[verdict], Value::Null, "{method}: {answer}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_does_not_come_up_is_no_success_and_neither_is_one_that_is_not_waited_for()
+-> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[("watch", "\"10ms\"")]), &[("1.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    world.until("the end of the watch", |view| view.report.phase == "finished").await?;
+    assert_eq!(world.cutover(&["stop"]).await?.status.code(), Some(0));
+    world.kill_daemon()?;
+    let config = std::fs::read_to_string(world.config())?;
+    let crashes = format!("{config}env = {{ SAMPLE_KNOBS = '{{\"crash_at_boot\": 78}}' }}\n");
+    std::fs::write(world.config(), crashes)?;
+    world.start_daemon().await?;
+    let output = world.cutover(&["start"]).await?;
+    assert_eq!(output.status.code(), Some(5), "{}", told(&output));
+    assert!(told(&output).contains("not serving"), "{}", told(&output));
+
+    world.kill_daemon()?;
+    std::fs::write(world.config(), config)?;
+    world.start_daemon().await?;
+    let output = world.cutover(&["start", "--detach"]).await?;
+    assert_eq!(output.status.code(), Some(6), "{}", told(&output));
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_hangs_raises_an_alarm_and_is_not_already_current() -> anyhow::Result<()> {
+    let service = with_policy("", &[("start_deadline", "\"700ms\""), ("stop_grace", "\"200ms\"")]);
+    let world = world(&service, &[("1.0.0", good())]).await?;
+    let hanging = serving(&world, "1.0.0").await?.process.unwrap();
+    let (report, code) = update(&world, "1.0.0").await?;
+    assert_eq!((report.status, report.ok, code), (None, true, 0), "in order it is current: {report:#?}");
+    signal(hanging.pid, Signal::STOP)?;
+    let alarmed = world.until("the alarm", |view| view.trouble.is_some()).await?;
+    assert!(alarmed.trouble.as_ref().unwrap().contains("not ready"), "{:?}", alarmed.trouble);
+    let ended = update(&world, "1.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    assert_ne!(ended.0.serving.instance, Some(hanging));
+    assert_eq!(view(&world).await?.trouble, None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_read_what_failed_and_nothing_of_logs_and_paths() -> anyhow::Result<()> {
+    let broken = Knobs { crash_at_boot: Some(1), crash_names_module: true, ..good() };
+    let service = with_policy("", &[("rollback", "\"never\"")]);
+    let world = world(&service, &[("1.0.0", good()), ("2.0.0", broken)]).await?;
+    let (report, code) = update(&world, "2.0.0").await?;
+    assert_eq!((report.resolution, code), (Resolution::Maintenance, 5));
+    let cause = &report.causes[0].fault;
+    let place = world.path().display().to_string();
+    assert!(cause.detail.contains(&place), "the whole story quotes the log: {cause:?}");
+    for answer in [get_from_afar(&world, "/").await?, get(&world, "/").await?] {
+        assert_eq!(answer.status, 503);
+        assert!(answer.body.contains(&cause.code), "{answer:?}");
+        assert!(!answer.body.contains(&place) && !answer.body.contains("Cannot find"), "{answer:?}");
+    }
+    let afar = get_from_afar(&world, "/").await?;
+    assert!(!afar.body.contains("cutover recover"), "{afar:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_follows_a_run_is_told_when_the_daemon_does_not_have_the_service_any_more()
+-> anyhow::Result<()> {
+    let slow = Knobs { boot_delay_ms: 60_000, ..good() };
+    let service = with_policy("", &[("start_deadline", "\"90s\"")]);
+    let mut world = world(&service, &[("1.0.0", good()), ("2.0.0", slow)]).await?;
+    serving(&world, "1.0.0").await?;
+    let mut follower = tokio::process::Command::new(executable());
+    follower.arg("--config").arg(world.config()).args(["update", "web", "--to", "2.0.0"]).kill_on_drop(true);
+    let follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    world.until("the proof", |view| view.report.phase == "cutting over: prove").await?;
+    world.kill_daemon()?;
+    let config = std::fs::read_to_string(world.config())?;
+    std::fs::write(world.config(), config.replace("[service.web", "[service.other"))?;
+    world.start_daemon().await?;
+    let ended =
+        tokio::time::timeout(LIMIT, follower.wait_with_output()).await.context("it follows for ever")??;
+    assert_eq!(ended.status.code(), Some(2), "{}", told(&ended));
+    assert!(told(&ended).contains("no service `web`"), "{}", told(&ended));
+    Ok(())
+}
