@@ -26,7 +26,15 @@ use world::{CALL, SERVICE, TOKEN, World, target};
 const INSTALL: Duration = Duration::from_secs(600);
 /// The hold limit of the example: whoever waits longer has been failed.
 const HOLD: Duration = Duration::from_secs(120);
-const BROKEN: &str = "2026.5.4-broken.1";
+/// Versions of builds that a real release could have been, and what the report must say of each.
+const BROKEN: [(&str, Defect, &str); 2] = [
+    ("2026.5.4-broken.1", Defect::LosesChunk, "ERR_MODULE_NOT_FOUND"),
+    (
+        "2026.5.4-broken.2",
+        Defect::TellsVersion(NEW),
+        "Version: expected 2026.5.4-broken.2, observed 2026.5.4",
+    ),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_that_is_taken_back() {
@@ -35,7 +43,7 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
     }
     let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let mut world = World::new(&runtime);
+    let mut world = World::new(&runtime, &cache);
     let mut figures = Figures::default();
     let begun = Instant::now();
 
@@ -154,7 +162,7 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
     let load = load(world, file, "staging");
     let begun = Instant::now();
     let mut plan = world.begin(&["plan", SERVICE, "--to", NEW, "--json"]);
-    world.staging_begins().await;
+    world.staging_begins(&mut plan).await;
     assert_eq!(plan.try_wait().unwrap(), None, "nothing was staged during the sweep");
     whole(direct, &page, "old process, while staging", figures).await;
     let said = match plan.try_wait().unwrap() {
@@ -232,8 +240,9 @@ fn shared_file(world: &World) -> String {
 async fn taken_back(world: &mut World, figures: &mut Figures) {
     let registry = Registry::start().await.unwrap();
     registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
-    let build = openclaw::broken(&world.root(2), BROKEN, Defect::LosesChunk).unwrap();
-    registry.publish(&build);
+    for (version, defect, _) in BROKEN {
+        registry.publish(&openclaw::broken(&world.root(2), version, defect).unwrap());
+    }
     let direct = own_address(world).await;
     let before = (sessions(direct).await, identity(&world.claw()), files(&world.claw()));
     let load = load(world, &shared_file(world), "rollback");
@@ -246,8 +255,21 @@ async fn taken_back(world: &mut World, figures: &mut Figures) {
     let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
     assert_eq!(view.process, Some(old.clone()));
 
-    let (report, code) = world.update(BROKEN).await;
-    figures.run(&format!("{NEW} -> {BROKEN}"), &report);
+    for (version, _, cause) in BROKEN {
+        refused(world, version, cause, direct, figures).await;
+    }
+    let page = page(world.front[0]).await;
+    assert_eq!(page.missing(world.front[1], CALL).await, Default::default());
+    assert_eq!((sessions(direct).await, identity(&world.claw())), (before.0, before.1));
+    let lost: Vec<_> = before.2.difference(&files(&world.claw())).cloned().collect();
+    assert!(lost.is_empty(), "the state lost {lost:?}");
+    nobody_noticed(load, "load over both rollbacks", figures).await;
+}
+
+/// A build that does not prove itself is taken back, and the report says why.
+async fn refused(world: &World, version: &str, expected: &str, direct: SocketAddr, figures: &mut Figures) {
+    let (report, code) = world.update(version).await;
+    figures.run(&format!("{NEW} -> {version}"), &report);
     assert_eq!(code, 4, "{report:#?}");
     assert_eq!((report.status, report.resolution), (Some(Status::RestartFailed), Resolution::OldVerified));
     let causes: Vec<String> = report
@@ -256,14 +278,8 @@ async fn taken_back(world: &mut World, figures: &mut Figures) {
         .map(|cause| format!("{:?}: {} {}", cause.act, cause.fault.code, cause.fault.detail))
         .collect();
     figures.line("  causes", causes.join(" | "));
-    assert!(causes.iter().any(|cause| cause.contains("ERR_MODULE_NOT_FOUND")), "{causes:#?}");
+    assert!(causes.iter().any(|cause| cause.contains(expected)), "{causes:#?}");
     serves_again(world, &report, direct).await;
-    let page = page(world.front[0]).await;
-    assert_eq!(page.missing(world.front[1], CALL).await, Default::default());
-    assert_eq!((sessions(direct).await, identity(&world.claw())), (before.0, before.1));
-    let lost: Vec<_> = before.2.difference(&files(&world.claw())).cloned().collect();
-    assert!(lost.is_empty(), "the state lost {lost:?}");
-    nobody_noticed(load, "load over the rollback", figures).await;
 }
 
 async fn serves_again(world: &World, report: &Report, direct: SocketAddr) {

@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command as Asking;
 use tokio::time::{sleep, timeout};
 use toml::{Table, Value};
@@ -42,12 +43,19 @@ pub(crate) struct World {
 
 impl World {
     /// Writes the example's configuration with this world's own paths, ports and node.
-    pub(crate) fn new(runtime: &Runtime) -> World {
+    pub(crate) fn new(runtime: &Runtime, cache: &Path) -> World {
         let directory = tempfile::Builder::new().prefix("cutover-real-").tempdir().unwrap();
         let world = World { directory, daemon: None, front: free_address() };
         for name in ["home", "tmp", "claw"] {
             fs::create_dir(world.path().join(name)).unwrap();
         }
+        // What this machine's npm has fetched already is not fetched again: a registry may have a bad minute.
+        let fetched = cache.join("npm");
+        fs::create_dir_all(&fetched).unwrap();
+        fs::create_dir(world.state()).unwrap();
+        fs::set_permissions(world.state(), fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(fs::canonicalize(fetched).unwrap(), world.state().join("npm-cache"))
+            .unwrap();
         let secret = world.path().join("gateway.env");
         fs::write(&secret, format!("OPENCLAW_GATEWAY_TOKEN={TOKEN}\n")).unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
@@ -206,8 +214,8 @@ impl World {
         }
     }
 
-    /// Waits until a staging has a tree in which npm works.
-    pub(crate) async fn staging_begins(&self) {
+    /// Waits until the staging that `command` asked for has a tree in which npm works.
+    pub(crate) async fn staging_begins(&self, command: &mut tokio::process::Child) {
         let staging = self.store().dir().join("staging");
         let begun = Instant::now();
         let is_installing = || {
@@ -215,6 +223,11 @@ impl World {
             entries.into_iter().any(|entry| entry.path().join("core/node_modules").exists())
         };
         while !is_installing() {
+            if let Some(status) = command.try_wait().unwrap() {
+                let mut said = String::new();
+                command.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+                panic!("nothing was staged, {status}: {said}");
+            }
             assert!(begun.elapsed() < LIMIT, "nothing is being staged: {}", self.tail_of_daemon_log());
             sleep(LOOK).await;
         }

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 /// The node that the figures in `docs/openclaw.md` were taken with.
 pub const NODE_VERSION: &str = "24.21.0";
 
-const TRIES: usize = 3;
+/// Between the tries of an installation: a registry that fails now may answer in a minute.
+const PAUSES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(60)];
 
 /// A node outside PATH.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Finds the node in `cache`, or installs it there by the machine's npm, trying three times. `limit` bounds each try.
+    /// Finds the node in `cache`, or installs it there by the machine's npm, trying four times. `limit` bounds each try.
     ///
     /// # Errors
     /// If npm is not there or fails, or what it installed is not the node that was asked for.
@@ -35,7 +36,7 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Installs a version of the gateway as a local project in `project`, trying three times, unless it is there, and
+    /// Installs a version of the gateway as a local project in `project`, trying four times, unless it is there, and
     /// tells where the package lies. `limit` bounds each try.
     ///
     /// # Errors
@@ -87,14 +88,16 @@ async fn install(npm: &mut Command, project: &Path, what: &str, limit: Duration)
         .with_context(|| format!("write {}", manifest.display()))?;
     npm.arg("install").arg("--prefix").arg(project).arg(what);
     npm.args(["--ignore-scripts", "--omit=dev", "--no-fund", "--no-audit", "--prefer-offline"]);
-    let mut trouble = None;
-    for _ in 0..TRIES {
-        match said(npm, limit).await {
-            Ok(_) => return Ok(()),
-            Err(error) => trouble = Some(error),
+    for pause in PAUSES {
+        if said(npm, limit).await.is_ok() {
+            return Ok(());
         }
+        tokio::time::sleep(pause).await;
     }
-    Err(trouble.expect("at least one try was made").context(format!("install {what} {TRIES} times")))
+    said(npm, limit)
+        .await
+        .map(drop)
+        .with_context(|| format!("install {what}, tried {} times", PAUSES.len() + 1))
 }
 
 fn package() -> anyhow::Result<&'static str> {
