@@ -1,8 +1,8 @@
 //! Facts. An event is durable before anything that follows from it is done.
 
 use crate::{
-    BootId, Expectation, Fault, Generation, Installed, Instance, Observations, Order, Release, RunId,
-    Settings, Ticket,
+    BootId, Expectation, Fault, Finding, Generation, Installed, Instance, Observations, Order, Release,
+    RunId, Settings, Ticket,
 };
 use serde::{Deserialize, Serialize};
 
@@ -162,7 +162,7 @@ pub enum Done {
     #[serde(rename_all = "camelCase")]
     Checked {
         /// Warnings and notes, in words.
-        findings: Vec<String>,
+        findings: Vec<Finding>,
     },
     /// Rehearse, Await, Drain: not done, for a reason that the report shows.
     #[serde(rename_all = "camelCase")]

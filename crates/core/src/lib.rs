@@ -5,6 +5,7 @@
 
 mod act;
 mod event;
+mod finding;
 mod ids;
 mod judge;
 mod observation;
@@ -22,6 +23,7 @@ mod words;
 
 pub use act::{Act, PREPARING, ROLLING_BACK, Ticket, cutting_over};
 pub use event::{Boot, Done, Event, Exit};
+pub use finding::{Finding, Level};
 pub use ids::{BootId, Generation, Installed, Instance, Release, RunId};
 pub use judge::{Evidence, Expectation, Fact, FactName, Reading, Verdict, judge};
 pub use observation::{Code, FileIdentity, Listener, Observations, OldProcess, Owner, Seen};

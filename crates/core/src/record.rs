@@ -1,8 +1,8 @@
 //! The story of one run, folded from its journal entries. It must not know what is told of it.
 
 use crate::{
-    Act, Cut, Done, Ending, Entry, Event, Fact, Fault, Installed, Kind, Order, Phase, Posture, RunId, State,
-    Wanted, judge, posture,
+    Act, Cut, Done, Ending, Entry, Event, Fact, Fault, Finding, Installed, Kind, Order, Phase, Posture,
+    RunId, State, Wanted, judge, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct Record {
     /// The last verdict's facts.
     pub facts: Vec<Fact>,
     /// Preflight findings.
-    pub findings: Vec<String>,
+    pub findings: Vec<Finding>,
     /// How long the front could not serve a proven process (ms).
     pub downtime_ms: Option<u64>,
     /// Its ending.

@@ -2,8 +2,8 @@
 
 use crate::words::{condition, next, phase_word, recovery, sentence};
 use crate::{
-    Aim, Cause, Ending, Fact, Fault, Installed, Instance, Kind, Phase, Record, Resolution, RunId, Serving,
-    State, Status, StepRecord, Writes, posture,
+    Aim, Cause, Ending, Fact, Fault, Finding, Installed, Instance, Kind, Phase, Record, Resolution, RunId,
+    Serving, State, Status, StepRecord, Writes, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,7 @@ pub struct Report {
     /// The acts.
     pub steps: Vec<StepRecord>,
     /// Preflight findings.
-    pub findings: Vec<String>,
+    pub findings: Vec<Finding>,
     /// What served before.
     pub before: Option<Installed>,
     /// What the run installs.

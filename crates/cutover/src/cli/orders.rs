@@ -7,7 +7,7 @@ use super::follow::{self, Show};
 use super::{Scene, offline, print};
 use crate::conductor::{Plan, View};
 use anyhow::Context as _;
-use cutover_core::{RunId, report};
+use cutover_core::{Level, RunId, report};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -118,7 +118,8 @@ impl Desk<'_> {
         let params = json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
         let plan: Plan = serde_json::from_value(self.client.call("update.plan", params).await?)?;
         self.print(&plan, plan_text);
-        Ok(ExitStatus::Done)
+        let is_blocked = plan.findings.iter().any(|finding| finding.level == Level::Block);
+        Ok(if is_blocked { ExitStatus::UpdateFailed } else { ExitStatus::Done })
     }
 
     /// Gives an order that begins a run and follows it.
@@ -327,8 +328,8 @@ fn plan_text(plan: &Plan) -> String {
         plan.profile
     );
     for finding in &plan.findings {
-        text.push_str("\nnote: ");
-        text.push_str(finding);
+        text.push('\n');
+        text.push_str(&finding.to_string());
     }
     text
 }

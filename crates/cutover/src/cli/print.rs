@@ -103,7 +103,7 @@ pub(super) fn run(report: &Report) -> String {
         );
     }
     for finding in &report.findings {
-        let _ = writeln!(text, "note: {finding}");
+        let _ = writeln!(text, "{finding}");
     }
     text.push_str(&ending(report));
     text

@@ -5,7 +5,8 @@ use super::acts::{Executor, fault};
 use super::inbox::Handle;
 use crate::store;
 use cutover_core::{
-    Act, DataClass, DataOrder, Fault, Installed, State, Strategy, Ticket, Wanted, cutting_over,
+    Act, DataClass, DataOrder, Fault, Finding, Installed, Level, State, Strategy, Ticket, Wanted,
+    cutting_over,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,7 @@ pub struct Plan {
     /// Bytes that are needed and free, in words.
     pub space: String,
     /// Warnings and notes.
-    pub findings: Vec<String>,
+    pub findings: Vec<Finding>,
 }
 
 impl Handle {
@@ -91,9 +92,8 @@ impl Executor {
         let target = self.staged(&ticket, &resolved.release).await?;
         plan.findings = self.findings(&target, before.as_ref()).await?;
         if settings.class == DataClass::Migrated {
-            plan.findings.push(
-                "the data counts as migrated: after the release a rollback needs a person's word".into(),
-            );
+            let text = "the data counts as migrated: after the release a rollback needs a person's word";
+            plan.findings.push(Finding::new(Level::Note, "data", text));
         }
         plan.target = Some(target);
         Ok(plan)

@@ -3,7 +3,7 @@
 use super::{Executor, Outcome, fault};
 use crate::conductor::ledger::moment;
 use crate::store::snapshot::{self, Comparison, Snapshot, StatePath};
-use cutover_core::{DataClass, Done, Fault, RunId, Settings, Strategy};
+use cutover_core::{DataClass, Done, Fault, Finding, Level, RunId, Settings, Strategy};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// What a preflight finds about declared state: paths that cannot be restored and space that is not there are faults.
-pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<String>, Fault> {
+pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<Finding>, Fault> {
     let findings = snapshot::check(paths, snapshots);
     if !findings.is_empty() {
         let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -26,10 +26,11 @@ pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<String>,
         ));
     }
     let size = snapshot::estimate(paths).map_err(super::chain("state"))?;
-    Ok(vec![format!(
+    let text = format!(
         "declared state: {} files, {} bytes, copied before the new version first starts",
         size.files, size.bytes
-    )])
+    );
+    Ok(vec![Finding::new(Level::Note, "data", text)])
 }
 
 /// A snapshot that must exist.

@@ -1,0 +1,61 @@
+//! What a look at a staged release found, before anything stops.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Good to know.
+    Note,
+    /// A person should look; nothing is kept from running.
+    Warn,
+    /// The release would not work: it is not switched to.
+    Block,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Note => "note",
+            Self::Warn => "warn",
+            Self::Block => "block",
+        })
+    }
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// How much it weighs.
+    pub level: Level,
+    /// A stable word for its kind (`import`, `engines`, `native`, `space` …), by which a policy names it.
+    pub kind: String,
+    /// What was found, with file and line where there are any.
+    pub text: String,
+    /// What it means and what to do about it.
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    /// A finding without advice.
+    #[must_use]
+    pub fn new(level: Level, kind: &str, text: impl Into<String>) -> Self {
+        Self { level, kind: kind.to_owned(), text: text.into(), advice: None }
+    }
+
+    /// The same with advice.
+    #[must_use]
+    pub fn advised(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.level, self.kind, self.text)
+    }
+}
