@@ -164,8 +164,8 @@ fn place(reader: &Reader, run: &RunId) -> anyhow::Result<Place> {
     if let Some(at) = PHASES.iter().position(|name| *name == phase) {
         return Ok(Place::In(at));
     }
-    let passed = |name: &&str| record.steps.iter().any(|step| name.ends_with(&act(step)));
-    Ok(PHASES.iter().rposition(|name| passed(&name)).map_or(Place::Before, Place::In))
+    let passed = |name: &str| record.steps.iter().any(|step| name.ends_with(&act(step)));
+    Ok(PHASES.iter().rposition(|name| passed(name)).map_or(Place::Before, Place::In))
 }
 
 /// The front is killed while requests wait in it. Those are lost with it, as the design says; nobody is refused, and the
