@@ -2,6 +2,7 @@
 //! It is also a test: `--scripted` runs every scenario under load and says whether all came out right.
 
 mod guided;
+mod killing;
 mod scenario;
 mod script;
 mod world;

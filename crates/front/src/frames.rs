@@ -4,12 +4,15 @@
 const CLOSE: u8 = 0x8;
 
 /// Walks one direction of a WebSocket.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct FrameWalk {
     head: [u8; 14],
     have: usize,
-    /// Payload bytes of the current frame still to come.
-    left: u64,
+    /// The frame whose payload is being walked, and the bytes of it still to come.
+    body: Option<(FrameHead, u64)>,
+    /// Whether a message in fragments has begun and not ended.
+    is_in_message: bool,
+    messages: u64,
     closed: bool,
 }
 
@@ -17,26 +20,60 @@ impl FrameWalk {
     /// Walks over the next bytes.
     pub(crate) fn walk(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.left > 0 {
-                let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
-                self.left -= step as u64;
-                bytes = &bytes[step..];
+            bytes = &bytes[self.advance(bytes)..];
+        }
+    }
+
+    /// Walks to the end of the current frame, or of the bytes if they end before. Answers how many were walked.
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            if let Some((frame, left)) = self.body {
+                let step = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                at += step;
+                self.body = Some((frame, left - step as u64)).filter(|(_, left)| *left > 0);
+                if self.body.is_none() {
+                    self.end(frame);
+                    return at;
+                }
                 continue;
             }
-            self.head[self.have] = bytes[0];
+            self.head[self.have] = bytes[at];
             self.have += 1;
-            bytes = &bytes[1..];
+            at += 1;
             if let Some(frame) = parse(&self.head[..self.have]) {
                 self.closed |= frame.opcode == CLOSE;
-                self.left = frame.payload;
                 self.have = 0;
+                if frame.payload == 0 {
+                    self.end(frame);
+                    return at;
+                }
+                self.body = Some((frame, frame.payload));
             }
+        }
+        at
+    }
+
+    fn end(&mut self, frame: FrameHead) {
+        if !is_control(frame.opcode) {
+            self.is_in_message = !frame.is_final;
+            self.messages += u64::from(frame.is_final);
         }
     }
 
     /// Whether the bytes so far end with a whole frame, so that another frame may follow.
     pub(crate) fn is_at_boundary(&self) -> bool {
-        self.have == 0 && self.left == 0
+        self.have == 0 && self.body.is_none()
+    }
+
+    /// Whether the bytes so far end with a whole message, so that another message may follow.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.is_at_boundary() && !self.is_in_message
+    }
+
+    /// How many messages have passed whole; control frames are none.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// Whether a close frame has passed.
@@ -45,10 +82,20 @@ impl FrameWalk {
     }
 }
 
+/// Whether the frame that begins with this byte is a control frame, which may stand between any two others.
+pub(crate) fn begins_control(first: u8) -> bool {
+    is_control(first & 0x0f)
+}
+
+fn is_control(opcode: u8) -> bool {
+    opcode & 0x8 != 0
+}
+
 /// What the walk needs of a frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FrameHead {
     opcode: u8,
+    is_final: bool,
     payload: u64,
 }
 
@@ -61,7 +108,11 @@ fn parse(bytes: &[u8]) -> Option<FrameHead> {
         short => (u64::from(short), 2),
     };
     let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    (bytes.len() >= after + mask).then_some(FrameHead { opcode: first & 0x0f, payload })
+    (bytes.len() >= after + mask).then_some(FrameHead {
+        opcode: first & 0x0f,
+        is_final: first & 0x80 != 0,
+        payload,
+    })
 }
 
 /// A close frame as a server sends it: unmasked, with a code and at most 123 bytes of reason.
@@ -123,6 +174,44 @@ mod tests {
             }
             assert!(!walk.has_closed());
         }
+    }
+
+    #[test]
+    fn a_message_ends_with_its_last_fragment_and_control_frames_are_none() {
+        let frames = [
+            (0x81, 5, 1, true),
+            (0x01, 5, 1, false),
+            (0x89, 4, 1, false),
+            (0x00, 0, 1, false),
+            (0x80, 9, 2, true),
+            (0x8a, 0, 2, true),
+            (0x82, 0, 3, true),
+        ];
+        for step in [1, 3, usize::MAX] {
+            let mut walk = FrameWalk::default();
+            for (first, size, messages, is_between) in frames {
+                let bytes = frame(first, &vec![0; size], Some([1, 2, 3, 4]));
+                for chunk in bytes.chunks(step.min(bytes.len())) {
+                    walk.walk(chunk);
+                }
+                assert_eq!(
+                    (walk.messages(), walk.is_between_messages()),
+                    (messages, is_between),
+                    "{first:x}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_advance_stops_where_a_frame_ends() {
+        let (first, second) = (frame(0x82, &[7; 300], None), frame(0x89, &[], Some([0; 4])));
+        let both = [first.clone(), second.clone()].concat();
+        let mut walk = FrameWalk::default();
+        assert_eq!(walk.advance(&both[..2]), 2);
+        assert_eq!(walk.advance(&both[2..]), first.len() - 2);
+        assert_eq!(walk.advance(&both[first.len()..]), second.len());
+        assert!(walk.is_between_messages());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use crate::peer::Socket;
 use crate::stats::{Counters, Drained, Stats, count};
-use crate::upstream::{Epoch, Pass, Reuse};
+use crate::upstream::{ANSWER_LIMIT, Epoch, Pass, Reuse};
 use crate::{HoldId, Notice, Patience, Posture};
 
 /// How many held requests are let through at once; the first batch at once, the next after each pause.
@@ -29,6 +29,8 @@ const KNOCK_LAST: Duration = Duration::from_millis(10);
 /// How long a new posture waits for exchanges that are all but over, so that a process that is then told to stop has
 /// no request in its socket that it has not read.
 const SETTLE: Duration = Duration::from_millis(10);
+/// How long it waits for WebSockets: what they were given just now is to be answered, and to end at a message's end.
+const SOCKETS_SETTLE: Duration = ANSWER_LIMIT.saturating_add(Duration::from_millis(50));
 /// How long a cut exchange may take to end: a WebSocket waits for its client's farewell.
 const CUT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -155,6 +157,9 @@ impl Gate {
                     }
                 } else {
                     inner.retire();
+                    // A connection that is still open leads to the process that it was made to.
+                    let same = inner.former.iter().filter(|epoch| epoch.upstream() == upstream);
+                    same.for_each(|epoch| epoch.take_in());
                     inner.epoch = Some(Epoch::new(upstream.clone(), Reuse::Pooled));
                     inner.clock = None;
                 }
@@ -167,6 +172,7 @@ impl Gate {
                     _ => None,
                 };
                 inner.retire();
+                inner.former.iter().for_each(|epoch| epoch.hold_back());
                 if kept.is_none() {
                     inner.longest_wait = Duration::ZERO;
                     self.counters.begin_hold();
@@ -192,15 +198,28 @@ impl Gate {
         self.set(Posture::Maintain { notice, upstream: None });
     }
 
-    /// Waits, briefly, until exchanges that are all but over have ended and idle connections are closed.
+    /// Waits, briefly, until exchanges that are all but over have ended, idle connections are closed and, in a hold,
+    /// WebSockets have the answers to what they were given.
     pub(crate) async fn settle(&self) {
-        let former = self.lock().former.clone();
-        let _ = timeout(SETTLE, async {
-            for epoch in former {
+        let (former, is_holding) = {
+            let inner = self.lock();
+            (inner.former.clone(), matches!(inner.posture, Posture::Hold { .. }))
+        };
+        let disconnected = timeout(SETTLE, async {
+            for epoch in &former {
                 epoch.disconnected().await;
             }
-        })
-        .await;
+        });
+        if !is_holding {
+            let _ = disconnected.await;
+            return;
+        }
+        let answered = timeout(SOCKETS_SETTLE, async {
+            for epoch in &former {
+                epoch.answered().await;
+            }
+        });
+        let _ = tokio::join!(disconnected, answered);
     }
 
     /// Registers a request; its place in the order is from now.
@@ -270,9 +289,11 @@ impl Gate {
         }
     }
 
-    /// Begins a drain: what it will wait for are the exchanges with former upstreams that are open now.
+    /// Begins a drain: what it will wait for are the exchanges with former upstreams that are open now. Their WebSockets
+    /// are given no further message.
     pub(crate) fn begin_drain(&self) -> Drain {
         let former = self.lock().former.clone();
+        former.iter().for_each(|epoch| epoch.drain());
         let open = former.iter().map(|epoch| epoch.open_exchanges()).sum();
         let closed = self.counters.closed_total.load(Relaxed);
         Drain { former, open, closed, begun: Instant::now(), counters: Arc::clone(&self.counters) }

@@ -27,6 +27,7 @@ pub mod process;
 mod proxy;
 mod session;
 mod stats;
+mod uplink;
 mod upstream;
 mod websocket;
 mod wire;

@@ -45,8 +45,11 @@ pub struct Stats {
     pub replayed_total: u64,
     /// WebSockets that were opened.
     pub upgraded_total: u64,
-    /// WebSockets that the front closed itself: at a drain's limit, in maintenance, or because the upstream vanished.
+    /// WebSockets that the front closed itself: in a drain, in maintenance, or because the upstream vanished.
     pub closed_total: u64,
+    /// Messages on WebSockets that came when the service was to be stopped, and that were given to nobody.
+    #[serde(default)]
+    pub withheld_total: u64,
     /// Of these, the ones whose upstream vanished without a farewell.
     pub abnormal_total: u64,
     /// Requests refused for ambiguous framing.
@@ -84,6 +87,7 @@ pub(crate) struct Counters {
     pub(crate) replayed_total: AtomicU64,
     pub(crate) upgraded_total: AtomicU64,
     pub(crate) closed_total: AtomicU64,
+    pub(crate) withheld_total: AtomicU64,
     pub(crate) abnormal_total: AtomicU64,
     pub(crate) malformed_total: AtomicU64,
 }
@@ -106,6 +110,7 @@ impl Counters {
             replayed_total: self.replayed_total.load(Relaxed),
             upgraded_total: self.upgraded_total.load(Relaxed),
             closed_total: self.closed_total.load(Relaxed),
+            withheld_total: self.withheld_total.load(Relaxed),
             abnormal_total: self.abnormal_total.load(Relaxed),
             malformed_total: self.malformed_total.load(Relaxed),
             ..Stats::default()

@@ -15,6 +15,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +34,21 @@ const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// How long a connection that has just ended an exchange may take to say that it is ready for the next.
 const READY_LIMIT: Duration = Duration::from_millis(5);
 
+/// How long a new posture waits for the answers to what WebSockets have been given just now.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
+
+/// What becomes of the messages that clients send on the WebSockets of an epoch. Control frames always pass, and so does
+/// everything that the service sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intake {
+    /// They pass.
+    Open,
+    /// They are kept back.
+    Held,
+    /// They are kept back for good: the service is being stopped.
+    Draining,
+}
+
 /// Whether connections are kept for the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reuse {
@@ -49,6 +65,9 @@ pub(crate) struct Epoch {
     idle: Mutex<Option<VecDeque<Link>>>,
     exchanges: TaskTracker,
     connections: TaskTracker,
+    /// WebSockets that may have been given a message whose answer is still to come.
+    talks: TaskTracker,
+    intake: watch::Sender<Intake>,
     retired: CancellationToken,
     cut: CancellationToken,
     maintained: CancellationToken,
@@ -83,6 +102,8 @@ impl Epoch {
             idle: Mutex::new(idle),
             exchanges: TaskTracker::new(),
             connections: TaskTracker::new(),
+            talks: TaskTracker::new(),
+            intake: watch::Sender::new(Intake::Open),
             retired: CancellationToken::new(),
             cut: CancellationToken::new(),
             maintained: CancellationToken::new(),
@@ -99,6 +120,45 @@ impl Epoch {
         self.lock_idle().take();
         self.exchanges.close();
         self.connections.close();
+    }
+
+    /// From here on the service is given no further message on a WebSocket.
+    pub(crate) fn hold_back(&self) {
+        self.talks.close();
+        self.intake.send_if_modified(|intake| {
+            let is_open = *intake == Intake::Open;
+            if is_open {
+                *intake = Intake::Held;
+            }
+            is_open
+        });
+    }
+
+    /// The service is being stopped: a WebSocket may end as soon as nothing is expected on it any more.
+    pub(crate) fn drain(&self) {
+        self.talks.close();
+        self.intake.send_replace(Intake::Draining);
+    }
+
+    /// The service serves on: what was kept back passes.
+    pub(crate) fn take_in(&self) {
+        self.talks.reopen();
+        self.intake.send_replace(Intake::Open);
+    }
+
+    pub(crate) fn intake(&self) -> watch::Receiver<Intake> {
+        self.intake.subscribe()
+    }
+
+    /// Registers a WebSocket that may have been given a message.
+    pub(crate) fn talk(&self) -> TaskTrackerToken {
+        self.talks.token()
+    }
+
+    /// Waits until every WebSocket of an epoch that holds back is between two messages and has its answers, as far as can
+    /// be known.
+    pub(crate) async fn answered(&self) {
+        self.talks.wait().await;
     }
 
     /// Tells long-lived streams that maintenance has begun.

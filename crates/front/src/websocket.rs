@@ -1,20 +1,22 @@
 //! A WebSocket between a client and the service: bytes pass untouched, frames are only walked, so that a close frame
-//! can be put where one may stand.
+//! can be put where one may stand, and so that a service that is to be stopped is given no further message.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use crate::frames::{FrameWalk, close_frame};
+use crate::frames::close_frame;
 use crate::peer::{Socket, Stream};
 use crate::stats::count;
-use crate::upstream::{Link, Pass};
+use crate::uplink::{End, Flow, Uplink};
+use crate::upstream::{ANSWER_LIMIT, Intake, Link, Pass};
 
 /// How long both sides may take to finish the handshake that they have agreed on.
 const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
@@ -22,7 +24,9 @@ const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a frame that has begun may take to end, when the socket is to be closed.
 const FRAME_LIMIT: Duration = Duration::from_millis(250);
-const BUFFER: usize = 16 * 1024;
+/// How long a service that is being stopped may say nothing on a WebSocket that waits for no answer and whose client goes
+/// on calling, before the front says goodbye for it: each further call would be one that nobody takes.
+const FAREWELL_FIRST: Duration = Duration::from_millis(500);
 
 /// RFC 6455 registry: the service is being restarted, come back.
 const SERVICE_RESTART: (u16, &str) = (1012, "service restart");
@@ -41,8 +45,9 @@ pub(crate) async fn join(client: OnUpgrade, service: OnUpgrade, link: Link, pass
         return;
     };
     let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service);
-    let up = Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client);
-    Relay { client, service, down, up, pass }.run().await;
+    let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client));
+    let talk = Talk::begun(&pass);
+    Relay { client, service, down, up, talk, pass }.run().await;
 }
 
 fn raw(upgraded: Upgraded) -> Option<(Arc<Socket>, Bytes)> {
@@ -56,7 +61,8 @@ struct Relay {
     /// From the service to the client.
     down: Flow,
     /// From the client to the service.
-    up: Flow,
+    up: Uplink,
+    talk: Talk,
     pass: Pass,
 }
 
@@ -71,20 +77,16 @@ enum Over {
     ServiceDeaf,
     Cut,
     Maintained,
+    /// All that was passed is answered, the client calls on, and the service is being stopped.
+    Outlived,
 }
 
 impl Relay {
     async fn run(mut self) {
-        let (cutting, maintained) =
-            (self.pass.epoch().cutting().clone(), self.pass.epoch().maintained().clone());
-        let mut over = tokio::select! {
-            end = self.down.pump() => match end { End::Source => Over::ServiceGone, End::Sink => Over::ClientDeaf },
-            end = self.up.pump() => match end { End::Source => Over::ClientGone, End::Sink => Over::ServiceDeaf },
-            () = cutting.cancelled() => Over::Cut,
-            () = maintained.cancelled() => Over::Maintained,
-        };
+        let mut over = self.converse().await;
+        self.talk.open = None;
         if over == Over::ClientDeaf {
-            let _ = timeout(FAREWELL_LIMIT, self.up.pump()).await;
+            let _ = timeout(FAREWELL_LIMIT, self.up.pump(self.talk.intake)).await;
             over = Over::ClientGone;
         }
         if over == Over::ServiceDeaf {
@@ -108,8 +110,12 @@ impl Relay {
                 self.service.abandon();
                 self.close_client(TRY_AGAIN_LATER).await;
             }
+            Over::Outlived => {
+                self.service.finish();
+                self.close_client(SERVICE_RESTART).await;
+            }
             Over::ServiceGone | Over::ServiceDeaf => {
-                if !self.down.walk.has_closed()
+                if !self.down.walk().has_closed()
                     && let Some(counters) = self.pass.counters()
                 {
                     count(&counters.abnormal_total);
@@ -119,20 +125,51 @@ impl Relay {
         }
     }
 
+    /// Relays until one side ends or the front has to.
+    async fn converse(&mut self) -> Over {
+        let epoch = Arc::clone(self.pass.epoch());
+        let (cutting, maintained) = (epoch.cutting(), epoch.maintained());
+        let mut intake = epoch.intake();
+        loop {
+            self.talk.take_in(*intake.borrow_and_update(), &self.pass);
+            let wait = match self.talk.judge(&self.down, &self.up) {
+                Judged::Over => return Over::Outlived,
+                Judged::Goes => None,
+                Judged::Again(wait) => Some(wait),
+            };
+            tokio::select! {
+                step = self.down.step() => match step {
+                    Ok(()) => {}
+                    Err(End::Source) => return Over::ServiceGone,
+                    Err(End::Sink) => return Over::ClientDeaf,
+                },
+                step = self.up.step(self.talk.intake) => match step {
+                    Ok(()) => {}
+                    Err(End::Source) => return Over::ClientGone,
+                    Err(End::Sink) => return Over::ServiceDeaf,
+                },
+                // Its sender lives in the epoch, which is held here.
+                _ = intake.changed() => {}
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = cutting.cancelled() => return Over::Cut,
+                () = maintained.cancelled() => return Over::Maintained,
+            }
+        }
+    }
+
     /// Ends the client's side: with a close frame unless the service has sent one, and not inside a frame.
     async fn close_client(&mut self, (code, reason): (u16, &str)) {
         // The rest of a frame that is on its way.
         let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
-        if !self.down.walk.has_closed() {
+        if !self.down.walk().has_closed() {
             if let Some(counters) = self.pass.counters() {
                 count(&counters.closed_total);
             }
-            if !self.down.walk.is_at_boundary() {
+            if !self.down.walk().is_at_boundary() {
                 return;
             }
-            self.down.buffer = close_frame(code, reason);
-            self.down.sent = 0;
-            if !matches!(timeout(FAREWELL_LIMIT, self.down.flush()).await, Ok(Ok(()))) {
+            let farewell = self.down.say(close_frame(code, reason));
+            if !matches!(timeout(FAREWELL_LIMIT, farewell).await, Ok(Ok(()))) {
                 return;
             }
         }
@@ -144,65 +181,90 @@ impl Relay {
     }
 }
 
-/// Which side ended a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Source,
-    Sink,
-}
-
-/// One direction. The walk covers exactly the bytes that were delivered, so that it may be stopped anywhere.
-struct Flow {
-    from: Arc<Socket>,
-    to: Arc<Socket>,
-    buffer: Vec<u8>,
-    sent: usize,
-    walk: FrameWalk,
-}
-
-impl Flow {
-    fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8]) -> Self {
-        let mut buffer = Vec::with_capacity(BUFFER.max(early.len()));
-        buffer.extend_from_slice(early);
-        Self { from, to, buffer, sent: 0, walk: FrameWalk::default() }
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(counters) = self.pass.counters() {
+            counters.withheld_total.fetch_add(self.up.kept_messages(), Relaxed);
+        }
     }
+}
 
-    async fn pump(&mut self) -> End {
-        loop {
-            if self.flush().await.is_err() {
-                return End::Sink;
-            }
-            match self.read().await {
-                Ok(0) | Err(_) => return End::Source,
-                Ok(_) => {}
-            }
+/// Who has said how much, as far as messages tell: which one answers which is known to the two sides only. One message of
+/// the service counts as the answer to one of the client's.
+struct Talk {
+    intake: Intake,
+    intake_since: Instant,
+    asked: u64,
+    answered: u64,
+    /// Messages of the client that no message of the service has followed.
+    owed: u64,
+    /// When the last message ended, either way.
+    last: Instant,
+    /// While it is there, a hold waits, briefly, before it is confirmed.
+    open: Option<TaskTrackerToken>,
+}
+
+/// What is to be done with a WebSocket now.
+enum Judged {
+    /// It goes on; what changes that will be noticed.
+    Goes,
+    /// It goes on, and is to be judged again after so long.
+    Again(Duration),
+    Over,
+}
+
+impl Talk {
+    fn begun(pass: &Pass) -> Self {
+        let now = Instant::now();
+        Self {
+            intake: Intake::Open,
+            intake_since: now,
+            asked: 0,
+            answered: 0,
+            owed: 0,
+            last: now,
+            open: Some(pass.epoch().talk()),
         }
     }
 
-    /// Reads the next bytes; those before must have been sent.
-    async fn read(&mut self) -> io::Result<usize> {
-        self.buffer.clear();
-        self.sent = 0;
-        self.from.read(&mut self.buffer).await
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        while self.sent < self.buffer.len() {
-            let written = self.to.write(&self.buffer[self.sent..]).await?;
-            self.walk.walk(&self.buffer[self.sent..self.sent + written]);
-            self.sent += written;
+    fn take_in(&mut self, intake: Intake, pass: &Pass) {
+        if self.intake == intake {
+            return;
         }
-        Ok(())
+        self.intake = intake;
+        self.intake_since = Instant::now();
+        if intake == Intake::Open {
+            self.open = Some(pass.epoch().talk());
+        }
     }
 
-    /// Reads on, delivering nothing, until a close frame or the end.
-    async fn until_closed(&mut self) {
-        self.walk.walk(&self.buffer[self.sent..]);
-        while !self.walk.has_closed() {
-            match self.read().await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => self.walk.walk(&self.buffer),
+    fn judge(&mut self, down: &Flow, up: &Uplink) -> Judged {
+        let (asked, answered) = (up.walk().messages(), down.walk().messages());
+        if (asked, answered) != (self.asked, self.answered) {
+            // What the service has said was not an answer to what came at the same time.
+            self.owed = self.owed.saturating_sub(answered - self.answered) + (asked - self.asked);
+            (self.asked, self.answered) = (asked, answered);
+            self.last = Instant::now();
+        }
+        if self.intake == Intake::Open
+            || !up.walk().is_between_messages()
+            || !down.walk().is_between_messages()
+        {
+            return Judged::Goes;
+        }
+        if self.open.is_some() {
+            let left = ANSWER_LIMIT.saturating_sub(self.last.elapsed());
+            if self.owed > 0 && !left.is_zero() {
+                return Judged::Again(left);
             }
+            self.open = None;
+        }
+        if self.intake != Intake::Draining || self.owed > 0 || !up.keeps_any() {
+            return Judged::Goes;
+        }
+        match FAREWELL_FIRST.saturating_sub(self.last.max(self.intake_since).elapsed()) {
+            Duration::ZERO => Judged::Over,
+            left => Judged::Again(left),
         }
     }
 }

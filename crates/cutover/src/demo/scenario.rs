@@ -3,7 +3,7 @@
 use super::world::{SERVICE, World};
 use crate::conductor::View;
 use anyhow::Context;
-use cutover_core::{Act, Report, Resolution, Status};
+use cutover_core::{Act, Report, Resolution, RunId, Status};
 use cutover_testkit::load::{self, Entry, Load, LoadPlan, SocketPlan};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -70,8 +70,20 @@ impl<'a> Line<'a> {
 }
 
 impl Story {
-    pub(super) fn new(name: &'static str, report: Report, view: View, load: load::Report) -> Self {
-        Self { name, report, view, load, note: String::new(), wrong: Vec::new() }
+    /// The story of `run`: that is the one which the report must be about, and the last that the daemon tells of.
+    pub(super) fn new(
+        name: &'static str,
+        run: &RunId,
+        report: Report,
+        view: View,
+        load: load::Report,
+    ) -> Self {
+        let told = [report.run_id.clone(), view.report.run_id.clone()];
+        let mut story = Self { name, report, view, load, note: String::new(), wrong: Vec::new() };
+        for of in told {
+            story.expect(&format!("told of {of:?} instead of {run}"), (of.as_ref() == Some(run)).into());
+        }
+        story
     }
 
     /// Notes what is wrong unless `right` holds.
@@ -94,7 +106,17 @@ impl Story {
         );
     }
 
-    /// No request failed, no WebSocket was refused, and nobody waited longer than the service itself took.
+    /// Another process serves than before, and it is the one that was proven.
+    pub(super) fn replaced(&mut self, before: &View) {
+        let (old, new) = (before.process.clone(), self.view.process.clone());
+        let is_another = old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| old.pid != new.pid);
+        let proven = self.view.report.serving.instance.clone();
+        let is_proven = proven.is_some() && proven == new;
+        self.expect(&format!("{old:?} was not replaced: {new:?}"), is_another.into());
+        self.expect(&format!("{new:?} runs and {proven:?} was proven"), is_proven.into());
+    }
+
+    /// There was traffic, no request failed, no WebSocket was refused, and nobody waited longer than the service itself took.
     pub(super) fn nobody_noticed(&mut self) {
         let load = &self.load;
         let failed = format!("{} of {} requests failed: {:?}", load.failed, load.sent, load.failed_by);
@@ -103,9 +125,13 @@ impl Story {
             "{} WebSockets were closed without 1012: {:?}",
             load.sockets.closed_abnormal, load.sockets.closed_by
         );
+        let answered = load.sockets.answered;
+        let used = format!("{} requests were sent and {answered} WebSocket pings answered", load.sent);
+        let is_used = load.sent > 0 && answered > 0;
         let (none, first_try, farewell) =
             (load.failed == 0, load.sockets.refused == 0, load.sockets.closed_abnormal == 0);
         let (waited, bound) = (Duration::from_micros(load.longest_wait_us), self.bound());
+        self.expect(&used, is_used.into());
         self.expect(&failed, none.into());
         self.expect(&refused, first_try.into());
         self.expect(&abnormal, farewell.into());

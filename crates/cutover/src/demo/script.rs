@@ -1,6 +1,7 @@
 //! The scenarios of `cutover demo --scripted`, and the table.
 
 use super::Arguments;
+use super::killing;
 use super::scenario::{Line, Story, calm, load, reported, restart_of, update};
 use super::world::{SERVICE, World};
 use crate::cli::ExitStatus;
@@ -9,7 +10,7 @@ use cutover_core::{Fact, FactName, Reading, Report, Resolution, Status};
 use cutover_testkit::load::Outcome;
 use sample_gateway::Knobs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Everything quick, so that the script is.
 const POLICY: &str = r#"policy = { soak = "1s", probe_interval = "50ms", stop_grace = "3s", drain = "3s", start_deadline = "30s" }"#;
@@ -85,18 +86,18 @@ async fn told(name: &'static str, log: Option<PathBuf>) -> anyhow::Result<Vec<(S
         "incident" => incident(log).await.map(one),
         "replaced-tree" => replaced_tree(log).await.map(one),
         "rollback-fails" => rollback_fails(log).await.map(one),
-        "front-killed" => front_killed(log).await.map(one),
-        "keeper-killed" => keeper_killed(log).await.map(one),
-        _ => daemon_killed(log).await,
+        "front-killed" => killing::front_killed(log).await.map(one),
+        "keeper-killed" => killing::keeper_killed(log).await.map(one),
+        _ => killing::daemon_killed(log).await,
     }
 }
 
-fn boot() -> Knobs {
+pub(super) fn boot() -> Knobs {
     Knobs { boot_delay_ms: BOOT_MS, ..Knobs::default() }
 }
 
 /// A world in which 1.0.0 serves and 2.0.0 is published.
-async fn world(service: &str, first: Knobs, second: Knobs) -> anyhow::Result<World> {
+pub(super) async fn world(service: &str, first: Knobs, second: Knobs) -> anyhow::Result<World> {
     let mut world = World::new(&format!("{service}\n{POLICY}"))?;
     world.publish("1.0.0", first)?;
     world.publish("2.0.0", second)?;
@@ -106,28 +107,33 @@ async fn world(service: &str, first: Knobs, second: Knobs) -> anyhow::Result<Wor
 }
 
 /// Updates to 2.0.0 under load, checks the exit code, and looks around afterwards.
-async fn updated(
+pub(super) async fn updated(
     name: &'static str,
     world: &World,
     code: i32,
     log: Option<PathBuf>,
 ) -> anyhow::Result<Story> {
+    let before = world.until("an answer", |_| true).await?;
     let load = load(world, log)?;
     calm().await;
     let (report, exit) = update(world, "2.0.0").await?;
     calm().await;
     let load = load.stop().await?;
     let view = world.until("an answer", |_| true).await?;
-    let mut story = Story::new(name, report, view, load);
+    let run = view.report.run_id.clone().context("the daemon tells of no run")?;
+    let mut story = Story::new(name, &run, report, view, load);
+    story.expect("no run was begun", (before.report.run_id != Some(run)).into());
     story.expect(&format!("exit code {exit} instead of {code}"), (exit == code).into());
     Ok(story)
 }
 
 async fn good(log: Option<PathBuf>) -> anyhow::Result<Story> {
     let world = world("", boot(), boot()).await?;
+    let before = world.until("the first version", |view| view.process.is_some()).await?;
     let mut story = updated("good", &world, 0, log).await?;
     story.told(Status::RestartVerified, Resolution::None);
     story.serves("2.0.0");
+    story.replaced(&before);
     story.nobody_noticed();
     for name in [FactName::Identity, FactName::Code, FactName::Port, FactName::Version, FactName::OldGone] {
         let holds =
@@ -197,6 +203,8 @@ async fn incident(log: Option<PathBuf>) -> anyhow::Result<Story> {
     let (status, _) = asked(&world).await?;
     story.expect(&format!("after `{typed}` clients get {status}"), (status == 200).into());
     story.view = world.until("a served version", |view| view.report.serving.version.is_some()).await?;
+    let told = story.view.report.run_id.clone();
+    story.expect("another run than the recovery's is told of", (recovered.run_id == told).into());
     story.serves("2.0.0");
     world.end().await?;
     Ok(story)
@@ -220,7 +228,7 @@ async fn replaced_tree(log: Option<PathBuf>) -> anyhow::Result<Story> {
     calm().await;
     let load = load.stop().await?;
     let view = world.until("an answer", |_| true).await?;
-    let mut story = Story::new("replaced-tree", report, view, load);
+    let mut story = Story::new("replaced-tree", &run, report, view, load);
     let refused = story.load.failed_by.get(&Outcome::ServerError).copied().unwrap_or(0);
     story.expect("no request was refused with 503 meanwhile", (refused > 0).into());
     let file = victim.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -269,122 +277,6 @@ fn break_first_version(world: &World) -> tokio::task::JoinHandle<()> {
             }
         }
     })
-}
-
-/// The daemon is killed in each state of a run; the run ends by itself.
-async fn daemon_killed(log: Option<PathBuf>) -> anyhow::Result<Vec<(String, Story)>> {
-    const PHASES: [&str; 9] = [
-        "preparing: stage",
-        "preparing: preflight",
-        "cutting over: stop",
-        "cutting over: snapshot",
-        "cutting over: switch",
-        "cutting over: start",
-        "cutting over: prove",
-        "cutting over: release",
-        "cutting over: soak",
-    ];
-    let mut stories = Vec::new();
-    for phase in PHASES {
-        let log = log.as_ref().map(|path| {
-            path.with_file_name(format!("daemon-killed-{}.jsonl", phase.replace([':', ' '], "-")))
-        });
-        stories.push((
-            format!("daemon-killed {}", phase.replace("cutting over: ", "").replace("preparing: ", "")),
-            killed_in(phase, log).await?,
-        ));
-    }
-    Ok(stories)
-}
-
-async fn killed_in(phase: &str, log: Option<PathBuf>) -> anyhow::Result<Story> {
-    let slow = Knobs { slow_stop_ms: 300, ..boot() };
-    let mut world = world("", slow.clone(), slow).await?;
-    let load = load(&world, log)?;
-    calm().await;
-    let mut views = world.client().views(Some(SERVICE)).await?;
-    let run = world.update("2.0.0").await?;
-    let order = [phase, "finished"];
-    while let Some(view) = views.recv().await {
-        if view.report.run_id.as_ref() == Some(&run) && order.contains(&view.report.phase.as_str()) {
-            break;
-        }
-    }
-    world.kill_daemon()?;
-    let killed = Instant::now();
-    world.start_daemon().await?;
-    let view = world
-        .until("the run to go on", |view| view.seq > 0 && view.report.run_id.as_ref() == Some(&run))
-        .await?;
-    let (back, on) = (killed.elapsed(), view.report.phase);
-    let report = world.end_of(&run).await?;
-    calm().await;
-    let load = load.stop().await?;
-    let view = world.until("an answer", |_| true).await?;
-    let mut story = Story::new("daemon-killed", report, view, load);
-    story.note = format!("went on at `{on}` after {} ms", back.as_millis());
-    story.told(Status::RestartVerified, Resolution::None);
-    story.serves("2.0.0");
-    story.nobody_noticed();
-    world.end().await?;
-    Ok(story)
-}
-
-/// The front is killed while requests wait in it. Those are lost with it, as the design says; nobody is refused, and the
-/// run ends as if nothing had happened.
-async fn front_killed(log: Option<PathBuf>) -> anyhow::Result<Story> {
-    let world = world("", boot(), boot()).await?;
-    let load = load(&world, log)?;
-    calm().await;
-    let run = world.update("2.0.0").await?;
-    world.until("the new process", |view| view.report.phase.starts_with("cutting over: prove")).await?;
-    // A second connection would take the front from its daemon: its pid is read from the process table.
-    let front = children_named(world.state(), "front")?;
-    kill(front)?;
-    let report = world.end_of(&run).await?;
-    calm().await;
-    let load = load.stop().await?;
-    let view = world.until("an answer", |_| true).await?;
-    let mut story = Story::new("front-killed", report, view, load);
-    story.told(Status::RestartVerified, Resolution::None);
-    story.serves("2.0.0");
-    let refused = story.load.failed_by.get(&Outcome::Connect).copied().unwrap_or(0);
-    story.expect(&format!("{refused} connections were refused"), (refused == 0).into());
-    world.end().await?;
-    Ok(story)
-}
-
-/// The keeper of the serving process is killed before an update: only the exit code is lost, and that is said.
-async fn keeper_killed(log: Option<PathBuf>) -> anyhow::Result<Story> {
-    let world = world("", boot(), boot()).await?;
-    kill(children_named(world.state(), "keeper")?)?;
-    let mut story = updated("keeper-killed", &world, 0, log).await?;
-    story.told(Status::RestartVerified, Resolution::None);
-    story.serves("2.0.0");
-    story.nobody_noticed();
-    world.end().await?;
-    Ok(story)
-}
-
-/// The one process of this program that does `part` for the world below `state`.
-fn children_named(state: PathBuf, part: &str) -> anyhow::Result<i32> {
-    let state = state.to_string_lossy().into_owned();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
-        let words: Vec<String> =
-            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        let ours = words.get(1).is_some_and(|word| word == part)
-            && words.iter().any(|word| word.starts_with(&state));
-        if let (true, Ok(pid)) = (ours, entry.file_name().to_string_lossy().parse()) {
-            return Ok(pid);
-        }
-    }
-    bail!("there is no {part} to kill")
-}
-
-fn kill(pid: i32) -> anyhow::Result<()> {
-    let pid = rustix::process::Pid::from_raw(pid).context("no pid")?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
 /// One request as a client on this machine sends it: status and body.

@@ -11,5 +11,6 @@ mod process;
 mod proxying;
 mod service;
 mod stage;
+mod stopping;
 mod visitor;
 mod websocket;

@@ -1,0 +1,219 @@
+//! One direction of a WebSocket, and what the client's has more: messages that come once the service is to be stopped are
+//! kept back at the boundary of a message, and passed to nobody unless the service serves on.
+
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+
+use crate::frames::{FrameWalk, begins_control};
+use crate::peer::Socket;
+use crate::upstream::Intake;
+
+const BUFFER: usize = 16 * 1024;
+/// How many bytes of one client are kept back; after that it is not read any more.
+const KEPT_MAX: usize = 64 * 1024;
+
+/// Which side ended a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Source,
+    Sink,
+}
+
+/// One direction. The walk covers exactly the bytes that were delivered, so that it may be stopped anywhere.
+pub(crate) struct Flow {
+    from: Arc<Socket>,
+    to: Arc<Socket>,
+    buffer: Vec<u8>,
+    sent: usize,
+    walk: FrameWalk,
+}
+
+impl Flow {
+    pub(crate) fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8]) -> Self {
+        let mut buffer = Vec::with_capacity(BUFFER.max(early.len()));
+        buffer.extend_from_slice(early);
+        Self { from, to, buffer, sent: 0, walk: FrameWalk::default() }
+    }
+
+    /// What was delivered so far.
+    pub(crate) fn walk(&self) -> &FrameWalk {
+        &self.walk
+    }
+
+    /// Delivers the next bytes. It may be dropped at any moment and called again.
+    pub(crate) async fn step(&mut self) -> Result<(), End> {
+        self.fill().await?;
+        self.flush().await.map_err(|_| End::Sink)
+    }
+
+    pub(crate) async fn pump(&mut self) -> End {
+        loop {
+            if let Err(end) = self.step().await {
+                return end;
+            }
+        }
+    }
+
+    /// Delivers a frame of the front's own after what was delivered before.
+    pub(crate) async fn say(&mut self, frame: Vec<u8>) -> io::Result<()> {
+        self.buffer = frame;
+        self.sent = 0;
+        self.flush().await
+    }
+
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        while self.sent < self.buffer.len() {
+            self.deliver(self.buffer.len()).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes once, of the buffer's bytes before `end`.
+    async fn deliver(&mut self, end: usize) -> io::Result<()> {
+        let written = self.to.write(&self.buffer[self.sent..end]).await?;
+        self.walk.walk(&self.buffer[self.sent..self.sent + written]);
+        self.sent += written;
+        Ok(())
+    }
+
+    /// Reads the next bytes unless there are some to deliver.
+    async fn fill(&mut self) -> Result<(), End> {
+        if self.sent < self.buffer.len() {
+            return Ok(());
+        }
+        match self.read().await {
+            Ok(0) | Err(_) => Err(End::Source),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        self.buffer.clear();
+        self.sent = 0;
+        self.from.read(&mut self.buffer).await
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.sent..]
+    }
+}
+
+/// The client's direction.
+pub(crate) struct Uplink {
+    flow: Flow,
+    /// Messages that nobody was given, in their order.
+    kept: Vec<u8>,
+    /// Covers what is kept.
+    kept_walk: FrameWalk,
+}
+
+impl Uplink {
+    pub(crate) fn new(flow: Flow) -> Self {
+        Self { flow, kept: Vec::new(), kept_walk: FrameWalk::default() }
+    }
+
+    /// What the service was given so far.
+    pub(crate) fn walk(&self) -> &FrameWalk {
+        &self.flow.walk
+    }
+
+    /// Whether the client has begun a message that the service is not given.
+    pub(crate) fn keeps_any(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// How many whole messages are kept back.
+    pub(crate) fn kept_messages(&self) -> u64 {
+        self.kept_walk.messages()
+    }
+
+    /// Takes the client's next bytes, and delivers them or keeps them back. It may be dropped at any moment and called
+    /// again.
+    pub(crate) async fn step(&mut self, intake: Intake) -> Result<(), End> {
+        match intake {
+            Intake::Open => {
+                self.release()?;
+                self.flow.fill().await?;
+                if self.kept.is_empty() { self.flow.flush().await } else { self.end_frame().await }
+            }
+            Intake::Held | Intake::Draining => {
+                if self.kept.len() >= KEPT_MAX && self.flow.rest().is_empty() {
+                    return pending().await;
+                }
+                self.flow.fill().await?;
+                self.sift().await
+            }
+        }
+        .map_err(|_| End::Sink)
+    }
+
+    pub(crate) async fn pump(&mut self, intake: Intake) -> End {
+        loop {
+            if let Err(end) = self.step(intake).await {
+                return end;
+            }
+        }
+    }
+
+    /// Reads on, delivering nothing, until a close frame or the end.
+    pub(crate) async fn until_closed(&mut self) {
+        let is_keeping = !self.kept_walk.is_at_boundary();
+        let mut walk = if is_keeping { &self.kept_walk } else { &self.flow.walk }.clone();
+        walk.walk(self.flow.rest());
+        while !walk.has_closed() && !self.flow.walk.has_closed() {
+            match self.flow.read().await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => walk.walk(&self.flow.buffer),
+            }
+        }
+    }
+
+    /// What was kept back is next to be delivered, unless its client has left meanwhile.
+    fn release(&mut self) -> Result<(), End> {
+        if self.kept.is_empty() || !self.flow.walk.is_at_boundary() {
+            return Ok(());
+        }
+        if self.flow.from.is_gone() {
+            return Err(End::Source);
+        }
+        let mut bytes = std::mem::take(&mut self.kept);
+        bytes.extend_from_slice(self.flow.rest());
+        self.flow.buffer = bytes;
+        self.flow.sent = 0;
+        self.kept_walk = FrameWalk::default();
+        Ok(())
+    }
+
+    /// Delivers the rest of a control frame that had begun to pass.
+    async fn end_frame(&mut self) -> io::Result<()> {
+        let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest());
+        while self.flow.sent < end {
+            self.flow.deliver(end).await?;
+        }
+        Ok(())
+    }
+
+    /// Delivers control frames and the rest of a message that had begun to pass; keeps everything else.
+    async fn sift(&mut self) -> io::Result<()> {
+        while let Some(first) = self.flow.rest().first() {
+            if self.keeps(*first) {
+                let step = self.kept_walk.advance(self.flow.rest());
+                self.kept.extend_from_slice(&self.flow.buffer[self.flow.sent..self.flow.sent + step]);
+                self.flow.sent += step;
+            } else {
+                let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest());
+                self.flow.deliver(end).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the byte belongs to what is kept back.
+    fn keeps(&self, first: u8) -> bool {
+        if !self.kept_walk.is_at_boundary() {
+            return true;
+        }
+        self.flow.walk.is_between_messages() && !begins_control(first)
+    }
+}
