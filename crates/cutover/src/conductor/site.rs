@@ -1,5 +1,6 @@
 //! One service's place on this machine: its settings, directories, port and account, resolved once.
 
+use super::age;
 use crate::config::{Layout, Port, Scripts, ServiceSettings, SourceSettings, VersionSettings, fill};
 use crate::probe::{
     Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
@@ -145,13 +146,9 @@ impl Site {
         self.directory().join("logs").join(format!("{nonce}.log"))
     }
 
-    /// The directories of all instances, youngest first: a mark is sortable by time of birth.
+    /// The directories of all instances, youngest first.
     pub(super) fn instance_directories(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.instances());
-        let mut found: Vec<PathBuf> =
-            entries.map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        found
+        age::youngest_first(&self.instances())
     }
 
     /// Removes the directories and logs of instances long gone.
