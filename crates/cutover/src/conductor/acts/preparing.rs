@@ -1,6 +1,7 @@
 //! Before anything stops: resolve, stage, look.
 
 use super::{Executor, Outcome, blocking, chain, fault};
+use crate::config;
 use crate::store;
 use cutover_core::{
     Base, DataClass, Done, Fault, Installed, Phase, Preparation, Release, ReleaseRule, Serving, Settings,
@@ -147,6 +148,13 @@ impl Executor {
                 "preflight",
                 format!("the release has no {}; see `command` and `entry`", entry.display()),
             ));
+        }
+        let launch = self
+            .site
+            .launch(generation, "preflight".into())
+            .map_err(|error| fault("preflight", format!("{error:#}")))?;
+        if let Some(problem) = config::run_by(&launch.program) {
+            return Err(fault("preflight", problem));
         }
         let mut findings = vec![
             "profile basic: plugins, a user's path and traffic (V7 to V9) are not part of the proof"
