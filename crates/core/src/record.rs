@@ -169,7 +169,7 @@ impl Record {
                 self.version = Some(release.version.clone());
             }
             Done::Staged { installed } => self.target = Some(installed.clone()),
-            Done::Checked { findings } => self.findings.clone_from(findings),
+            Done::Checked { findings } => self.findings.extend(findings.iter().cloned()),
             Done::Observed { expectation, observations } => {
                 self.facts = judge(expectation, observations).facts().to_vec();
             }

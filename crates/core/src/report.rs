@@ -152,7 +152,7 @@ fn resolution(state: &State, record: Option<&Record>) -> Resolution {
     }
 }
 
-fn target(state: &State, record: &Record) -> Option<Installed> {
+pub(crate) fn target(state: &State, record: &Record) -> Option<Installed> {
     match &state.phase {
         Phase::CuttingOver(cut) if cut.run.id == record.run => Some(cut.target.clone()),
         Phase::Preparing(preparation) if preparation.run.id == record.run => match &preparation.aim {

@@ -7,7 +7,7 @@ use std::fmt;
 /// The four outcomes of a package update. Only the last is a complete success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Status {
-    /// Nothing was switched: the version that served before is untouched.
+    /// Nothing was switched: the version that served before is still the installed one.
     #[serde(rename = "package_update_failed")]
     UpdateFailed,
     /// The pointer moved; the new process has not proven itself yet.

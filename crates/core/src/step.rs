@@ -13,7 +13,7 @@ use crate::{
 
 /// Version of the rules in this file and below. Journaled with every entry; it must be raised whenever an old
 /// journal would replay to another state.
-pub const STEP_VERSION: u32 = 1;
+pub const STEP_VERSION: u32 = 2;
 
 /// The `EX_CONFIG` exit code: starting again cannot help.
 pub const EXIT_CONFIG: i32 = 78;

@@ -1,7 +1,7 @@
 //! What is told in words: one sentence about a run, one about what clients meet, and what to type. Every sentence is true
 //! of the run that it is about, whatever began that run and whichever way it went.
 
-use crate::report::{is_already_current, serves, wanted_version};
+use crate::report::{is_already_current, serves, target, wanted_version};
 use crate::{
     Act, Cause, Direction, Kind, Phase, Posture, Process, Record, Resolution, Restarts, State, Status, Tree,
     Wish, posture, wants,
@@ -24,7 +24,10 @@ pub(crate) fn sentence(
         Some(Status::RestartVerified) if record.reverted_by.is_some() => {
             format!("{version} was verified and later reverted.")
         }
-        Some(Status::RestartVerified) => format!("{version} is live and verified."),
+        Some(Status::RestartVerified) if is_live(state, record) => {
+            format!("{version} is live and verified.")
+        }
+        Some(Status::RestartVerified) => format!("{version} was verified."),
         Some(Status::RestartScheduled) if state.parked.is_some() => {
             format!("{version} is switched; the service is kept stopped and `start` proves it.")
         }
@@ -40,6 +43,12 @@ pub(crate) fn sentence(
         }
         None => format!("{version}: {}.", phase_word(state)),
     }
+}
+
+/// Whether a proven process of what the run installed serves now.
+fn is_live(state: &State, record: &Record) -> bool {
+    let (serves, target) = (serves(state), target(state, record));
+    serves.instance.is_some() && serves.generation == target.map(|target| target.generation)
 }
 
 fn before(record: &Record) -> &str {
@@ -61,9 +70,11 @@ fn causes(record: &Record) -> &[Cause] {
     record.ending.as_ref().map_or(&[], |ending| &ending.causes)
 }
 
+const CANCELLED: &str = "was cancelled";
+
 fn verb(record: &Record) -> &'static str {
     match causes(record).first() {
-        Some(cause) if cause.fault.code == "cancelled" => "was cancelled",
+        Some(cause) if cause.fault.code == "cancelled" => CANCELLED,
         _ => "failed",
     }
 }
@@ -94,6 +105,9 @@ fn restart_failed(record: &Record, version: &str, resolution: Resolution) -> Str
         }
         (Resolution::AcceptedUnverified, _) => {
             format!("{version} was accepted by a person; its proof is incomplete.")
+        }
+        (Resolution::OldUnverified, _) if verb(record) == CANCELLED => {
+            format!("{what} was cancelled after the switch; {before} is installed again and was not started.")
         }
         (_, Kind::TreeChanged) => format!("{RESEAL_FAILED}; manual recovery required"),
         _ => RESTART_FAILED.into(),

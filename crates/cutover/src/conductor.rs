@@ -30,7 +30,8 @@ use crate::supervisor::Live;
 use acts::Executor;
 use crashes::Crashes;
 use cutover_core::{
-    Act, Boot, Entry, Event, Order, Phase, Refusal, RunId, State, Ticket, Transition, report,
+    Act, Boot, Entry, Event, Order, Phase, Posture, Process, Refusal, RunId, State, Ticket, Transition,
+    posture, report, wants,
 };
 use front_link::FrontLink;
 use inbox::{Input, Reporter};
@@ -70,6 +71,10 @@ struct Conductor {
     live: Option<Arc<Live>>,
     acting: Option<(Ticket, Task)>,
     tending: Option<(Upkeep, Task)>,
+    /// Which upkeep is tended: what an earlier one reports late is not about now.
+    tended: u64,
+    /// Whether the upkeep has found that no process is left.
+    stopped: bool,
     progress: Option<Progress>,
     /// Trouble with the journal or with telling what runs.
     trouble: Option<String>,
@@ -133,6 +138,8 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         live: None,
         acting: None,
         tending: None,
+        tended: 0,
+        stopped: false,
         progress: None,
         trouble: None,
         upkeep_trouble: None,
@@ -155,6 +162,7 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
         progress: None,
         front: None,
         process: None,
+        stopped: false,
         trouble: None,
         address: Some(site.address()),
         listen: site.settings.listen.clone(),
@@ -208,6 +216,7 @@ impl Conductor {
                 }
             }
             Input::Trouble(trouble) => self.upkeep_trouble = trouble,
+            Input::Stopped(upkeep) => self.stopped = upkeep == self.tended,
         }
     }
 
@@ -220,8 +229,15 @@ impl Conductor {
         }
         let run = ledger::fresh_run();
         let settings = self.executor.site.settings.for_run();
+        let before = (self.chronicle.state.open_run().cloned(), self.chronicle.state.parked.is_some());
         match self.write(Event::Ordered { run, order, actor, settings }).await {
-            Ok(()) => Ok(Accepted { run: self.chronicle.state.open_run().cloned() }),
+            Ok(()) => {
+                let state = &self.chronicle.state;
+                // A run that was under way already is not this order's; one that was parked goes on by it.
+                let is_its_own =
+                    state.open_run() != before.0.as_ref() || (before.1 && state.parked.is_none());
+                Ok(Accepted { run: state.open_run().filter(|_| is_its_own).cloned() })
+            }
             Err(Unwritten::Refused(refusal)) => Err(refusal),
             // A person can ask again; facts cannot.
             Err(Unwritten::Journal(why)) => Err(Refusal::NotNow { why }),
@@ -297,8 +313,12 @@ impl Conductor {
         view.progress.clone_from(&self.progress);
         view.front = self.executor.front.stats();
         view.process = self.live.as_ref().map(|live| live.instance().clone());
-        view.trouble =
-            self.trouble.clone().or_else(|| self.crashes.note()).or_else(|| self.upkeep_trouble.clone());
+        view.stopped = self.stopped;
+        // Exits are no trouble of a process that has proven itself since, nor of one that shall not run.
+        let is_down = posture(&self.chronicle.state) != Posture::Serve
+            && matches!(wants(&self.chronicle.state).process, Process::Run(_));
+        let looping = self.crashes.note().filter(|_| is_down);
+        view.trouble = self.trouble.clone().or(looping).or_else(|| self.upkeep_trouble.clone());
         self.seq += 1;
         view.seq = self.seq;
         self.view.send_replace(view);

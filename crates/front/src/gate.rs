@@ -392,6 +392,8 @@ impl Gate {
             {
                 info!(held = inner.queue.len(), "the hold has reached its limit");
                 inner.refuse_all(&notice);
+                // Those who call over a WebSocket are told as well, whether or not anybody comes to drain.
+                inner.former.iter().for_each(|epoch| epoch.drain());
             }
         });
     }

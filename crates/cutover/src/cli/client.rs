@@ -11,8 +11,13 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How long a daemon may take to answer: it takes connections before it has begun its services.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Nobody answers on the daemon's socket.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +46,16 @@ impl Client {
     /// [`NoDaemon`], the daemon's own failure, or a broken conversation.
     pub async fn call(&self, method: &str, params: Value) -> anyhow::Result<Value> {
         let request = request(Method::POST, &format!("/api/rpc/{method}"), params.to_string())?;
-        let response = self.send(request).await?;
-        let good = response.status().is_success();
-        let value = answer(response).await?;
+        let asked = async {
+            let response = self.send(request).await?;
+            let good = response.status().is_success();
+            anyhow::Ok((good, answer(response).await?))
+        };
+        // A plan fetches what it would install; everything else is answered at once.
+        let (good, value) = match method {
+            "update.plan" => asked.await?,
+            _ => timeout(ANSWER, asked).await.map_err(|_| NoDaemon { path: self.socket.clone() })??,
+        };
         if good { Ok(value) } else { Err(failed(&value).into()) }
     }
 
@@ -69,12 +81,14 @@ impl Client {
     ///
     /// # Errors
     /// [`NoDaemon`], or the daemon's own failure: it has no such service, or could not begin it.
-    pub async fn views(&self, service: Option<&str>) -> anyhow::Result<mpsc::Receiver<View>> {
+    pub async fn views(&self, service: Option<&str>) -> anyhow::Result<mpsc::Receiver<anyhow::Result<View>>> {
         let path = match service {
             Some(name) => format!("/api/events?service={name}"),
             None => "/api/events".to_owned(),
         };
-        let response = self.send(request(Method::GET, &path, String::new())?).await?;
+        let response = timeout(ANSWER, self.send(request(Method::GET, &path, String::new())?))
+            .await
+            .map_err(|_| NoDaemon { path: self.socket.clone() })??;
         if !response.status().is_success() {
             return Err(failed(&answer(response).await?).into());
         }
@@ -127,8 +141,11 @@ fn request(method: Method, path: &str, body: String) -> anyhow::Result<Request<F
         .with_context(|| format!("`{path}` is not a request"))
 }
 
-fn parsed(event: &[u8]) -> Option<View> {
-    let text = std::str::from_utf8(event).ok()?;
+/// The view in an event; `None` in one that only keeps the connection alive.
+fn parsed(event: &[u8]) -> Option<anyhow::Result<View>> {
+    let text = String::from_utf8_lossy(event);
     let data: String = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-    serde_json::from_str(&data).ok()
+    let view = serde_json::from_str(&data)
+        .context("what the daemon tells is not understood: is it of the same version as this command?");
+    (!data.is_empty()).then_some(view)
 }

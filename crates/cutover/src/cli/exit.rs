@@ -21,7 +21,7 @@ pub enum ExitStatus {
     /// `package_updated_restart_failed`, the old version serves, verified.
     OldVerified = 4,
     /// `package_updated_restart_failed`, not serving or unverified; also what is installed already and not proven, a
-    /// `start` or `restart` that does not come up, and a service that does not stop.
+    /// `start` or `restart` that does not come up with the same version, and a service that does not stop.
     RestartFailed = 5,
     /// Still scheduled.
     Scheduled = 6,

@@ -40,37 +40,42 @@ pub(super) async fn until<T>(
     limit: Option<Duration>,
     mut seen: impl AsyncFnMut(&View) -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<Option<T>> {
-    let end = limit.map(|limit| Instant::now() + limit);
-    let mut absent_since = None;
+    let followed = follow(client, service, &mut seen);
+    match limit {
+        Some(limit) => {
+            tokio::time::timeout(limit, followed).await.map_or(Ok(None), |answer| answer.map(Some))
+        }
+        None => followed.await.map(Some),
+    }
+}
+
+async fn follow<T>(
+    client: &Client,
+    service: &str,
+    seen: &mut impl AsyncFnMut(&View) -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let (mut absent_since, mut last) = (None, None);
     loop {
         let trouble = match client.views(Some(service)).await {
             Ok(mut views) => loop {
-                let next = match end {
-                    Some(end) => tokio::time::timeout_at(end.into(), views.recv()).await,
-                    None => Ok(views.recv().await),
-                };
-                match next {
-                    Err(_) => return Ok(None),
-                    Ok(None) => break None,
-                    Ok(Some(view)) => {
-                        absent_since = None;
-                        match seen(&view).await {
-                            Ok(None) => {}
-                            Ok(answer) => return Ok(answer),
-                            Err(error) => break Some(error),
-                        }
-                    }
+                match views.recv().await {
+                    None => break None,
+                    Some(Err(error)) => break Some(error),
+                    Some(Ok(view)) => match seen(&view).await {
+                        Err(error) => break Some(error),
+                        Ok(Some(answer)) => return Ok(answer),
+                        // The same view again and again is one of a service that nothing moves any more.
+                        Ok(None) if last.replace(view.seq) != Some(view.seq) => absent_since = None,
+                        Ok(None) => {}
+                    },
                 }
             },
             Err(error) => Some(error),
         };
-        let is_final = trouble.as_ref().is_some_and(|error| error.downcast_ref::<Failed>().is_some());
         let since = *absent_since.get_or_insert_with(Instant::now);
+        let is_final = trouble.as_ref().is_some_and(|error| error.downcast_ref::<Failed>().is_some());
         if is_final || since.elapsed() > ABSENCE {
             return Err(trouble.unwrap_or_else(|| anyhow!("the daemon tells nothing of {service} any more")));
-        }
-        if end.is_some_and(|end| Instant::now() > end) {
-            return Ok(None);
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -2,20 +2,24 @@
 
 use super::arguments::{Command, Data, Output, Service, Wait, Wanted, Way};
 use super::client::{Client, NoDaemon};
-use super::exit::{self, ExitStatus};
+use super::exit::{self, ExitStatus, Failed};
 use super::follow::{self, Show};
 use super::{Scene, offline, print};
 use crate::conductor::{Plan, View};
 use anyhow::Context as _;
-use cutover_core::{Level, RunId, report};
+use cutover_core::{RunId, report};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often a view that does not change is looked at again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long trouble may last before an order about the process counts as failed.
+const TROUBLE: Duration = Duration::from_secs(30);
 
 pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<ExitStatus> {
     let desk = Desk { client: Client::new(&scene.layout.control()), scene };
@@ -75,20 +79,34 @@ impl Rest {
     fn ended(self, before: &View, now: &View) -> Option<ExitStatus> {
         let serving = &now.report.serving;
         match self {
-            Self::Stopped => {
-                (now.process.is_none() && serving.instance.is_none()).then_some(ExitStatus::Done)
-            }
+            Self::Stopped => now.stopped.then_some(ExitStatus::Done),
             Self::Served if serving.posture == "serve" && serving.instance.is_some() => {
                 let is_another = serving.instance != before.report.serving.instance;
-                is_another.then_some(ExitStatus::Done)
+                let generation = before.current.as_ref().map(|current| current.generation);
+                let is_the_same_version = serving.generation == generation;
+                is_another.then_some(match is_the_same_version {
+                    true => ExitStatus::Done,
+                    false => ExitStatus::RestartFailed,
+                })
             }
             Self::Served => {
                 let needs_a_person = !now.report.recovery.is_empty();
-                let has_new_trouble = now.trouble.is_some() && now.trouble != before.trouble;
-                (needs_a_person || has_new_trouble).then_some(ExitStatus::RestartFailed)
+                needs_a_person.then_some(ExitStatus::RestartFailed)
             }
         }
     }
+}
+
+/// Trouble is tried again by itself; one that lasts is told as a failure, and goes on being tried.
+fn lasting(since: &mut Option<Instant>, view: &View) -> Option<ExitStatus> {
+    match view.trouble {
+        None => *since = None,
+        Some(_) if since.get_or_insert_with(Instant::now).elapsed() > TROUBLE => {
+            return Some(ExitStatus::RestartFailed);
+        }
+        Some(_) => {}
+    }
+    None
 }
 
 fn way_word(way: &Way) -> &'static str {
@@ -118,8 +136,7 @@ impl Desk<'_> {
         let params = json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
         let plan: Plan = serde_json::from_value(self.client.call("update.plan", params).await?)?;
         self.print(&plan, plan_text);
-        let is_blocked = plan.findings.iter().any(|finding| finding.level == Level::Block);
-        Ok(if is_blocked { ExitStatus::UpdateFailed } else { ExitStatus::Done })
+        Ok(if plan.is_blocked() { ExitStatus::UpdateFailed } else { ExitStatus::Done })
     }
 
     /// Gives an order that begins a run and follows it.
@@ -137,12 +154,18 @@ impl Desk<'_> {
             return Ok(ExitStatus::Scheduled);
         }
         let show = if self.scene.json == Output::Json { Show::Nothing } else { Show::Progress };
-        match follow::to_the_end(&self.client, service, run, wait.limit(), show).await? {
-            Some(report) => {
+        match follow::to_the_end(&self.client, service, run, wait.limit(), show).await {
+            Ok(Some(report)) => {
                 self.print(&report, print::ending);
                 Ok(exit::of_report(&report))
             }
-            None => {
+            // The order was taken: whatever the daemon says of the service now, the run is not over.
+            Err(error) if error.downcast_ref::<Failed>().is_some() => {
+                eprintln!("{error:#}; run {run} goes on when the daemon has the service again");
+                Ok(ExitStatus::Scheduled)
+            }
+            Err(error) => Err(error),
+            Ok(None) => {
                 self.print(answer, |_| {
                     format!("run {run} is still under way; `cutover status {service}` shows it")
                 });
@@ -170,19 +193,33 @@ impl Desk<'_> {
             "service.stop" => Rest::Stopped,
             _ => Rest::Served,
         };
-        let ended = follow::until(&self.client, name, wait.limit(), async |view| {
-            Ok(wanted.ended(&before, view).map(|status| (status, view.clone())))
-        });
-        let (status, view) = match ended.await? {
-            Some(ended) => ended,
-            None => (ExitStatus::Scheduled, self.client.view(service_params(service)).await?),
+        let (begun, mut troubled) = (Instant::now(), None);
+        let (status, view) = loop {
+            // A view comes with each change; what does not change is looked at anew, because trouble that lasts decides.
+            let left = wait.limit().map(|limit| limit.saturating_sub(begun.elapsed()));
+            let slice = left.map_or(AGAIN, |left| left.min(AGAIN));
+            let looked = follow::until(&self.client, name, Some(slice), async |view| {
+                let ended = wanted.ended(&before, view).or_else(|| lasting(&mut troubled, view));
+                Ok(ended.map(|status| (status, view.clone())))
+            });
+            match looked.await? {
+                Some(ended) => break ended,
+                None if left.is_some_and(|left| left <= slice) => {
+                    break (ExitStatus::Scheduled, self.client.view(service_params(service)).await?);
+                }
+                None => {}
+            }
         };
         self.print(&view, print::status);
         Ok(status)
     }
 
+    /// Gives a run up. One that was parked has a way back to go, which is followed.
     async fn cancel(&self, service: &Service) -> anyhow::Result<ExitStatus> {
         let answer = self.client.call("update.cancel", service_params(service)).await?;
+        if let Some(run) = serde_json::from_value::<Option<RunId>>(answer["runId"].clone())? {
+            return self.follow(&answer, &run, &Wait { detach: false, timeout: None }).await;
+        }
         let word = |value: &Value| value.as_str().unwrap_or("see `cutover status`").to_owned();
         self.print(&answer, |answer| {
             format!("{}: cancelled; {}", word(&answer["service"]), word(&answer["condition"]))
@@ -215,6 +252,7 @@ impl Desk<'_> {
         let mut views = self.client.views(service).await?;
         let mut last = String::new();
         while let Some(view) = views.recv().await {
+            let view = view?;
             let text = print::status(&view);
             if text != last {
                 self.print(&view, print::status);
@@ -315,7 +353,10 @@ fn plan_text(plan: &Plan) -> String {
     if plan.already_current {
         return format!("{}: {} is already current", plan.service, version(&plan.target));
     }
-    let acts: Vec<String> = plan.acts.iter().map(|act| format!("{act:?}")).collect();
+    let acts = match plan.is_blocked() {
+        true => "stop at preflight; nothing is changed".to_owned(),
+        false => plan.acts.iter().map(|act| format!("{act:?}")).collect::<Vec<_>>().join(", "),
+    };
     let mut text = format!(
         "{}: {} -> {}\nstrategy {:?}, data {:?}\nwould do: {}\nspace: {}\nproof: {}",
         plan.service,
@@ -323,13 +364,17 @@ fn plan_text(plan: &Plan) -> String {
         version(&plan.target),
         plan.strategy,
         plan.data,
-        acts.join(", "),
+        acts,
         plan.space,
         plan.profile
     );
     for finding in &plan.findings {
         text.push('\n');
         text.push_str(&finding.to_string());
+        if let Some(advice) = &finding.advice {
+            text.push_str("\n    ");
+            text.push_str(advice);
+        }
     }
     text
 }

@@ -7,7 +7,7 @@ use crate::conductor::{self, Beginning, Handle, Ledger};
 use crate::config::{self, Layout, Misplaced, Settings};
 use crate::journal::{self, Journal};
 use anyhow::Context;
-use cutover_core::{BootId, Order};
+use cutover_core::{BootId, Order, Refusal};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ async fn stop_services(registry: &Registry) -> Stopped {
     for service in registry.services.values() {
         match service.order(Order::Stop, "serve --stop-services".into(), conductor::Expected::default()).await
         {
-            Ok(_) => stopping.push(service),
+            Ok(_) | Err(Refusal::AlreadySo) => stopping.push(service),
             Err(refusal) => {
                 let pid = service.view().process.map(|process| process.pid);
                 tracing::error!(service = service.service, pid, %refusal, "not stopped; it goes on and keeps its front");
@@ -101,7 +101,7 @@ async fn stop_services(registry: &Registry) -> Stopped {
     let end = Instant::now() + FAREWELL;
     for service in stopping {
         let mut views = service.watch();
-        let gone = views.wait_for(|view| view.process.is_none());
+        let gone = views.wait_for(|view| view.stopped);
         if matches!(tokio::time::timeout_at(end.into(), gone).await, Ok(Ok(_))) {
             service.close_front().await;
             continue;

@@ -35,12 +35,15 @@ impl Conductor {
         }
         if !tended {
             self.upkeep_trouble = None;
+            self.stopped = false;
+            self.tended += 1;
             let task = upkeep::tend(
                 self.executor.clone(),
                 upkeep.clone(),
                 self.live.clone(),
                 self.executor.site.settings.for_run(),
                 self.crashes.in_a_row(),
+                self.tended,
             );
             self.tending = Some((upkeep, Task(tokio::spawn(task))));
         }

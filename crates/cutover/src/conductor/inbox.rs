@@ -29,6 +29,8 @@ pub(super) enum Input {
     Progress(Progress),
     /// What keeps the resting service's process from being as wanted, or that nothing does any more.
     Trouble(Option<String>),
+    /// The upkeep with this number has ended every process of the service, and found none left.
+    Stopped(u64),
 }
 
 /// How far the act under way is. Shown, never journaled.
@@ -59,7 +61,7 @@ pub struct Expected {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
-    /// The run that it began or goes on with.
+    /// The run that it began, or that was parked and goes on by it.
     pub run: Option<RunId>,
 }
 

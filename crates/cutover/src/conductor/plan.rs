@@ -36,6 +36,14 @@ pub struct Plan {
     pub findings: Vec<Finding>,
 }
 
+impl Plan {
+    /// Whether an update would end at its preflight.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.findings.iter().any(|finding| finding.level == Level::Block)
+    }
+}
+
 impl Handle {
     /// Plans an update to `wanted`.
     ///

@@ -66,6 +66,7 @@ pub(super) async fn tend(
     live: Option<Arc<Live>>,
     settings: Settings,
     failures: u32,
+    number: u64,
 ) {
     let policy = settings.policy.clone();
     let mut failures = failures;
@@ -84,6 +85,9 @@ pub(super) async fn tend(
         match done {
             Ok(()) => {
                 executor.reporter.send(Input::Trouble(None)).await;
+                if matches!(upkeep, Upkeep::Stop(_)) {
+                    executor.reporter.send(Input::Stopped(number)).await;
+                }
                 return;
             }
             Err(fault) => {

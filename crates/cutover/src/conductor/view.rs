@@ -23,6 +23,9 @@ pub struct View {
     pub front: Option<Stats>,
     /// The service process that lives, proven or not.
     pub process: Option<cutover_core::Instance>,
+    /// Whether the service shall not run and every process of it was found gone. `false` says nothing: it may not have
+    /// been looked yet.
+    pub stopped: bool,
     /// Trouble of our own (a journal that takes no entry), in words.
     pub trouble: Option<String>,
     /// The service's own address.

@@ -268,7 +268,7 @@ fn break_first_version(world: &World) -> tokio::task::JoinHandle<()> {
     let (client, entry) = (world.client(), world.generation(1).join("core/release.json"));
     tokio::spawn(async move {
         let Ok(mut views) = client.views(Some(SERVICE)).await else { return };
-        while let Some(view) = views.recv().await {
+        while let Some(Ok(view)) = views.recv().await {
             if view.report.phase.starts_with("cutting over: start")
                 || view.report.phase.starts_with("cutting over: prove")
             {

@@ -57,7 +57,7 @@ async fn a_plain_user_installs_updates_rolls_back_and_recovers_without_root() ->
 state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
     let plan = Plan {
         through: through.into(),
-        service: with_policy(state, &[("start_deadline", "\"1500ms\"")]),
+        service: with_policy(state, &[("start_deadline", "\"4s\"")]),
         place: Some(_ground.path().to_owned()),
         ..Plan::new(program)
     };
@@ -173,7 +173,7 @@ async fn under_a_root_daemon_restored_state_is_still_the_services_own() -> anyho
 env = { SAMPLE_STATE = "{world}/data" }
 state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
     let plan = Plan {
-        service: with_policy(service, &[("start_deadline", "\"1500ms\"")]),
+        service: with_policy(service, &[("start_deadline", "\"4s\"")]),
         place: Some(ground.path().to_owned()),
         ..Plan::new(program)
     };

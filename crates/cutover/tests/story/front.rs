@@ -139,7 +139,7 @@ async fn without_a_front_the_same_proof_holds_and_maintenance_means_stopped_unti
 -> anyhow::Result<()> {
     let liar = Knobs { report_version: Some("9.9.9".into()), ..Knobs::default() };
     let releases = [("1.0.0", Knobs::default()), ("2.0.0", Knobs::default()), ("3.0.0", liar)];
-    let service = with_policy("", &[("rollback", "\"never\""), ("start_deadline", "\"800ms\"")]);
+    let service = with_policy("", &[("rollback", "\"never\""), ("start_deadline", "\"3s\"")]);
     let world = crate::stage::direct(&service, &releases).await?;
     serving(&world, "1.0.0").await?;
     assert!(processes(&world, "front").is_empty());

@@ -86,7 +86,7 @@ async fn a_start_that_does_not_come_up_is_no_success_and_neither_is_one_that_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_hangs_raises_an_alarm_and_is_not_already_current() -> anyhow::Result<()> {
-    let service = with_policy("", &[("start_deadline", "\"700ms\""), ("stop_grace", "\"200ms\"")]);
+    let service = with_policy("", &[("start_deadline", "\"2s\""), ("stop_grace", "\"200ms\"")]);
     let world = world(&service, &[("1.0.0", good())]).await?;
     let hanging = serving(&world, "1.0.0").await?.process.unwrap();
     let (report, code) = update(&world, "1.0.0").await?;
@@ -138,7 +138,25 @@ async fn whoever_follows_a_run_is_told_when_the_daemon_does_not_have_the_service
     world.start_daemon().await?;
     let ended =
         tokio::time::timeout(LIMIT, follower.wait_with_output()).await.context("it follows for ever")??;
-    assert_eq!(ended.status.code(), Some(2), "{}", told(&ended));
+    assert_eq!(ended.status.code(), Some(6), "the run is not over: {}", told(&ended));
     assert!(told(&ended).contains("no service `web`"), "{}", told(&ended));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_its_services_finds_a_stopped_one_stopped() -> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!(world.cutover(&["stop"]).await?.status.code(), Some(0));
+    signal(world.daemon_mut().unwrap().id(), Signal::TERM)?;
+    let begun = std::time::Instant::now();
+    let ended = loop {
+        if let Some(status) = world.daemon_mut().unwrap().try_wait()? {
+            break status;
+        }
+        assert!(begun.elapsed() < LIMIT, "{}", world.tail_of_daemon_log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!(ended.code(), Some(0), "{}", world.tail_of_daemon_log());
     Ok(())
 }

@@ -200,7 +200,13 @@ async fn a_parked_run_that_is_cancelled_goes_back_without_a_start() -> anyhow::R
     assert_eq!(parked.0.status, Some(Status::RestartScheduled));
     world.kill_daemon()?;
     world.start_daemon().await?;
-    assert_eq!(world.cutover(&["cancel"]).await?.status.code(), Some(0));
+    let cancelled = world.cutover(&["cancel"]).await?;
+    assert_eq!(cancelled.status.code(), Some(5), "{}", told(&cancelled));
+    assert!(
+        told(&cancelled).contains("was cancelled after the switch; 1.0.0 is installed again"),
+        "{}",
+        told(&cancelled)
+    );
     let report = world.end_of(&parked.0.run_id.unwrap()).await?;
     assert_eq!(report.status, Some(Status::RestartFailed), "{report:#?}");
     let after = view(&world).await?;
@@ -254,7 +260,7 @@ async fn r38_r43_a_slow_service_is_neither_killed_nor_given_up_while_it_boots() 
 async fn r42_a_flapping_readiness_is_not_proven_and_the_deadline_says_what_was_missing() -> anyhow::Result<()>
 {
     let flaps = Knobs { flapping_ms: Some(160), ..good() };
-    let service = with_policy("", &[("streak", "6"), ("start_deadline", "\"1200ms\"")]);
+    let service = with_policy("", &[("streak", "6"), ("start_deadline", "\"3s\"")]);
     let world = world(&service, &[("1.0.0", good()), ("2.0.0", flaps)]).await?;
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);

@@ -24,7 +24,7 @@ fn migrating() -> Knobs {
 #[tokio::test(flavor = "multi_thread")]
 async fn r49_a_migration_that_fails_its_proof_is_undone_with_the_rollback() -> anyhow::Result<()> {
     let fails = Knobs { never_ready: true, ..migrating() };
-    let service = with_policy(STATE, &[("start_deadline", "\"900ms\"")]);
+    let service = with_policy(STATE, &[("start_deadline", "\"3s\"")]);
     let world = world(&service, &[("1.0.0", good()), ("2.0.0", fails)]).await?;
     serving(&world, "1.0.0").await?;
     for text in ["one", "two", "three"] {
@@ -132,7 +132,7 @@ async fn state_that_is_no_longer_declared_is_still_restored_by_the_run_that_copi
 {
     let fails = Knobs { never_ready: true, ..migrating() };
     let plan =
-        Plan { service: with_policy(STATE, &[("start_deadline", "\"1500ms\"")]), ..Plan::new(executable()) };
+        Plan { service: with_policy(STATE, &[("start_deadline", "\"4s\"")]), ..Plan::new(executable()) };
     let mut world = unserved(plan, &[("1.0.0", good()), ("2.0.0", fails)])?;
     world.start_daemon().await?;
     world.install("1.0.0").await?;

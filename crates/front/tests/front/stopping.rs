@@ -159,6 +159,21 @@ async fn a_client_that_calls_on_is_told_long_before_the_drains_limit_that_nobody
 }
 
 #[tokio::test]
+async fn a_hold_that_reaches_its_limit_without_a_drain_tells_those_who_call() {
+    let stage = Stage::new().await;
+    let (service, heard) = slow_echo(Duration::ZERO).await;
+    stage.serve(service.address).await;
+    let (calls, answers) = open(&stage).await.split();
+    let reading = tokio::spawn(until_farewell(answers));
+    let (calling, _) = call_on(calls);
+    until("calls under way", || heard.lock().unwrap().len() > 5).await;
+    stage.hold_for("switch", Duration::from_millis(100), None).await;
+    assert_eq!(reading.await.unwrap().1, 1012);
+    calling.abort();
+    drop(service);
+}
+
+#[tokio::test]
 async fn an_answer_that_is_still_due_keeps_a_socket_open_however_long_the_service_is_silent() {
     let stage = Stage::new().await;
     let (service, heard) = slow_echo(Duration::from_millis(1200)).await;
