@@ -1,0 +1,130 @@
+//! Goes through a closure and says what is wrong with it.
+//!
+//! Knows which request may ask what of which module; must not look at a disk.
+
+use crate::Interpreter;
+use crate::closure::{Closure, Content, Module, Target};
+use crate::exports::{Binding, Tables};
+use crate::finding::{Finding, Kind, Weight, Writer, failure};
+use crate::module::{Format, How, Name, Request};
+
+/// Everything that is wrong, in the order of files and lines.
+pub(crate) fn faults(writer: &Writer<'_>, interpreter: &Interpreter) -> (Vec<Finding>, usize) {
+    let linker = Linker { writer, closure: writer.closure, tables: Tables::of(writer.closure), interpreter };
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut names = 0;
+    for module in &writer.closure.modules {
+        findings.extend(writer.module(module));
+        let Content::Code(facts) = &module.content else { continue };
+        for (request, target) in facts.requests.iter().zip(&module.targets) {
+            names += request.names.len();
+            linker.request(module, request, target, &mut findings);
+        }
+    }
+    findings.sort();
+    findings.dedup();
+    (findings, names)
+}
+
+struct Linker<'c> {
+    writer: &'c Writer<'c>,
+    closure: &'c Closure,
+    tables: Tables<'c>,
+    interpreter: &'c Interpreter,
+}
+
+impl<'c> Linker<'c> {
+    fn request(&self, module: &Module, request: &'c Request, target: &Target, findings: &mut Vec<Finding>) {
+        match target {
+            Target::Failed(cause) => {
+                let (kind, text) = failure(cause, request, &module.path);
+                findings.push(self.writer.request(module, request, kind, text));
+            }
+            Target::Module(number) => match self.refused(request, self.closure.module(*number)) {
+                Some((kind, text)) => findings.push(self.writer.request(module, request, kind, text)),
+                None => self.names(module, request, *number, findings),
+            },
+            Target::Outside => {}
+        }
+    }
+
+    /// Why node does not load a file that is there.
+    fn refused(&self, request: &Request, target: &Module) -> Option<(Kind, String)> {
+        if request.how == How::Resolve {
+            return None;
+        }
+        let path = target.path.display();
+        let is_require = request.how.is_require();
+        let ending = target.path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        match &target.content {
+            Content::Json if !is_require && request.attribute.as_deref() != Some("json") => {
+                let text = format!("Module \"file://{path}\" needs an import attribute of \"type: json\"");
+                Some((Kind::MissingAttribute, format!("TypeError [ERR_IMPORT_ATTRIBUTE_MISSING]: {text}")))
+            }
+            Content::Opaque if !is_require && !matches!(ending, "wasm" | "ts" | "mts" | "cts") => {
+                let text = format!("Unknown file extension \".{ending}\" for {path}");
+                Some((Kind::UnknownExtension, format!("TypeError [ERR_UNKNOWN_FILE_EXTENSION]: {text}")))
+            }
+            Content::Code(facts)
+                if is_require && facts.format == Format::Module && !self.interpreter.requires_modules() =>
+            {
+                let text = format!("Error [ERR_REQUIRE_ESM]: require() of ES Module {path} not supported.");
+                Some((Kind::RequireOfModule, text))
+            }
+            _ => None,
+        }
+    }
+
+    fn names(&self, module: &Module, request: &'c Request, target: u32, findings: &mut Vec<Finding>) {
+        for name in &request.names {
+            let Some((kind, text)) = self.unlinked(request, target, name) else { continue };
+            let mut finding = self.writer.request(module, request, kind, text);
+            (finding.line, finding.name) = (name.line, Some(name.name.to_string()));
+            if kind == Kind::UndefinedName {
+                finding.weight = Weight::Soft;
+            }
+            findings.push(finding);
+        }
+    }
+
+    fn unlinked(&self, request: &Request, target: u32, name: &'c Name) -> Option<(Kind, String)> {
+        let (specifier, binding) = (&request.specifier, self.tables.resolve(target, &name.name));
+        let name = &name.name;
+        if !matches!(binding, Binding::Missing | Binding::Ambiguous(..) | Binding::Circular) {
+            return None;
+        }
+        if request.how != How::Import {
+            let text = format!("undefined: the imported module '{specifier}' does not provide an export named '{name}'");
+            return Some((Kind::UndefinedName, text));
+        }
+        let is_commonjs = matches!(
+            &self.closure.module(target).content,
+            Content::Code(facts) if facts.format == Format::CommonJs
+        );
+        Some(match binding {
+            Binding::Ambiguous(first, second) => {
+                let text = format!(
+                    "SyntaxError: The requested module '{specifier}' contains conflicting star exports for name \
+                     '{name}' with the previous requested module '{second}'"
+                );
+                let _ = first;
+                (Kind::AmbiguousExport, text)
+            }
+            Binding::Circular => {
+                let text = format!("SyntaxError: Detected cycle while resolving name '{name}' in '{specifier}'");
+                (Kind::CircularExport, text)
+            }
+            _ if is_commonjs => {
+                let text = format!(
+                    "SyntaxError: Named export '{name}' not found. The requested module '{specifier}' is a CommonJS \
+                     module, which may not support all module.exports as named exports."
+                );
+                (Kind::MissingExport, text)
+            }
+            _ => {
+                let text = format!("The requested module '{specifier}' does not provide an export named '{name}'");
+                (Kind::MissingExport, format!("SyntaxError: {text}"))
+            }
+        })
+    }
+}
