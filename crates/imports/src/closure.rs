@@ -113,21 +113,21 @@ impl Closure {
 
     /// Marks how each module is reached, the surest ways first.
     fn mark(&mut self, starts: &[(u32, Reach)]) {
-        for reach in [Reach::Start, Reach::Later] {
-            let mut front: Vec<u32> = starts.iter().filter(|(_, it)| *it == reach).map(|(number, _)| *number).collect();
-            if reach == Reach::Later {
-                let reached = self.modules.iter().enumerate().filter(|(_, module)| module.reach == Reach::Start);
-                front.extend(reached.map(|(number, _)| u32::try_from(number).expect("numbers are u32")));
+        let start = starts.iter().filter(|(_, reach)| *reach == Reach::Start).map(|(number, _)| *number).collect();
+        self.spread(start, Reach::Start);
+        let may = starts.iter().filter(|(_, reach)| *reach >= Reach::Later).map(|(number, _)| *number).collect();
+        self.spread(may, Reach::Later);
+    }
+
+    fn spread(&mut self, mut front: Vec<u32>, reach: Reach) {
+        let mut seen = vec![false; self.modules.len()];
+        while let Some(number) = front.pop() {
+            if std::mem::replace(&mut seen[number as usize], true) {
+                continue;
             }
-            while let Some(number) = front.pop() {
-                let module = &mut self.modules[number as usize];
-                if module.reach < reach {
-                    module.reach = reach;
-                } else if module.reach == reach || reach == Reach::Start {
-                    continue;
-                }
-                front.extend(module.successors(reach));
-            }
+            let module = &mut self.modules[number as usize];
+            module.reach = module.reach.max(reach);
+            front.extend(module.successors(reach));
         }
     }
 }

@@ -64,6 +64,10 @@ impl<'t> Scan<'t> {
                 b'}' => {
                     self.close();
                     self.after_value = false;
+                    if self.a_statement_follows() {
+                        self.end();
+                        self.branches_end();
+                    }
                 }
                 b';' | b',' => self.end(),
                 b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' | 0x80.. => self.word(),
@@ -98,6 +102,21 @@ impl<'t> Scan<'t> {
         let chain = std::mem::take(&mut self.top().chain);
         self.depth -= chain;
         self.after_value = false;
+    }
+
+    fn branches_end(&mut self) {
+        let branches = std::mem::take(&mut self.top().branches);
+        self.depth -= branches;
+    }
+
+    /// Whether what was closed ends a statement: nothing but these words can go on behind a brace.
+    fn a_statement_follows(&self) -> bool {
+        const GOING_ON: [&[u8]; 9] =
+            [b"else", b"catch", b"finally", b"while", b"in", b"instanceof", b"of", b"from", b"as"];
+        let rest = self.text[self.at..].trim_ascii_start();
+        let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'$'));
+        let word = &rest[..end.unwrap_or(rest.len())];
+        !word.is_empty() && !GOING_ON.contains(&word)
     }
 
     fn step(&mut self) {
