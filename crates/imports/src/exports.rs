@@ -15,8 +15,8 @@ pub(crate) enum Binding<'c> {
     /// The namespace of this module.
     Namespace(u32),
     Missing,
-    /// Two `export *` give it different meanings: the two specifiers.
-    Ambiguous(&'c str, &'c str),
+    /// Two `export *` give it different meanings.
+    Ambiguous,
     Circular,
     /// The other module is not known, or is at fault itself: there is a finding there, or nothing can be said.
     Unknown,
@@ -65,7 +65,7 @@ impl<'c> Tables<'c> {
             Some(Export::From { request, imported, .. }) => match self.target(module, *request) {
                 Target::Module(number) => match self.find(*number, imported, seen) {
                     // This module says so itself.
-                    Binding::Missing | Binding::Ambiguous(..) => Binding::Unknown,
+                    Binding::Missing | Binding::Ambiguous => Binding::Unknown,
                     found => found,
                 },
                 Target::Outside | Target::Failed(_) => Binding::Unknown,
@@ -76,11 +76,10 @@ impl<'c> Tables<'c> {
     }
 
     fn find_star(&self, module: u32, facts: &'c Facts, name: &'c str, seen: &mut Seen<'c>) -> Binding<'c> {
-        let mut found: Option<(Binding<'c>, &'c str)> = None;
+        let mut found: Option<Binding<'c>> = None;
         let mut is_unknown = false;
         for export in &facts.exports {
             let Export::Star { request } = export else { continue };
-            let specifier = &*facts.requests[*request as usize].specifier;
             let binding = match self.target(module, *request) {
                 Target::Module(number) => self.find(*number, name, seen),
                 Target::Outside | Target::Failed(_) => Binding::Unknown,
@@ -88,15 +87,15 @@ impl<'c> Tables<'c> {
             match (&found, binding) {
                 (_, Binding::Missing | Binding::Circular) => {}
                 (_, Binding::Unknown) => is_unknown = true,
-                (_, ambiguous @ Binding::Ambiguous(..)) => return ambiguous,
-                (None, binding) => found = Some((binding, specifier)),
-                (Some((known, _)), binding) if *known == binding => {}
-                (Some((_, first)), _) => return Binding::Ambiguous(first, specifier),
+                (_, Binding::Ambiguous) => return Binding::Ambiguous,
+                (None, binding) => found = Some(binding),
+                (Some(known), binding) if *known == binding => {}
+                (Some(_), _) => return Binding::Ambiguous,
             }
         }
         match found {
             _ if is_unknown => Binding::Unknown,
-            Some((binding, _)) => binding,
+            Some(binding) => binding,
             None => Binding::Missing,
         }
     }

@@ -4,7 +4,7 @@
 
 use crate::closure::{Closure, Content, Module, Unreadable};
 use crate::module::{Request, Trouble};
-use crate::resolution::Failure;
+use crate::resolution::{Asker, Failure};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -266,7 +266,8 @@ pub(crate) fn failure(failure: &Failure, request: &Request, file: &Path) -> (Kin
             let text = format!("Directory import '{path}' is not supported resolving ES modules{from}");
             (Kind::DirectoryImport, format!("Error [ERR_UNSUPPORTED_DIR_IMPORT]: {text}"))
         }
-        Failure::NotExported { subpath, manifest } => {
+        Failure::NotExported { subpath, manifest, by } => {
+            let from = if *by == Asker::Itself { format!(" imported from {}", file.display()) } else { from };
             let what = match subpath.as_str() {
                 "." => "No \"exports\" main defined".to_owned(),
                 subpath => format!("Package subpath '{subpath}' is not defined by \"exports\""),
@@ -281,15 +282,25 @@ pub(crate) fn failure(failure: &Failure, request: &Request, file: &Path) -> (Kin
             (Kind::ImportNotDefined, format!("TypeError [ERR_PACKAGE_IMPORT_NOT_DEFINED]: {text}"))
         }
         Failure::BadTarget { target, key, manifest } => {
-            let text = format!("target \"{target}\" defined for '{key}' in the package config {}", manifest.display());
-            (Kind::InvalidTarget, format!("Error [ERR_INVALID_PACKAGE_TARGET]: Invalid {text}{from}"))
+            let (list, end) = match key.starts_with('#') {
+                false if !target.is_empty() && !target.starts_with("./") => {
+                    ("exports", "; targets must start with \"./\"")
+                }
+                is_internal => (if is_internal { "imports" } else { "exports" }, ""),
+            };
+            let what = match key.as_str() {
+                "." => format!("Invalid \"{list}\" main target \"{target}\" defined"),
+                key => format!("Invalid \"{list}\" target \"{target}\" defined for '{key}'"),
+            };
+            let text = format!("{what} in the package config {}{from}{end}", manifest.display());
+            (Kind::InvalidTarget, format!("Error [ERR_INVALID_PACKAGE_TARGET]: {text}"))
         }
         Failure::BadManifest(path) => {
             let text = format!("Invalid package config {}.", path.display());
             (Kind::InvalidManifest, format!("Error [ERR_INVALID_PACKAGE_CONFIG]: {text}"))
         }
-        Failure::BadSpecifier(why) => {
-            let text = format!("Invalid module \"{specifier}\" {why}{from}");
+        Failure::BadSpecifier(what, why) => {
+            let text = format!("Invalid module \"{what}\" {why}{from}");
             (Kind::InvalidSpecifier, format!("TypeError [ERR_INVALID_MODULE_SPECIFIER]: {text}"))
         }
         Failure::NoBuiltin => {

@@ -58,10 +58,15 @@ impl<'c> Linker<'c> {
         let ending = target.path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         match &target.content {
             Content::Json if !is_require && request.attribute.as_deref() != Some("json") => {
-                let text = format!("Module \"file://{path}\" needs an import attribute of \"type: json\"");
-                Some((Kind::MissingAttribute, format!("TypeError [ERR_IMPORT_ATTRIBUTE_MISSING]: {text}")))
+                // The words changed with version 22.
+                let (code, of) = match self.interpreter.major {
+                    ..22 => ("ERR_IMPORT_ASSERTION_TYPE_MISSING", "type \"json\""),
+                    _ => ("ERR_IMPORT_ATTRIBUTE_MISSING", "\"type: json\""),
+                };
+                let text = format!("Module \"file://{path}\" needs an import attribute of {of}");
+                Some((Kind::MissingAttribute, format!("TypeError [{code}]: {text}")))
             }
-            Content::Opaque if !is_require && !matches!(ending, "wasm" | "ts" | "mts" | "cts") => {
+            Content::Opaque if !is_require && !self.is_known(ending) => {
                 let text = format!("Unknown file extension \".{ending}\" for {path}");
                 Some((Kind::UnknownExtension, format!("TypeError [ERR_UNKNOWN_FILE_EXTENSION]: {text}")))
             }
@@ -73,6 +78,12 @@ impl<'c> Linker<'c> {
             }
             _ => None,
         }
+    }
+
+    /// Whether `import` does something with a file that is not JavaScript. It takes TypeScript only outside of
+    /// `node_modules`, but that is not for a check of packages to complain about.
+    fn is_known(&self, ending: &str) -> bool {
+        matches!(ending, "wasm" | "ts" | "mts" | "cts") || ending == "node" && self.interpreter.imports_addons()
     }
 
     fn names(&self, module: &Module, request: &'c Request, target: u32, findings: &mut Vec<Finding>) {
@@ -90,7 +101,7 @@ impl<'c> Linker<'c> {
     fn unlinked(&self, request: &Request, target: u32, name: &'c Name) -> Option<(Kind, String)> {
         let (specifier, binding) = (&request.specifier, self.tables.resolve(target, &name.name));
         let name = &name.name;
-        if !matches!(binding, Binding::Missing | Binding::Ambiguous(..) | Binding::Circular) {
+        if !matches!(binding, Binding::Missing | Binding::Ambiguous | Binding::Circular) {
             return None;
         }
         if request.how != How::Import {
@@ -102,13 +113,9 @@ impl<'c> Linker<'c> {
             Content::Code(facts) if facts.format == Format::CommonJs
         );
         Some(match binding {
-            Binding::Ambiguous(first, second) => {
-                let text = format!(
-                    "SyntaxError: The requested module '{specifier}' contains conflicting star exports for name \
-                     '{name}' with the previous requested module '{second}'"
-                );
-                let _ = first;
-                (Kind::AmbiguousExport, text)
+            Binding::Ambiguous => {
+                let text = format!("The requested module '{specifier}' contains conflicting star exports for name '{name}'");
+                (Kind::AmbiguousExport, format!("SyntaxError: {text}"))
             }
             Binding::Circular => {
                 let text = format!("SyntaxError: Detected cycle while resolving name '{name}' in '{specifier}'");

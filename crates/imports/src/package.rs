@@ -137,7 +137,7 @@ fn path_aim(path: &str, star: Option<&str>) -> Result<Aim, Miss> {
         None => path.to_owned(),
     };
     let Some(rest) = path.strip_prefix("./") else {
-        let is_bare = !path.starts_with("../") && !path.starts_with('/') && !path.is_empty();
+        let is_bare = !path.starts_with("../") && !path.starts_with('/') && !path.is_empty() && !path.contains(':');
         return if is_bare { Ok(Aim::Outside(full)) } else { Err(Miss::Invalid(full)) };
     };
     let leaves = |path: &str| path.split(['/', '\\']).any(|part| matches!(part, "." | ".." | "node_modules"));

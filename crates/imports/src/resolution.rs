@@ -3,7 +3,7 @@
 //! Knows node's documents "Modules: ECMAScript modules, Resolution algorithm" and "Modules: CommonJS modules, All
 //! together"; must not know what a module says.
 
-use crate::builtins;
+use crate::{Interpreter, builtins};
 use crate::disk::{Directory, Disk, Found, Place};
 use crate::manifest::Manifest;
 use crate::package::{self, Miss};
@@ -40,19 +40,28 @@ pub(crate) enum Failure {
     NoModule,
     Directory(PathBuf),
     /// `exports` of this manifest has no such subpath; `.` is the package itself.
-    NotExported { subpath: String, manifest: PathBuf },
+    NotExported { subpath: String, manifest: PathBuf, by: Asker },
     /// `imports` of this manifest, if there is one, has no such name.
     NotImported { manifest: Option<PathBuf> },
     /// `exports` or `imports` lead out of the package.
     BadTarget { target: String, key: String, manifest: PathBuf },
     BadManifest(PathBuf),
-    BadSpecifier(&'static str),
+    /// What is refused, and why.
+    BadSpecifier(String, &'static str),
     NoBuiltin,
+}
+
+/// Who asks for a package's `exports`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Asker {
+    Itself,
+    Another,
 }
 
 /// Finds modules on one disk.
 pub(crate) struct Resolver<'d> {
     pub(crate) disk: &'d Disk,
+    pub(crate) interpreter: Interpreter,
     pub(crate) import: &'d [&'static str],
     pub(crate) require: &'d [&'static str],
     /// Packages that lie elsewhere than node would look: name and directory.
@@ -97,7 +106,9 @@ impl Resolver<'_> {
     fn import_path(&self, from: &Arc<Directory>, specifier: &str) -> Result<Resolved, Failure> {
         let path = specifier.strip_prefix("file://").unwrap_or(specifier);
         let path = &path[..path.find(['?', '#']).unwrap_or(path.len())];
-        let path = decoded(path)?;
+        let path = decoded(path).map_err(|why| {
+            Failure::BadSpecifier(absolute(&from.path.join(path)).display().to_string(), why)
+        })?;
         self.exact(&from.path.join(&*path), path.ends_with('/'))
     }
 
@@ -111,7 +122,7 @@ impl Resolver<'_> {
     }
 
     fn import_package(&self, from: &Arc<Directory>, specifier: &str) -> Result<Resolved, Failure> {
-        let (name, subpath) = package::split(specifier).ok_or(Failure::BadSpecifier("is not a valid package name"))?;
+        let (name, subpath) = package::split(specifier).ok_or_else(|| Failure::BadSpecifier(specifier.to_owned(), "is not a valid package name"))?;
         if let Some(found) = self.own(from, name, &subpath, Rule::Import) {
             return found;
         }
@@ -120,11 +131,11 @@ impl Resolver<'_> {
         };
         match self.manifest(&directory)? {
             Some(manifest) if manifest.exports.is_some() => {
-                self.exported(&directory, &manifest, &subpath, Rule::Import)
+                self.exported(&directory, &manifest, &subpath, Rule::Import, Asker::Another)
             }
             manifest if subpath == "." => self.import_main(&directory, manifest.as_deref()),
             _ => {
-                let path = decoded(&subpath[2..])?;
+                let path = decoded(&subpath[2..]).map_err(|why| Failure::BadSpecifier(subpath.clone(), why))?;
                 self.exact(&directory.path.join(&*path), path.ends_with('/'))
             }
         }
@@ -141,7 +152,8 @@ impl Resolver<'_> {
                 return Ok(Resolved::File(file));
             }
         }
-        Err(Failure::NoPackage(format!("{}/", directory.path.display())))
+        let asked = directory.path.join(main.unwrap_or("index.js").trim_start_matches("./"));
+        Err(Failure::NoPackage(asked.display().to_string()))
     }
 
     fn require(&self, from: &Arc<Directory>, specifier: &str) -> Result<Resolved, Failure> {
@@ -155,7 +167,7 @@ impl Resolver<'_> {
             return self.internal(from, specifier, Rule::Require);
         }
         if specifier.is_empty() {
-            return Err(Failure::BadSpecifier("is empty"));
+            return Err(Failure::BadSpecifier(String::new(), "is empty"));
         }
         if let Some((name, subpath)) = package::split(specifier)
             && let Some(found) = self.own(from, name, &subpath, Rule::Require)
@@ -173,7 +185,7 @@ impl Resolver<'_> {
                 && let Some(manifest) = self.manifest(&directory)?
                 && manifest.exports.is_some()
             {
-                return self.exported(&directory, &manifest, subpath, Rule::Require);
+                return self.exported(&directory, &manifest, subpath, Rule::Require, Asker::Another);
             }
             match self.guessed(&modules.path.join(specifier), specifier.ends_with('/')) {
                 Err(Failure::NoModule) => {}
@@ -219,12 +231,14 @@ impl Resolver<'_> {
         if manifest.exports.is_none() || manifest.name.as_deref() != Some(name) {
             return None;
         }
-        Some(self.exported(&directory, &manifest, subpath, rule))
+        Some(self.exported(&directory, &manifest, subpath, rule, Asker::Itself))
     }
 
     fn aliased(&self, directory: &Arc<Directory>, subpath: &str, rule: Rule) -> Result<Resolved, Failure> {
         match (self.manifest(directory)?, rule) {
-            (Some(manifest), _) if manifest.exports.is_some() => self.exported(directory, &manifest, subpath, rule),
+            (Some(manifest), _) if manifest.exports.is_some() => {
+                self.exported(directory, &manifest, subpath, rule, Asker::Another)
+            }
             (manifest, Rule::Import) if subpath == "." => self.import_main(directory, manifest.as_deref()),
             (_, Rule::Import) => self.exact(&directory.path.join(&subpath[2..]), false),
             (_, Rule::Require) => self.guessed(&directory.path.join(subpath), subpath == "."),
@@ -234,15 +248,18 @@ impl Resolver<'_> {
     /// What a package exports under a subpath; nothing if it has no `exports`.
     pub(crate) fn exported_by(&self, directory: &Arc<Directory>, subpath: &str, rule: Rule) -> Result<Resolved, Failure> {
         match self.manifest(directory)? {
-            Some(manifest) if manifest.exports.is_some() => self.exported(directory, &manifest, subpath, rule),
+            Some(manifest) if manifest.exports.is_some() => {
+                self.exported(directory, &manifest, subpath, rule, Asker::Another)
+            }
             _ => Err(Failure::NoModule),
         }
     }
 
     /// `#name`, from the `imports` of the package that the module is in.
     fn internal(&self, from: &Arc<Directory>, specifier: &str, rule: Rule) -> Result<Resolved, Failure> {
-        if specifier == "#" || specifier.starts_with("#/") {
-            return Err(Failure::BadSpecifier("is not a valid internal imports specifier name"));
+        if specifier == "#" || specifier.starts_with("#/") && !self.interpreter.imports_slash() {
+            let why = "is not a valid internal imports specifier name";
+            return Err(Failure::BadSpecifier(specifier.to_owned(), why));
         }
         let Some((directory, found)) = self.disk.scope(from) else {
             return Err(Failure::NotImported { manifest: None });
@@ -267,18 +284,20 @@ impl Resolver<'_> {
         manifest: &Manifest,
         subpath: &str,
         rule: Rule,
+        by: Asker,
     ) -> Result<Resolved, Failure> {
         let exports = manifest.exports.as_ref().expect("the caller looked");
         let path = directory.path.join("package.json");
         match package::exported(exports, subpath, self.conditions(rule)) {
             Ok(target) => self.targeted(directory, &target, rule),
-            Err(Miss::Undefined) => Err(Failure::NotExported { subpath: subpath.to_owned(), manifest: path }),
+            Err(Miss::Undefined) => Err(Failure::NotExported { subpath: subpath.to_owned(), manifest: path, by }),
             Err(Miss::Invalid(target)) => Err(Failure::BadTarget { target, key: subpath.to_owned(), manifest: path }),
         }
     }
 
     fn targeted(&self, directory: &Arc<Directory>, target: &str, rule: Rule) -> Result<Resolved, Failure> {
-        let path = directory.path.join(&*decoded(&target[2..])?);
+        let path = decoded(&target[2..]).map_err(|why| Failure::BadSpecifier(target.to_owned(), why))?;
+        let path = directory.path.join(&*path);
         match (self.exact(&path, target.ends_with('/')), rule) {
             (Err(_), Rule::Require) => Err(Failure::NoFile(absolute(&path))),
             (found, _) => found,
@@ -324,17 +343,18 @@ fn has_scheme(specifier: &str) -> bool {
 }
 
 /// Takes percent signs out of a path, as an address has them. An encoded separator is refused by node.
-fn decoded(path: &str) -> Result<Cow<'_, str>, Failure> {
+fn decoded(path: &str) -> Result<Cow<'_, str>, &'static str> {
     if !path.contains('%') {
         return Ok(Cow::Borrowed(path));
     }
-    let bad = Failure::BadSpecifier("must not include encoded \"/\" or \"\\\" characters");
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         let code = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
         match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(b'/' | b'\\') if first == b'%' => return Err(bad),
+            Some(b'/' | b'\\') if first == b'%' => {
+                return Err("must not include encoded \"/\" or \"\\\" characters");
+            }
             Some(byte) if first == b'%' => {
                 bytes.push(byte);
                 rest = &tail[2..];
@@ -348,7 +368,11 @@ fn decoded(path: &str) -> Result<Cow<'_, str>, Failure> {
     Ok(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Without `.` and `..`, as node prints it.
+/// Without `.` and `..`, but with a slash at the end if there was one, as node prints it.
 fn absolute(path: &Path) -> PathBuf {
-    crate::disk::normal(path)
+    let mut normal: PathBuf = crate::disk::normal(path).components().collect();
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        normal.push("");
+    }
+    normal
 }

@@ -25,7 +25,7 @@ pub(crate) fn facts(arena: &mut Allocator, text: &str, goal: Goal) -> Facts {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed = parse(arena, text, goal);
     let format = format(&parsed, goal);
-    if let Some(trouble) = trouble(text, &parsed) {
+    if let Some(trouble) = trouble(text, &parsed).or_else(|| misplaced(text, &parsed, goal)) {
         return Facts { format, trouble: Some(trouble), ..Facts::default() };
     }
     let mut facts = Facts { format, ..Facts::default() };
@@ -80,6 +80,21 @@ fn trouble(text: &str, parsed: &ParserReturn<'_>) -> Option<Trouble> {
     let at = first.labels.first().map_or(0, |label| label.offset());
     let line = Lines::of(text).line(u32::try_from(at).unwrap_or(u32::MAX));
     Some(Trouble::Syntax { line, message: first.message.to_string() })
+}
+
+/// What only an ECMAScript module may say, said by another.
+fn misplaced(text: &str, parsed: &ParserReturn<'_>, goal: Goal) -> Option<Trouble> {
+    if goal != Goal::Script || !parsed.module_record.has_module_syntax {
+        return None;
+    }
+    let mut statements = parsed.program.body.iter();
+    let (what, at) = match statements.find_map(|it| it.as_module_declaration()) {
+        Some(it @ ModuleDeclaration::ImportDeclaration(_)) => ("Cannot use import statement", it.span().start),
+        Some(it) => ("Unexpected token 'export'", it.span().start),
+        None => ("Cannot use 'import.meta'", parsed.module_record.import_metas.first().map_or(0, |it| it.start)),
+    };
+    let message = if what.starts_with("Cannot") { format!("{what} outside a module") } else { what.to_owned() };
+    Some(Trouble::Syntax { line: Lines::of(text).line(at), message })
 }
 
 fn mentions(text: &str, word: &str) -> bool {

@@ -115,6 +115,16 @@ impl Interpreter {
         }
     }
 
+    /// Whether `import` takes an addon.
+    pub(crate) fn imports_addons(self) -> bool {
+        self.major >= 24
+    }
+
+    /// Whether a name in `imports` may begin with `#/`.
+    pub(crate) fn imports_slash(self) -> bool {
+        self.major >= 24
+    }
+
     fn conditions(self, rule: Rule) -> Vec<&'static str> {
         let own = if rule == Rule::Import { "import" } else { "require" };
         let mut conditions = vec!["node", own, "node-addons"];
@@ -147,7 +157,8 @@ pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
         .map(|alias| Ok((alias.package.clone(), directory(&disk, &alias.directory)?)))
         .collect::<Result<_, Error>>()?;
     let (import, require) = (trees.interpreter.conditions(Rule::Import), trees.interpreter.conditions(Rule::Require));
-    let resolver = Resolver { disk: &disk, import: &import, require: &require, aliases: &aliases };
+    let resolver =
+        Resolver { disk: &disk, interpreter: trees.interpreter, import: &import, require: &require, aliases: &aliases };
     let (mut entries, mut roots, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for root in &trees.roots {
         let directory = directory(&disk, &root.directory)?;
