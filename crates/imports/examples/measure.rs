@@ -50,7 +50,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn say(what: &str, cost: &Cost, floor: &Cost) {
     let ratio = cost.cpu.as_secs_f64() / floor.cpu.as_secs_f64();
-    println!("{what}: wall {:.3} s, CPU {:.3} s, {ratio:.2} of parsing alone", cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());
+    println!(
+        "{what}: wall {:.3} s, CPU {:.3} s, {ratio:.2} of parsing alone",
+        cost.wall.as_secs_f64(),
+        cost.cpu.as_secs_f64()
+    );
 }
 
 fn tell(checked: &Checked) {
@@ -63,12 +67,24 @@ fn tell(checked: &Checked) {
     kinds.iter().for_each(|(kind, count)| println!("  {count} × {kind}"));
     if std::env::var_os("LIST").is_some() {
         for finding in &checked.findings {
-            println!("{:?} {:?} {}:{}:{} {} {:?}\n    {}", finding.weight, finding.reach, finding.package, finding.place, finding.line, finding.specifier, finding.name, finding.text);
+            println!(
+                "{:?} {:?} {}:{}:{} {} {:?}\n    {}",
+                finding.weight,
+                finding.reach,
+                finding.package,
+                finding.place,
+                finding.line,
+                finding.specifier,
+                finding.name,
+                finding.text
+            );
         }
     }
 }
 
-fn measured<T, E: Into<Box<dyn Error>>>(run: impl FnOnce() -> Result<T, E>) -> Result<(Cost, T), Box<dyn Error>> {
+fn measured<T, E: Into<Box<dyn Error>>>(
+    run: impl FnOnce() -> Result<T, E>,
+) -> Result<(Cost, T), Box<dyn Error>> {
     let (wall, cpu) = (Instant::now(), cpu()?);
     let done = run().map_err(Into::into)?;
     Ok((Cost { wall: wall.elapsed(), cpu: self::cpu()? - cpu }, done))

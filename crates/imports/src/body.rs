@@ -7,10 +7,11 @@ use crate::module::{Facts, Format, How, Name, Request};
 use crate::nesting::DEPTH_MAX;
 use crate::syntax::Lines;
 use oxc_ast::ast::{
-    Argument, ArrowFunctionExpression, AssignmentExpression, AssignmentTarget, AwaitExpression, BindingPattern,
-    CallExpression, CatchClause, ComputedMemberExpression, ConditionalExpression, Expression, FormalParameters,
-    Function, IfStatement, ImportExpression, LogicalExpression, ObjectExpression, ObjectPropertyKind, Program,
-    PropertyKey, Statement, StaticMemberExpression, SwitchStatement, TryStatement, VariableDeclarator,
+    Argument, ArrowFunctionExpression, AssignmentExpression, AssignmentTarget, AwaitExpression,
+    BindingPattern, CallExpression, CatchClause, ComputedMemberExpression, ConditionalExpression, Expression,
+    FormalParameters, Function, IfStatement, ImportExpression, LogicalExpression, ObjectExpression,
+    ObjectPropertyKind, Program, PropertyKey, Statement, StaticMemberExpression, SwitchStatement,
+    TryStatement, VariableDeclarator,
 };
 use oxc_ast_visit::{VisitJs, walk_js as walk};
 use oxc_ecmascript::BoundNames as _;
@@ -84,7 +85,8 @@ impl Body {
         if self.format == Format::CommonJs {
             self.requires.insert("require".to_owned());
         }
-        self.candidates.retain(|candidate| candidate.callee.as_ref().is_none_or(|it| self.requires.contains(it)));
+        self.candidates
+            .retain(|candidate| candidate.callee.as_ref().is_none_or(|it| self.requires.contains(it)));
         self.candidates.sort_by_key(|candidate| candidate.at);
         let mut lines = Lines::of(text);
         for candidate in self.candidates {
@@ -146,7 +148,8 @@ impl Body {
     }
 
     fn require(&mut self, call: &CallExpression<'_>) {
-        let Some(specifier) = call.arguments.first().and_then(Argument::as_expression).and_then(literal) else {
+        let Some(specifier) = call.arguments.first().and_then(Argument::as_expression).and_then(literal)
+        else {
             return;
         };
         let (callee, how) = match &call.callee {
@@ -155,7 +158,9 @@ impl Body {
                 Expression::Identifier(id) if member.property.name.as_str() == "resolve" => {
                     (Some(id.name.as_str().to_owned()), How::Resolve)
                 }
-                Expression::Identifier(id) if id.name.as_str() == "module" && member.property.name.as_str() == "require" => {
+                Expression::Identifier(id)
+                    if id.name.as_str() == "module" && member.property.name.as_str() == "require" =>
+                {
                     (None, self.how_required())
                 }
                 _ => return,
@@ -178,7 +183,8 @@ impl Body {
         let Expression::StaticMemberExpression(member) = &call.callee else { return };
         let Expression::ImportExpression(import) = &member.object else { return };
         let callback = call.arguments.first().and_then(Argument::as_expression);
-        let (Some(Expression::ArrowFunctionExpression(callback)), "then") = (callback, member.property.name.as_str())
+        let (Some(Expression::ArrowFunctionExpression(callback)), "then") =
+            (callback, member.property.name.as_str())
         else {
             return;
         };
@@ -204,7 +210,9 @@ impl Body {
         let BindingPattern::ObjectPattern(pattern) = pattern else { return };
         for property in &pattern.properties {
             let has_default = matches!(property.value, BindingPattern::AssignmentPattern(_));
-            if let (PropertyKey::StaticIdentifier(key), false, false) = (&property.key, property.computed, has_default) {
+            if let (PropertyKey::StaticIdentifier(key), false, false) =
+                (&property.key, property.computed, has_default)
+            {
                 self.take(import, key.name.as_str(), key.span.start);
             }
         }
@@ -226,11 +234,16 @@ impl Body {
     fn pass_on(&mut self, it: &Expression<'_>) {
         match it {
             Expression::CallExpression(call) => {
-                let is_require = matches!(&call.callee, Expression::Identifier(id) if id.name.as_str() == "require");
+                let is_require =
+                    matches!(&call.callee, Expression::Identifier(id) if id.name.as_str() == "require");
                 let first = call.arguments.first().and_then(Argument::as_expression);
                 match first.and_then(literal) {
                     Some(specifier) if is_require => self.passes_on.push(specifier),
-                    _ => call.arguments.iter().filter_map(Argument::as_expression).for_each(|it| self.pass_on(it)),
+                    _ => call
+                        .arguments
+                        .iter()
+                        .filter_map(Argument::as_expression)
+                        .for_each(|it| self.pass_on(it)),
                 }
             }
             Expression::Identifier(id) => {
@@ -270,7 +283,8 @@ impl Body {
             BindingPattern::BindingIdentifier(id) => {
                 if self.makes_require(init) {
                     self.requires.insert(id.name.as_str().to_owned());
-                } else if matches!(init, Expression::StaticMemberExpression(m) if m.property.name.as_str() == "createRequire") {
+                } else if matches!(init, Expression::StaticMemberExpression(m) if m.property.name.as_str() == "createRequire")
+                {
                     self.makers.insert(id.name.as_str().to_owned());
                 } else if let Some(specifier) = required(init) {
                     self.bound.insert(id.name.as_str().to_owned(), specifier);

@@ -54,7 +54,9 @@ impl Key {
             Goal::Either => 'e',
         };
         let digits = self.hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        std::iter::once(goal).chain(digits.map(|digit| char::from_digit(digit.into(), 16).expect("below 16"))).collect()
+        std::iter::once(goal)
+            .chain(digits.map(|digit| char::from_digit(digit.into(), 16).expect("below 16")))
+            .collect()
     }
 
     fn read(written: &str) -> Option<Key> {
@@ -65,8 +67,10 @@ impl Key {
             "e" => Goal::Either,
             _ => return None,
         };
-        let digits: Vec<u8> = digits.chars().map(|digit| Some(digit.to_digit(16)? as u8)).collect::<Option<_>>()?;
-        let hash: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+        let digits: Vec<u8> =
+            digits.chars().map(|digit| Some(digit.to_digit(16)? as u8)).collect::<Option<_>>()?;
+        let hash: Vec<u8> =
+            digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
         Some(Key { hash: hash.try_into().ok()?, goal })
     }
 }
@@ -82,7 +86,8 @@ impl Cache {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Cache::default()),
             Err(source) => return Err(Error::LoadCache { path: path.to_owned(), source }),
         };
-        let saved = serde_json::from_slice::<Saved<Facts>>(&bytes).ok().filter(|saved| saved.version == VERSION);
+        let saved =
+            serde_json::from_slice::<Saved<Facts>>(&bytes).ok().filter(|saved| saved.version == VERSION);
         let modules = saved.map(|saved| saved.modules).unwrap_or_default();
         let known = modules.into_iter().filter_map(|(key, facts)| {
             Some((Key::read(&key)?, Known { facts: Arc::new(facts), is_used: AtomicBool::new(false) }))
@@ -97,7 +102,8 @@ impl Cache {
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let used = self.known.iter().filter(|(_, known)| known.is_used.load(Ordering::Relaxed));
-        let mut modules: Vec<(String, &Facts)> = used.map(|(key, known)| (key.written(), &*known.facts)).collect();
+        let mut modules: Vec<(String, &Facts)> =
+            used.map(|(key, known)| (key.written(), &*known.facts)).collect();
         modules.sort_by(|a, b| a.0.cmp(&b.0));
         self.write(path, &Saved { version: VERSION, modules })
             .map_err(|source| Error::SaveCache { path: path.to_owned(), source })

@@ -113,9 +113,11 @@ impl Closure {
 
     /// Marks how each module is reached, the surest ways first.
     fn mark(&mut self, starts: &[(u32, Reach)]) {
-        let start = starts.iter().filter(|(_, reach)| *reach == Reach::Start).map(|(number, _)| *number).collect();
+        let start =
+            starts.iter().filter(|(_, reach)| *reach == Reach::Start).map(|(number, _)| *number).collect();
         self.spread(start, Reach::Start);
-        let may = starts.iter().filter(|(_, reach)| *reach >= Reach::Later).map(|(number, _)| *number).collect();
+        let may =
+            starts.iter().filter(|(_, reach)| *reach >= Reach::Later).map(|(number, _)| *number).collect();
         self.spread(may, Reach::Later);
     }
 
@@ -199,7 +201,8 @@ impl Walk<'_> {
             assert!(!threads.is_empty(), "the machine gives no thread");
             let mut harvest = Harvest::default();
             for thread in threads {
-                let (mut read, mut learnt) = thread.join().expect("a reader catches what a module makes it do");
+                let (mut read, mut learnt) =
+                    thread.join().expect("a reader catches what a module makes it do");
                 harvest.0.append(&mut read);
                 harvest.1.append(&mut learnt);
             }
@@ -288,7 +291,10 @@ impl Reader<'_> {
             (Reading::Addon, 0) => return Content::Unreadable(Unreadable::Empty),
             (Reading::Addon, _) => return Content::Opaque,
             (_, bytes) if bytes > self.walk.limits.file_bytes_max => {
-                return Content::Unreadable(Unreadable::Large { bytes, most: self.walk.limits.file_bytes_max });
+                return Content::Unreadable(Unreadable::Large {
+                    bytes,
+                    most: self.walk.limits.file_bytes_max,
+                });
             }
             _ => {}
         }
@@ -359,7 +365,8 @@ fn reading(path: &Path, disk: &Disk, interpreter: &Interpreter) -> Reading {
 }
 
 fn goal(path: &Path, disk: &Disk, interpreter: &Interpreter) -> Goal {
-    let scope = path.parent().and_then(|parent| disk.directory(parent)).and_then(|parent| disk.scope(&parent));
+    let scope =
+        path.parent().and_then(|parent| disk.directory(parent)).and_then(|parent| disk.scope(&parent));
     let kind = match scope {
         Some((_, Found::Manifest(manifest))) => manifest.kind,
         _ => Kind::Unsaid,

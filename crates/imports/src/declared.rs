@@ -3,8 +3,8 @@
 //! Knows declarations; must not know what they are for.
 
 use oxc_ast::ast::{
-    ArrowFunctionExpression, Class, ExportDefaultDeclarationKind, Expression, Function, ModuleDeclaration, Program,
-    Statement, VariableDeclaration,
+    ArrowFunctionExpression, Class, ExportDefaultDeclarationKind, Expression, Function, ModuleDeclaration,
+    Program, Statement, VariableDeclaration,
 };
 use oxc_ast_visit::VisitJs;
 use oxc_ecmascript::BoundNames as _;
@@ -31,8 +31,12 @@ fn strike_statement(statement: &Statement<'_>, names: &mut HashSet<&str>) {
     }
     match statement.as_module_declaration() {
         Some(ModuleDeclaration::ExportDefaultDeclaration(export)) => match &export.declaration {
-            ExportDefaultDeclarationKind::FunctionDeclaration(it) => it.bound_names(&mut |id| bound(id.name.as_str())),
-            ExportDefaultDeclarationKind::ClassDeclaration(it) => it.bound_names(&mut |id| bound(id.name.as_str())),
+            ExportDefaultDeclarationKind::FunctionDeclaration(it) => {
+                it.bound_names(&mut |id| bound(id.name.as_str()))
+            }
+            ExportDefaultDeclarationKind::ClassDeclaration(it) => {
+                it.bound_names(&mut |id| bound(id.name.as_str()))
+            }
             _ => {}
         },
         Some(declaration) => declaration.bound_names(&mut |id| bound(id.name.as_str())),

@@ -125,7 +125,9 @@ impl Disk {
         let Ok(real) = fs::canonicalize(link) else { return Place::Nothing };
         match fs::metadata(&real) {
             Ok(metadata) if metadata.is_file() => Place::File(real.into()),
-            Ok(metadata) if metadata.is_dir() => self.directory(&real).map_or(Place::Nothing, Place::Directory),
+            Ok(metadata) if metadata.is_dir() => {
+                self.directory(&real).map_or(Place::Nothing, Place::Directory)
+            }
             Ok(_) => Place::Other,
             Err(_) => Place::Nothing,
         }
@@ -167,7 +169,9 @@ impl Directory {
         match self.entries() {
             Some(entries) => entries.get(name).copied(),
             // A directory that may be passed but not listed.
-            None => fs::symlink_metadata(self.path.join(name)).ok().map(|metadata| Entry::of(metadata.file_type())),
+            None => fs::symlink_metadata(self.path.join(name))
+                .ok()
+                .map(|metadata| Entry::of(metadata.file_type())),
         }
     }
 }

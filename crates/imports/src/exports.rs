@@ -44,7 +44,9 @@ impl<'c> Tables<'c> {
     fn find(&self, module: u32, name: &'c str, seen: &mut Seen<'c>) -> Binding<'c> {
         match &self.closure.module(module).content {
             Content::Code(facts) if facts.trouble.is_some() => Binding::Unknown,
-            Content::Code(facts) if facts.format == Format::CommonJs => self.find_commonjs(module, facts, name, seen),
+            Content::Code(facts) if facts.format == Format::CommonJs => {
+                self.find_commonjs(module, facts, name, seen)
+            }
             Content::Code(facts) => self.find_module(module, facts, name, seen),
             Content::Json if name == "default" => Binding::Local(module, "default"),
             Content::Json => Binding::Missing,
@@ -100,16 +102,26 @@ impl<'c> Tables<'c> {
         }
     }
 
-    fn find_commonjs(&self, module: u32, facts: &'c Facts, name: &'c str, seen: &mut Seen<'c>) -> Binding<'c> {
-        if matches!(name, "default" | "module.exports") || facts.names.binary_search_by(|it| (**it).cmp(name)).is_ok() {
+    fn find_commonjs(
+        &self,
+        module: u32,
+        facts: &'c Facts,
+        name: &'c str,
+        seen: &mut Seen<'c>,
+    ) -> Binding<'c> {
+        if matches!(name, "default" | "module.exports")
+            || facts.names.binary_search_by(|it| (**it).cmp(name)).is_ok()
+        {
             return Binding::Local(module, name);
         }
         if !seen.insert((module, name)) {
             return Binding::Circular;
         }
         for specifier in &facts.passes_on {
-            let request = facts.requests.iter().position(|it| it.specifier == *specifier && it.how.is_require());
-            let Some(Target::Module(number)) = request.map(|request| &self.closure.module(module).targets[request])
+            let request =
+                facts.requests.iter().position(|it| it.specifier == *specifier && it.how.is_require());
+            let Some(Target::Module(number)) =
+                request.map(|request| &self.closure.module(module).targets[request])
             else {
                 return Binding::Unknown;
             };

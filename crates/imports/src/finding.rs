@@ -138,7 +138,9 @@ pub fn regressions<'n>(new: &'n [Finding], old: &[Finding]) -> Vec<&'n Finding> 
         let weight = known.entry(finding.identity()).or_insert(finding.weight);
         *weight = finding.weight.max(*weight);
     }
-    new.iter().filter(|finding| known.get(&finding.identity()).is_none_or(|weight| finding.weight > *weight)).collect()
+    new.iter()
+        .filter(|finding| known.get(&finding.identity()).is_none_or(|weight| finding.weight > *weight))
+        .collect()
 }
 
 /// Takes the hash out of the name of a file that a bundler named: `server-close-D4kZ_1aB.js` → `server-close.js`.
@@ -187,7 +189,9 @@ impl Writer<'_> {
             Content::Unreadable(Unreadable::Large { bytes, most }) => {
                 (Kind::OverLimit, 0, format!("{file} has {bytes} bytes, and no more than {most} are read"))
             }
-            Content::Unreadable(Unreadable::Io(cause)) => (Kind::Unreadable, 0, format!("Error: {cause}, open '{file}'")),
+            Content::Unreadable(Unreadable::Io(cause)) => {
+                (Kind::Unreadable, 0, format!("Error: {cause}, open '{file}'"))
+            }
             Content::Unreadable(Unreadable::Empty) => {
                 (Kind::Unreadable, 0, format!("Error: {file}: file too short"))
             }
@@ -247,7 +251,8 @@ fn belonging(file: &Path, roots: &[(PathBuf, String)]) -> (String, String) {
 /// What kind a failed look-up is, and what node prints.
 pub(crate) fn failure(failure: &Failure, request: &Request, file: &Path) -> (Kind, String) {
     let specifier = &request.specifier;
-    let from = if request.how.is_require() { String::new() } else { format!(" imported from {}", file.display()) };
+    let from =
+        if request.how.is_require() { String::new() } else { format!(" imported from {}", file.display()) };
     let not_found = |what: String| {
         if request.how.is_require() {
             format!("Error: Cannot find module '{what}'\nRequire stack:\n- {}", file.display())
@@ -258,9 +263,10 @@ pub(crate) fn failure(failure: &Failure, request: &Request, file: &Path) -> (Kin
     match failure {
         Failure::NoFile(path) => (Kind::ModuleNotFound, not_found(path.display().to_string())),
         Failure::NoModule => (Kind::ModuleNotFound, not_found(specifier.to_string())),
-        Failure::NoPackage(name) => {
-            (Kind::ModuleNotFound, format!("Error [ERR_MODULE_NOT_FOUND]: Cannot find package '{name}'{from}"))
-        }
+        Failure::NoPackage(name) => (
+            Kind::ModuleNotFound,
+            format!("Error [ERR_MODULE_NOT_FOUND]: Cannot find package '{name}'{from}"),
+        ),
         Failure::Directory(path) => {
             let path = path.display();
             let text = format!("Directory import '{path}' is not supported resolving ES modules{from}");
@@ -276,7 +282,8 @@ pub(crate) fn failure(failure: &Failure, request: &Request, file: &Path) -> (Kin
             (Kind::PathNotExported, format!("Error [ERR_PACKAGE_PATH_NOT_EXPORTED]: {text}"))
         }
         Failure::NotImported { manifest } => {
-            let package = manifest.as_ref().map(|it| format!(" in package {}", it.display())).unwrap_or_default();
+            let package =
+                manifest.as_ref().map(|it| format!(" in package {}", it.display())).unwrap_or_default();
             let from = format!(" imported from {}", file.display());
             let text = format!("Package import specifier \"{specifier}\" is not defined{package}{from}");
             (Kind::ImportNotDefined, format!("TypeError [ERR_PACKAGE_IMPORT_NOT_DEFINED]: {text}"))

@@ -83,7 +83,8 @@ impl<'c> Linker<'c> {
     /// Whether `import` does something with a file that is not JavaScript. It takes TypeScript only outside of
     /// `node_modules`, but that is not for a check of packages to complain about.
     fn is_known(&self, ending: &str) -> bool {
-        matches!(ending, "wasm" | "ts" | "mts" | "cts") || ending == "node" && self.interpreter.imports_addons()
+        matches!(ending, "wasm" | "ts" | "mts" | "cts")
+            || ending == "node" && self.interpreter.imports_addons()
     }
 
     fn names(&self, module: &Module, request: &'c Request, target: u32, findings: &mut Vec<Finding>) {
@@ -105,7 +106,9 @@ impl<'c> Linker<'c> {
             return None;
         }
         if request.how != How::Import {
-            let text = format!("undefined: the imported module '{specifier}' does not provide an export named '{name}'");
+            let text = format!(
+                "undefined: the imported module '{specifier}' does not provide an export named '{name}'"
+            );
             return Some((Kind::UndefinedName, text));
         }
         let is_commonjs = matches!(
@@ -114,11 +117,14 @@ impl<'c> Linker<'c> {
         );
         Some(match binding {
             Binding::Ambiguous => {
-                let text = format!("The requested module '{specifier}' contains conflicting star exports for name '{name}'");
+                let text = format!(
+                    "The requested module '{specifier}' contains conflicting star exports for name '{name}'"
+                );
                 (Kind::AmbiguousExport, format!("SyntaxError: {text}"))
             }
             Binding::Circular => {
-                let text = format!("SyntaxError: Detected cycle while resolving name '{name}' in '{specifier}'");
+                let text =
+                    format!("SyntaxError: Detected cycle while resolving name '{name}' in '{specifier}'");
                 (Kind::CircularExport, text)
             }
             _ if is_commonjs => {
@@ -129,7 +135,8 @@ impl<'c> Linker<'c> {
                 (Kind::MissingExport, text)
             }
             _ => {
-                let text = format!("The requested module '{specifier}' does not provide an export named '{name}'");
+                let text =
+                    format!("The requested module '{specifier}' does not provide an export named '{name}'");
                 (Kind::MissingExport, format!("SyntaxError: {text}"))
             }
         })

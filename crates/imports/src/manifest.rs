@@ -2,8 +2,8 @@
 //!
 //! Knows the shape; must not know how a target is chosen. The order of conditions is kept, since it decides.
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
 /// The parts of a manifest that matter for finding modules.
@@ -142,11 +142,15 @@ mod tests {
 
     #[test]
     fn conditions_keep_their_order() {
-        let manifest = Manifest::parse(br#"{"name":"a","exports":{"z":"./z","a":["./a",null]},"bin":{"x":"./x"}}"#);
+        let manifest =
+            Manifest::parse(br#"{"name":"a","exports":{"z":"./z","a":["./a",null]},"bin":{"x":"./x"}}"#);
         let manifest = manifest.unwrap();
         let path = |path: &str| Target::Path(path.to_owned());
         let list = Target::List(vec![path("./a"), Target::Null]);
-        assert_eq!(manifest.exports, Some(Target::Choice(vec![("z".to_owned(), path("./z")), ("a".to_owned(), list)])));
+        assert_eq!(
+            manifest.exports,
+            Some(Target::Choice(vec![("z".to_owned(), path("./z")), ("a".to_owned(), list)]))
+        );
         assert_eq!(manifest.commands, ["./x"]);
     }
 
@@ -160,6 +164,8 @@ mod tests {
     #[test]
     fn nesting_without_end_is_no_manifest_and_no_crash() {
         assert!(Manifest::parse("[".repeat(1_000_000).as_bytes()).is_none());
-        assert!(Manifest::parse(format!("{{\"exports\":{}", "{\"a\":".repeat(1_000_000)).as_bytes()).is_none());
+        assert!(
+            Manifest::parse(format!("{{\"exports\":{}", "{\"a\":".repeat(1_000_000)).as_bytes()).is_none()
+        );
     }
 }

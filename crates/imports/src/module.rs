@@ -105,7 +105,12 @@ pub(crate) enum Export {
 /// Why a text could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Trouble {
-    Syntax { line: u32, message: String },
+    Syntax {
+        line: u32,
+        message: String,
+    },
     /// Deeper than it can be read without running out of stack.
-    Nesting { line: u32 },
+    Nesting {
+        line: u32,
+    },
 }

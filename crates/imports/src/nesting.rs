@@ -127,7 +127,10 @@ impl<'t> Scan<'t> {
 
     fn word(&mut self) {
         let from = self.at - 1;
-        while self.text.get(self.at).is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..))
+        while self
+            .text
+            .get(self.at)
+            .is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..))
         {
             self.at += 1;
         }
@@ -137,8 +140,9 @@ impl<'t> Scan<'t> {
                 self.depth += 1;
                 self.after_value = false;
             }
-            b"if" | b"for" | b"while" | b"do" | b"with" | b"new" | b"typeof" | b"void" | b"delete" | b"await"
-            | b"yield" | b"return" | b"case" | b"in" | b"of" | b"instanceof" | b"throw" | b"extends" => self.step(),
+            b"if" | b"for" | b"while" | b"do" | b"with" | b"new" | b"typeof" | b"void" | b"delete"
+            | b"await" | b"yield" | b"return" | b"case" | b"in" | b"of" | b"instanceof" | b"throw"
+            | b"extends" => self.step(),
             _ => self.after_value = true,
         }
     }
@@ -233,16 +237,40 @@ mod tests {
 
     #[test]
     fn what_sends_a_parser_down_is_too_deep() {
-        for step in ["(", "[", "{", "!", "a=>", "a?b:", "a=", "new ", "if(a)", "if(a);else ", "`${", "[a,", "-", "a**"]
-        {
+        for step in [
+            "(",
+            "[",
+            "{",
+            "!",
+            "a=>",
+            "a?b:",
+            "a=",
+            "new ",
+            "if(a)",
+            "if(a);else ",
+            "`${",
+            "[a,",
+            "-",
+            "a**",
+        ] {
             assert_eq!(too_deep(&many(step)), Some(1), "{step}");
         }
     }
 
     #[test]
     fn what_is_long_and_flat_is_not() {
-        for flat in ["a(b);", "[1],", "a,", "'(((',", "/* ((( */", "`((((`,", "x = /[(/]((/;", "// ((((\n", "{}", "if(a){b}"]
-        {
+        for flat in [
+            "a(b);",
+            "[1],",
+            "a,",
+            "'(((',",
+            "/* ((( */",
+            "`((((`,",
+            "x = /[(/]((/;",
+            "// ((((\n",
+            "{}",
+            "if(a){b}",
+        ] {
             assert_eq!(too_deep(&many(flat)), None, "{flat}");
         }
     }

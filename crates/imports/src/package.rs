@@ -137,7 +137,8 @@ fn path_aim(path: &str, star: Option<&str>) -> Result<Aim, Miss> {
         None => path.to_owned(),
     };
     let Some(rest) = path.strip_prefix("./") else {
-        let is_bare = !path.starts_with("../") && !path.starts_with('/') && !path.is_empty() && !path.contains(':');
+        let is_bare =
+            !path.starts_with("../") && !path.starts_with('/') && !path.is_empty() && !path.contains(':');
         return if is_bare { Ok(Aim::Outside(full)) } else { Err(Miss::Invalid(full)) };
     };
     let leaves = |path: &str| path.split(['/', '\\']).any(|part| matches!(part, "." | ".." | "node_modules"));
@@ -162,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_most_exact_pattern_wins_and_null_closes() {
-        let exports = exports(r#"{"./*":"./all/*.js","./a/*":"./a/*.js","./a/private/*":null,"./a/b":"./exact.js"}"#);
+        let exports =
+            exports(r#"{"./*":"./all/*.js","./a/*":"./a/*.js","./a/private/*":null,"./a/b":"./exact.js"}"#);
         let at = |subpath| exported(&exports, subpath, &[]);
         assert_eq!(at("./x").unwrap(), "./all/x.js");
         assert_eq!(at("./a/x").unwrap(), "./a/x.js");

@@ -3,10 +3,10 @@
 //! Knows node's documents "Modules: ECMAScript modules, Resolution algorithm" and "Modules: CommonJS modules, All
 //! together"; must not know what a module says.
 
-use crate::{Interpreter, builtins};
 use crate::disk::{Directory, Disk, Found, Place};
 use crate::manifest::Manifest;
 use crate::package::{self, Miss};
+use crate::{Interpreter, builtins};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,11 +40,21 @@ pub(crate) enum Failure {
     NoModule,
     Directory(PathBuf),
     /// `exports` of this manifest has no such subpath; `.` is the package itself.
-    NotExported { subpath: String, manifest: PathBuf, by: Asker },
+    NotExported {
+        subpath: String,
+        manifest: PathBuf,
+        by: Asker,
+    },
     /// `imports` of this manifest, if there is one, has no such name.
-    NotImported { manifest: Option<PathBuf> },
+    NotImported {
+        manifest: Option<PathBuf>,
+    },
     /// `exports` or `imports` lead out of the package.
-    BadTarget { target: String, key: String, manifest: PathBuf },
+    BadTarget {
+        target: String,
+        key: String,
+        manifest: PathBuf,
+    },
     BadManifest(PathBuf),
     /// What is refused, and why.
     BadSpecifier(String, &'static str),
@@ -70,7 +80,12 @@ pub(crate) struct Resolver<'d> {
 
 impl Resolver<'_> {
     /// Finds what `specifier` means in a module of this directory.
-    pub(crate) fn resolve(&self, from: &Arc<Directory>, specifier: &str, rule: Rule) -> Result<Resolved, Failure> {
+    pub(crate) fn resolve(
+        &self,
+        from: &Arc<Directory>,
+        specifier: &str,
+        rule: Rule,
+    ) -> Result<Resolved, Failure> {
         if let Some(name) = specifier.strip_prefix("node:") {
             return if builtins::has(name) { Ok(Resolved::Builtin) } else { Err(Failure::NoBuiltin) };
         }
@@ -122,7 +137,8 @@ impl Resolver<'_> {
     }
 
     fn import_package(&self, from: &Arc<Directory>, specifier: &str) -> Result<Resolved, Failure> {
-        let (name, subpath) = package::split(specifier).ok_or_else(|| Failure::BadSpecifier(specifier.to_owned(), "is not a valid package name"))?;
+        let (name, subpath) = package::split(specifier)
+            .ok_or_else(|| Failure::BadSpecifier(specifier.to_owned(), "is not a valid package name"))?;
         if let Some(found) = self.own(from, name, &subpath, Rule::Import) {
             return found;
         }
@@ -135,16 +151,22 @@ impl Resolver<'_> {
             }
             manifest if subpath == "." => self.import_main(&directory, manifest.as_deref()),
             _ => {
-                let path = decoded(&subpath[2..]).map_err(|why| Failure::BadSpecifier(subpath.clone(), why))?;
+                let path =
+                    decoded(&subpath[2..]).map_err(|why| Failure::BadSpecifier(subpath.clone(), why))?;
                 self.exact(&directory.path.join(&*path), path.ends_with('/'))
             }
         }
     }
 
-    fn import_main(&self, directory: &Arc<Directory>, manifest: Option<&Manifest>) -> Result<Resolved, Failure> {
+    fn import_main(
+        &self,
+        directory: &Arc<Directory>,
+        manifest: Option<&Manifest>,
+    ) -> Result<Resolved, Failure> {
         let main = manifest.and_then(|manifest| manifest.main.as_deref());
         let of_main = main.into_iter().flat_map(|main| {
-            ["", ".js", ".json", ".node", "/index.js", "/index.json", "/index.node"].map(|end| format!("{main}{end}"))
+            ["", ".js", ".json", ".node", "/index.js", "/index.json", "/index.node"]
+                .map(|end| format!("{main}{end}"))
         });
         let names = of_main.chain(["index.js", "index.json", "index.node"].map(str::to_owned));
         for name in names {
@@ -159,7 +181,9 @@ impl Resolver<'_> {
     fn require(&self, from: &Arc<Directory>, specifier: &str) -> Result<Resolved, Failure> {
         if is_path(specifier) || matches!(specifier, "." | "..") {
             let path = from.path.join(specifier);
-            let only_directory = specifier.ends_with('/') || specifier.ends_with("/.") || specifier.ends_with("/..")
+            let only_directory = specifier.ends_with('/')
+                || specifier.ends_with("/.")
+                || specifier.ends_with("/..")
                 || matches!(specifier, "." | "..");
             return self.guessed(&path, only_directory);
         }
@@ -223,7 +247,13 @@ impl Resolver<'_> {
     }
 
     /// A package that names itself, or one whose place the caller gave.
-    fn own(&self, from: &Arc<Directory>, name: &str, subpath: &str, rule: Rule) -> Option<Result<Resolved, Failure>> {
+    fn own(
+        &self,
+        from: &Arc<Directory>,
+        name: &str,
+        subpath: &str,
+        rule: Rule,
+    ) -> Option<Result<Resolved, Failure>> {
         if let Some((_, directory)) = self.aliases.iter().find(|(alias, _)| alias == name) {
             return Some(self.aliased(directory, subpath, rule));
         }
@@ -246,7 +276,12 @@ impl Resolver<'_> {
     }
 
     /// What a package exports under a subpath; nothing if it has no `exports`.
-    pub(crate) fn exported_by(&self, directory: &Arc<Directory>, subpath: &str, rule: Rule) -> Result<Resolved, Failure> {
+    pub(crate) fn exported_by(
+        &self,
+        directory: &Arc<Directory>,
+        subpath: &str,
+        rule: Rule,
+    ) -> Result<Resolved, Failure> {
         match self.manifest(directory)? {
             Some(manifest) if manifest.exports.is_some() => {
                 self.exported(directory, &manifest, subpath, rule, Asker::Another)
@@ -290,8 +325,12 @@ impl Resolver<'_> {
         let path = directory.path.join("package.json");
         match package::exported(exports, subpath, self.conditions(rule)) {
             Ok(target) => self.targeted(directory, &target, rule),
-            Err(Miss::Undefined) => Err(Failure::NotExported { subpath: subpath.to_owned(), manifest: path, by }),
-            Err(Miss::Invalid(target)) => Err(Failure::BadTarget { target, key: subpath.to_owned(), manifest: path }),
+            Err(Miss::Undefined) => {
+                Err(Failure::NotExported { subpath: subpath.to_owned(), manifest: path, by })
+            }
+            Err(Miss::Invalid(target)) => {
+                Err(Failure::BadTarget { target, key: subpath.to_owned(), manifest: path })
+            }
         }
     }
 
@@ -331,7 +370,9 @@ impl Resolver<'_> {
 }
 
 fn is_path(specifier: &str) -> bool {
-    specifier.starts_with("./") || specifier.starts_with("../") || specifier.starts_with('/')
+    specifier.starts_with("./")
+        || specifier.starts_with("../")
+        || specifier.starts_with('/')
         || matches!(specifier, "." | "..")
 }
 

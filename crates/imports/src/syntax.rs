@@ -8,8 +8,8 @@ use crate::module::{Export, Facts, Format, Goal, How, Name, Request, Trouble};
 use crate::nesting;
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{
-    ExportDefaultDeclarationKind, ExportSpecifier, ImportDeclaration, ImportDeclarationSpecifier, ModuleDeclaration,
-    ModuleExportName, Program, Statement, StringLiteral, WithClause,
+    ExportDefaultDeclarationKind, ExportSpecifier, ImportDeclaration, ImportDeclarationSpecifier,
+    ModuleDeclaration, ModuleExportName, Program, Statement, StringLiteral, WithClause,
 };
 use oxc_ecmascript::BoundNames as _;
 use oxc_parser::{ParseOptions, Parser, ParserReturn};
@@ -38,7 +38,8 @@ pub(crate) fn facts(arena: &mut Allocator, text: &str, goal: Goal) -> Facts {
         }
     }
     let is_plain = parsed.module_record.dynamic_imports.is_empty() && !mentions(text, "equire");
-    if !(is_plain && (format == Format::Module || !mentions(text, "exports"))) && !body::read(&parsed.program, text, &mut facts)
+    if !(is_plain && (format == Format::Module || !mentions(text, "exports")))
+        && !body::read(&parsed.program, text, &mut facts)
     {
         return Facts { format, trouble: Some(Trouble::Nesting { line: 1 }), ..Facts::default() };
     }
@@ -89,11 +90,16 @@ fn misplaced(text: &str, parsed: &ParserReturn<'_>, goal: Goal) -> Option<Troubl
     }
     let mut statements = parsed.program.body.iter();
     let (what, at) = match statements.find_map(|it| it.as_module_declaration()) {
-        Some(it @ ModuleDeclaration::ImportDeclaration(_)) => ("Cannot use import statement", it.span().start),
+        Some(it @ ModuleDeclaration::ImportDeclaration(_)) => {
+            ("Cannot use import statement", it.span().start)
+        }
         Some(it) => ("Unexpected token 'export'", it.span().start),
-        None => ("Cannot use 'import.meta'", parsed.module_record.import_metas.first().map_or(0, |it| it.start)),
+        None => {
+            ("Cannot use 'import.meta'", parsed.module_record.import_metas.first().map_or(0, |it| it.start))
+        }
     };
-    let message = if what.starts_with("Cannot") { format!("{what} outside a module") } else { what.to_owned() };
+    let message =
+        if what.starts_with("Cannot") { format!("{what} outside a module") } else { what.to_owned() };
     Some(Trouble::Syntax { line: Lines::of(text).line(at), message })
 }
 
@@ -151,7 +157,11 @@ impl Table<'_, '_> {
                 for specifier in &export.specifiers {
                     let imported = name(&specifier.local);
                     self.take(&imported, start(&specifier.local));
-                    self.facts.exports.push(Export::From { name: name(&specifier.exported), request, imported });
+                    self.facts.exports.push(Export::From {
+                        name: name(&specifier.exported),
+                        request,
+                        imported,
+                    });
                 }
             }
             ModuleDeclaration::ExportAllDeclaration(export) => {

@@ -156,13 +156,20 @@ pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
         .iter()
         .map(|alias| Ok((alias.package.clone(), directory(&disk, &alias.directory)?)))
         .collect::<Result<_, Error>>()?;
-    let (import, require) = (trees.interpreter.conditions(Rule::Import), trees.interpreter.conditions(Rule::Require));
-    let resolver =
-        Resolver { disk: &disk, interpreter: trees.interpreter, import: &import, require: &require, aliases: &aliases };
+    let (import, require) =
+        (trees.interpreter.conditions(Rule::Import), trees.interpreter.conditions(Rule::Require));
+    let resolver = Resolver {
+        disk: &disk,
+        interpreter: trees.interpreter,
+        import: &import,
+        require: &require,
+        aliases: &aliases,
+    };
     let (mut entries, mut roots, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for root in &trees.roots {
         let directory = directory(&disk, &root.directory)?;
-        let mut found = Entries { resolver: &resolver, directory: &directory, found: Vec::new(), lost: Vec::new() };
+        let mut found =
+            Entries { resolver: &resolver, directory: &directory, found: Vec::new(), lost: Vec::new() };
         found.collect(root);
         entries.append(&mut found.found);
         roots.push((directory.path.to_path_buf(), found.name()));
@@ -211,7 +218,11 @@ impl Entries<'_> {
             Found::None | Found::Broken => None,
         };
         name.unwrap_or_else(|| {
-            self.directory.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+            self.directory
+                .path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default()
         })
     }
 

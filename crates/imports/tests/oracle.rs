@@ -23,12 +23,16 @@ struct Fault {
 fn our_findings_are_those_of_node_itself() {
     let (interpreter, directory) = (interpreter(), tempfile::tempdir().unwrap());
     let root = directory.path().canonicalize().unwrap();
-    let trees: Vec<(String, PathBuf, Vec<String>)> = corpus::trees().into_iter().enumerate().map(|(number, tree)| {
-        let root = root.join(number.to_string());
-        tree.write(&root);
-        let entries = tree.entries();
-        (tree.name, root, entries)
-    }).collect();
+    let trees: Vec<(String, PathBuf, Vec<String>)> = corpus::trees()
+        .into_iter()
+        .enumerate()
+        .map(|(number, tree)| {
+            let root = root.join(number.to_string());
+            tree.write(&root);
+            let entries = tree.entries();
+            (tree.name, root, entries)
+        })
+        .collect();
     let theirs = asked(&trees);
     let mut disagreements = Vec::new();
     for ((name, root, entries), theirs) in trees.iter().zip(&theirs) {
@@ -71,10 +75,14 @@ fn asked(trees: &[(String, PathBuf, Vec<String>)]) -> Vec<BTreeSet<Fault>> {
     drop(questions);
     let output = node.wait_with_output().unwrap();
     assert!(output.status.success(), "node asks {}", output.status);
-    let answers: Vec<BTreeSet<Fault>> = String::from_utf8(output.stdout).unwrap().lines().map(|line| {
-        let faults: Vec<Fault> = serde_json::from_str(line).unwrap();
-        faults.into_iter().map(without_wording).collect()
-    }).collect();
+    let answers: Vec<BTreeSet<Fault>> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let faults: Vec<Fault> = serde_json::from_str(line).unwrap();
+            faults.into_iter().map(without_wording).collect()
+        })
+        .collect();
     assert_eq!(answers.len(), trees.len());
     answers
 }
@@ -107,7 +115,9 @@ fn fault(root: &Path, finding: &Finding) -> Fault {
 /// The parsers' words differ, and so does what is said of CommonJS, which the loader puts in other words than the
 /// linker that the oracle asks.
 fn without_wording(mut fault: Fault) -> Fault {
-    if fault.text.contains("ERR_INVALID_PACKAGE_CONFIG") || fault.text.starts_with("SyntaxError: Error parsing") {
+    if fault.text.contains("ERR_INVALID_PACKAGE_CONFIG")
+        || fault.text.starts_with("SyntaxError: Error parsing")
+    {
         fault.text = "not a manifest".to_owned();
     }
     if fault.text.starts_with("SyntaxError") && fault.name.is_none() {
