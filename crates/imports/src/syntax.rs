@@ -49,7 +49,7 @@ pub(crate) fn facts(arena: &mut Allocator, text: &str, goal: Goal) -> Facts {
 /// Parses and throws the result away: the least that any check of a tree must pay. Answers whether it is a program.
 pub(crate) fn parses(arena: &mut Allocator, text: &str, goal: Goal) -> bool {
     arena.reset();
-    nesting::too_deep(text).is_none() && parse(arena, text, goal).diagnostics.is_empty()
+    parse(arena, text, goal).diagnostics.is_empty()
 }
 
 fn parse<'a>(arena: &'a Allocator, text: &'a str, goal: Goal) -> ParserReturn<'a> {
@@ -79,7 +79,7 @@ fn format(parsed: &ParserReturn<'_>, goal: Goal) -> Format {
 fn trouble(text: &str, parsed: &ParserReturn<'_>) -> Option<Trouble> {
     let first = parsed.diagnostics.first()?;
     let at = first.labels.first().map_or(0, |label| label.offset());
-    let line = Lines::of(text).line(u32::try_from(at).unwrap_or(u32::MAX));
+    let line = Lines::of(text).line(at);
     Some(Trouble::Syntax { line, message: first.message.to_string() })
 }
 

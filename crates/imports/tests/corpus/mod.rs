@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 
 /// One tree.
+#[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) name: String,
     pub(crate) files: Vec<(String, Content)>,
 }
 
+#[derive(Debug)]
 pub(crate) enum Content {
     Text(String),
     Link(String),
