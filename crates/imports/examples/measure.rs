@@ -3,7 +3,9 @@
 //! Prints wall and CPU time of parsing alone, of the first check, and of a second one that finds everything in the
 //! cache, with their ratios, and the most memory that was in use.
 
-use cutover_imports::{Cache, Checked, Interpreter, Limits, Parsed, Root, Scope, Trees, check, parse_only};
+use cutover_imports::{
+    Builtins, Cache, Checked, Interpreter, Limits, Parsed, Root, Scope, Trees, check, parse_only,
+};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let trees = Trees {
         roots: vec![Root { directory, entries: Vec::new(), scope: Scope::Whole }],
         aliases: Vec::new(),
+        builtins: Builtins::default(),
         interpreter: Interpreter::default(),
         limits: Limits { threads, ..Limits::default() },
     };

@@ -1,4 +1,38 @@
-//! The names of node's own modules.
+//! The names of node's own modules, and what one particular node exports from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a particular node exports from its own modules. Empty: nothing is known, and any name may be there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Builtins {
+    names: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Builtins {
+    /// A script for `node -e`; [`Builtins::told`] reads what it prints. It loads node's own modules and nothing else.
+    pub const QUESTION: &str = "const m=require('node:module').builtinModules.map(n=>n.replace(/^node:/,''));\
+        const o={};for(const n of m){try{o[n]=Object.keys(require('node:'+n))}catch{}}\
+        process.stdout.write(JSON.stringify(o))";
+
+    /// Reads what a node answered to [`Builtins::QUESTION`]; `None` if that is no answer.
+    #[must_use]
+    pub fn told(answer: &[u8]) -> Option<Builtins> {
+        let names: BTreeMap<String, BTreeSet<String>> = serde_json::from_slice(answer).ok()?;
+        names.contains_key("fs").then_some(Builtins { names })
+    }
+
+    /// Whether a module of node's own is known to lack a name.
+    pub(crate) fn lacks(&self, specifier: &str, name: &str) -> bool {
+        let module = specifier.strip_prefix("node:").unwrap_or(specifier);
+        let is_whole = matches!(name, "default" | "module.exports");
+        !is_whole && self.names.get(module).is_some_and(|names| !names.contains(name))
+    }
+
+    /// Whether a module is known to be there.
+    pub(crate) fn has(&self, module: &str) -> bool {
+        self.names.contains_key(module)
+    }
+}
 
 /// Names that need no prefix, in the order of the alphabet. From node's document "Modules: `node:module` API",
 /// `module.builtinModules`, of versions 20 to 24.

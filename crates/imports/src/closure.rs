@@ -138,7 +138,7 @@ impl Module {
     /// The modules that are loaded when this one is; with [`Reach::Later`], also those that may be.
     fn successors(&self, reach: Reach) -> Vec<u32> {
         let Content::Code(facts) = &self.content else { return Vec::new() };
-        let followed = |how: How| how != How::Resolve && (how.is_needed() || reach == Reach::Later);
+        let followed = |how: How| how.is_needed() || reach == Reach::Later;
         let targets = facts.requests.iter().zip(&self.targets).filter(|(request, _)| followed(request.how));
         targets.filter_map(|(_, target)| target.number()).collect()
     }
@@ -244,7 +244,11 @@ impl Walk<'_> {
             return facts.requests.iter().map(|_| Err(Failure::NoModule)).collect();
         };
         let rule = |how: How| if how.is_require() { Rule::Require } else { Rule::Import };
-        let resolve = |specifier: &str, how| self.resolver.resolve(&directory, specifier, rule(how));
+        let resolve = |specifier: &str, how| match self.resolver.resolve(&directory, specifier, rule(how)) {
+            // It is found, and that is all that is asked: it may be anything.
+            Ok(_) if how == How::Resolve => Ok(Resolved::Elsewhere),
+            resolved => resolved,
+        };
         facts.requests.iter().map(|request| resolve(&request.specifier, request.how)).collect()
     }
 

@@ -24,6 +24,7 @@ mod resolution;
 mod syntax;
 mod trees;
 
+pub use builtins::Builtins;
 pub use cache::Cache;
 pub use finding::{Finding, Kind, Reach, Weight, regressions};
 pub use floor::{Parsed, parse_only};

@@ -3,14 +3,20 @@
 //! Knows which request may ask what of which module; must not look at a disk.
 
 use crate::Interpreter;
+use crate::builtins::Builtins;
 use crate::closure::{Closure, Content, Module, Target};
 use crate::exports::{Binding, Tables};
 use crate::finding::{Finding, Kind, Weight, Writer, failure};
 use crate::module::{Format, How, Name, Request};
 
 /// Everything that is wrong, in the order of files and lines.
-pub(crate) fn faults(writer: &Writer<'_>, interpreter: &Interpreter) -> (Vec<Finding>, usize) {
-    let linker = Linker { writer, closure: writer.closure, tables: Tables::of(writer.closure), interpreter };
+pub(crate) fn faults(
+    writer: &Writer<'_>,
+    interpreter: &Interpreter,
+    builtins: &Builtins,
+) -> (Vec<Finding>, usize) {
+    let linker =
+        Linker { writer, closure: writer.closure, tables: Tables::of(writer.closure), interpreter, builtins };
     let mut findings: Vec<Finding> = Vec::new();
     let mut names = 0;
     for module in &writer.closure.modules {
@@ -31,6 +37,7 @@ struct Linker<'c> {
     closure: &'c Closure,
     tables: Tables<'c>,
     interpreter: &'c Interpreter,
+    builtins: &'c Builtins,
 }
 
 impl<'c> Linker<'c> {
@@ -44,15 +51,26 @@ impl<'c> Linker<'c> {
                 Some((kind, text)) => findings.push(self.writer.request(module, request, kind, text)),
                 None => self.names(module, request, *number, findings),
             },
+            Target::Outside if request.how == How::Import => self.builtin(module, request, findings),
             Target::Outside => {}
+        }
+    }
+
+    fn builtin(&self, module: &Module, request: &Request, findings: &mut Vec<Finding>) {
+        let specifier = &request.specifier;
+        for name in request.names.iter().filter(|name| self.builtins.lacks(specifier, &name.name)) {
+            let name_text = &name.name;
+            let text =
+                format!("The requested module '{specifier}' does not provide an export named '{name_text}'");
+            let kind = Kind::MissingExport;
+            let mut finding = self.writer.request(module, request, kind, format!("SyntaxError: {text}"));
+            (finding.line, finding.name) = (name.line, Some(name.name.to_string()));
+            findings.push(finding);
         }
     }
 
     /// Why node does not load a file that is there.
     fn refused(&self, request: &Request, target: &Module) -> Option<(Kind, String)> {
-        if request.how == How::Resolve {
-            return None;
-        }
         let path = target.path.display();
         let is_require = request.how.is_require();
         let ending = target.path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();

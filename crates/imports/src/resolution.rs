@@ -3,10 +3,11 @@
 //! Knows node's documents "Modules: ECMAScript modules, Resolution algorithm" and "Modules: CommonJS modules, All
 //! together"; must not know what a module says.
 
+use crate::Interpreter;
+use crate::builtins::{self, Builtins};
 use crate::disk::{Directory, Disk, Found, Place};
 use crate::manifest::Manifest;
 use crate::package::{self, Miss};
-use crate::{Interpreter, builtins};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,6 +73,7 @@ pub(crate) enum Asker {
 pub(crate) struct Resolver<'d> {
     pub(crate) disk: &'d Disk,
     pub(crate) interpreter: Interpreter,
+    pub(crate) builtins: &'d Builtins,
     pub(crate) import: &'d [&'static str],
     pub(crate) require: &'d [&'static str],
     /// Packages that lie elsewhere than node would look: name and directory.
@@ -87,7 +89,11 @@ impl Resolver<'_> {
         rule: Rule,
     ) -> Result<Resolved, Failure> {
         if let Some(name) = specifier.strip_prefix("node:") {
-            return if builtins::has(name) { Ok(Resolved::Builtin) } else { Err(Failure::NoBuiltin) };
+            return if builtins::has(name) || self.builtins.has(name) {
+                Ok(Resolved::Builtin)
+            } else {
+                Err(Failure::NoBuiltin)
+            };
         }
         if builtins::has_bare(specifier) {
             return Ok(Resolved::Builtin);

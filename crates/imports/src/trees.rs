@@ -2,6 +2,7 @@
 //!
 //! Knows which files of a package somebody may load; must not know how they are read.
 
+use crate::builtins::Builtins;
 use crate::cache::Cache;
 use crate::closure::{self, Closure, Content, Entry};
 use crate::disk::{Directory, Disk, Found, Place};
@@ -22,6 +23,8 @@ pub struct Trees {
     pub aliases: Vec<Alias>,
     /// Who will run it.
     pub interpreter: Interpreter,
+    /// What it exports itself.
+    pub builtins: Builtins,
     /// What may be spent.
     pub limits: Limits,
 }
@@ -161,6 +164,7 @@ pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
     let resolver = Resolver {
         disk: &disk,
         interpreter: trees.interpreter,
+        builtins: &trees.builtins,
         import: &import,
         require: &require,
         aliases: &aliases,
@@ -176,18 +180,19 @@ pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
         lost.append(&mut found.lost);
     }
     let closure = closure::walk(&entries, &resolver, &trees.interpreter, &trees.limits, cache);
-    let mut checked = link(&closure, &roots, &trees.interpreter);
+    let mut checked = link(&closure, &roots, trees);
     checked.findings.append(&mut lost);
     checked.findings.sort();
     Ok(checked)
 }
 
 /// Links on a stack that is as deep as any chain of modules.
-fn link(closure: &Closure, roots: &[(PathBuf, String)], interpreter: &Interpreter) -> Checked {
+fn link(closure: &Closure, roots: &[(PathBuf, String)], trees: &Trees) -> Checked {
     let writer = Writer { closure, roots };
     let (findings, names) = thread::scope(|scope| {
         let thread = thread::Builder::new().name("linking".to_owned()).stack_size(STACK_BYTES);
-        let linking = thread.spawn_scoped(scope, || linking::faults(&writer, interpreter));
+        let linking =
+            thread.spawn_scoped(scope, || linking::faults(&writer, &trees.interpreter, &trees.builtins));
         linking.expect("the machine gives a thread").join().expect("linking does not panic")
     });
     let imports = closure.modules.iter().map(|module| module.targets.len()).sum();

@@ -1,4 +1,5 @@
 //! What was read once is not read again, and a cache is never more than that.
+#![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 use cutover_imports::{Cache, Checked, Limits, Root, Scope, Trees, check};
 use std::fs;

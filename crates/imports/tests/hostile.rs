@@ -1,15 +1,22 @@
 //! A tree that means harm, or that is damaged, is a finding: never a crash, a hang, or memory without end.
+#![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 mod corpus;
 
-use cutover_imports::{Cache, Checked, Interpreter, Kind, Limits, Root, Scope, Trees, check};
+use cutover_imports::{Builtins, Cache, Checked, Interpreter, Kind, Limits, Root, Scope, Trees, check};
 use std::fs;
 use std::path::Path;
 
 fn checked(root: &Path) -> Checked {
     let limits = Limits { threads: 2, file_bytes_max: 8 << 20 };
     let root = Root { directory: root.to_owned(), entries: vec!["main.mjs".into()], scope: Scope::Whole };
-    let trees = Trees { roots: vec![root], aliases: Vec::new(), interpreter: Interpreter::default(), limits };
+    let trees = Trees {
+        roots: vec![root],
+        aliases: Vec::new(),
+        builtins: Builtins::default(),
+        interpreter: Interpreter::default(),
+        limits,
+    };
     check(&trees, &mut Cache::default()).unwrap()
 }
 
@@ -226,6 +233,7 @@ fn damaged_bytes_anywhere_are_survived() {
     for tree in corpus::trees() {
         let root = tempfile::tempdir().unwrap();
         tree.write(root.path());
+        println!("{}", tree.name);
         let paths: Vec<_> =
             tree.files.iter().map(|(path, _)| root.path().join(path)).filter(|path| path.is_file()).collect();
         for _ in 0..25 {

@@ -1,9 +1,10 @@
 //! The real gateway's packages: faults that are planted are found, one and all, and nothing else is complained of.
+#![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 mod planted;
 
 use cutover_imports::{
-    Alias, Cache, Checked, Finding, Interpreter, Kind, Limits, Reach, Weight, regressions,
+    Alias, Builtins, Cache, Checked, Finding, Interpreter, Kind, Limits, Reach, Weight, regressions,
 };
 use cutover_imports::{Root, Scope, Trees, check};
 use cutover_testkit::openclaw::{NEW, OLD, Runtime};
@@ -45,6 +46,7 @@ fn trees(core: &Path, plugins: &[&Path]) -> Trees {
         roots: std::iter::once(core).chain(plugins.iter().copied()).map(root).collect(),
         aliases: vec![Alias { package: "openclaw".to_owned(), directory: core.to_owned() }],
         interpreter: Interpreter { major: 24, minor: 21 },
+        builtins: Builtins::default(),
         limits: Limits { threads: std::thread::available_parallelism().unwrap().get(), ..Limits::default() },
     }
 }

@@ -4,6 +4,9 @@
 // Reads lines [directory, [entry, …]] in JSON. Prints one line for each, a list of { file, specifier, name, text } with
 // files relative to the directory.
 //
+// A line [directory, [file, …], [[file, specifier, "import" | "require"], …]] links the files as they are, and asks where
+// the specifiers lead: for trees that were not written for the expressions below.
+//
 // Modules are compiled and linked by `vm.SourceTextModule`; specifiers are resolved by the loader's own functions, and
 // the names of CommonJS modules are read by the loader's own lexer. Only which specifiers and names stand in a text is
 // read by the expressions below: they suffice for texts that are written for them.
@@ -233,13 +236,48 @@ async function visit(file) {
   }
 }
 
+// Links real files, all in one graph. What is not found is replaced by something that has no names.
+async function link(files) {
+  const graph = new Map();
+  const absent = new Set();
+  const linker = (specifier, referrer, { attributes }) => {
+    try {
+      const file = imported(specifier, referrer.identifier, attributes ?? {});
+      return file ? build(file, graph) : outside(specifier);
+    } catch (error) {
+      absent.add(specifier);
+      report(referrer.identifier, specifier, null, error);
+      return outside(specifier);
+    }
+  };
+  for (const file of files) {
+    if (kindOf(file) !== "module") continue;
+    try {
+      const module = build(file, graph);
+      if (module.status === "unlinked") await module.link(linker);
+    } catch (error) {
+      if (![...absent].some((it) => error.message.includes(`'${it}'`))) report(file, "", "?", error);
+    }
+  }
+}
+
+function ask([file, specifier, rule]) {
+  const find = { import: imported, require: required }[rule];
+  attempt(file, specifier, () => find(specifier, file, {}));
+}
+
 async function main() {
   for (const line of fs.readFileSync(0, "utf8").split("\n").filter(Boolean)) {
-    let entries;
-    [root, entries] = JSON.parse(line);
+    let entries, questions;
+    [root, entries, questions] = JSON.parse(line);
     [faults, seen, queue] = [[], new Set(), []];
-    for (const entry of entries) add(path.join(root, entry));
-    while (queue.length > 0) await visit(queue.shift());
+    if (questions) {
+      await link(entries);
+      questions.forEach(ask);
+    } else {
+      for (const entry of entries) add(path.join(root, entry));
+      while (queue.length > 0) await visit(queue.shift());
+    }
     console.log(JSON.stringify(faults));
   }
 }
