@@ -68,21 +68,6 @@ fn tell(checked: &Checked) {
         *kinds.entry(kind).or_default() += 1;
     }
     kinds.iter().for_each(|(kind, count)| println!("  {count} × {kind}"));
-    if std::env::var_os("LIST").is_some() {
-        for finding in &checked.findings {
-            println!(
-                "{:?} {:?} {}:{}:{} {} {:?}\n    {}",
-                finding.weight,
-                finding.reach,
-                finding.package,
-                finding.place,
-                finding.line,
-                finding.specifier,
-                finding.name,
-                finding.text
-            );
-        }
-    }
 }
 
 fn measured<T, E: Into<Box<dyn Error>>>(

@@ -37,6 +37,7 @@ struct Candidate {
     specifier: Box<str>,
     how: How,
     at: u32,
+    is_caught: bool,
     attribute: Option<Box<str>>,
 }
 
@@ -46,6 +47,8 @@ struct Body {
     is_cut: bool,
     /// How many functions, conditions and guarded blocks are open.
     guards: u32,
+    /// How many `try` are open in the present function.
+    tries: u32,
     /// How many open functions have a parameter called `require`.
     shadows: u32,
     candidates: Vec<Candidate>,
@@ -69,6 +72,7 @@ impl Body {
             depth: 0,
             is_cut: false,
             guards: 0,
+            tries: 0,
             shadows: 0,
             candidates: Vec::new(),
             requires: HashSet::new(),
@@ -101,6 +105,7 @@ impl Body {
                 how,
                 line,
                 names: taken.into_iter().map(|(name, at)| Name { name, line: lines.line(at) }).collect(),
+                is_caught: candidate.is_caught,
                 attribute: candidate.attribute,
             });
         }
@@ -132,7 +137,9 @@ impl Body {
         let mut shadows = 0;
         parameters.bound_names(&mut |id| shadows += u32::from(id.name.as_str() == "require"));
         self.shadows += shadows;
+        let tries = std::mem::take(&mut self.tries);
         self.guarded(visit);
+        self.tries = tries;
         self.shadows -= shadows;
     }
 
@@ -171,7 +178,14 @@ impl Body {
         if self.shadows > 0 && callee.as_deref() == Some("require") {
             return;
         }
-        self.candidates.push(Candidate { callee, specifier, how, at: call.span.start, attribute: None });
+        self.candidates.push(Candidate {
+            callee,
+            specifier,
+            how,
+            at: call.span.start,
+            is_caught: self.tries > 0,
+            attribute: None,
+        });
     }
 
     fn how_required(&self) -> How {
@@ -353,7 +367,14 @@ impl<'a> VisitJs<'a> for Body {
     }
 
     fn visit_try_statement(&mut self, it: &TryStatement<'a>) {
-        self.guarded(|body| walk::walk_try_statement(body, it));
+        self.guarded(|body| {
+            let expected = u32::from(it.handler.is_some());
+            body.tries += expected;
+            body.visit_block_statement(&it.block);
+            body.tries -= expected;
+            it.handler.iter().for_each(|handler| body.visit_catch_clause(handler));
+            it.finalizer.iter().for_each(|finalizer| body.visit_block_statement(finalizer));
+        });
     }
 
     fn visit_catch_clause(&mut self, it: &CatchClause<'a>) {
@@ -371,7 +392,14 @@ impl<'a> VisitJs<'a> for Body {
         if let Some(specifier) = literal(&it.source) {
             let attribute = it.options.as_ref().and_then(type_option);
             let how = How::Lazy;
-            self.candidates.push(Candidate { callee: None, specifier, how, at: it.span.start, attribute });
+            self.candidates.push(Candidate {
+                callee: None,
+                specifier,
+                how,
+                at: it.span.start,
+                is_caught: self.tries > 0,
+                attribute,
+            });
         }
         walk::walk_import_expression(self, it);
     }

@@ -3,13 +3,13 @@
 //! Knows how to read files and to follow requests; must not know which names are exported.
 
 use crate::cache::{Cache, Key};
-use crate::disk::Disk;
+use crate::disk::{Disk, Found};
 use crate::finding::Reach;
 use crate::manifest::{self, Kind};
 use crate::module::{Facts, Format, Goal, How, Trouble};
 use crate::nesting::STACK_BYTES;
 use crate::resolution::{Failure, Resolved, Resolver, Rule};
-use crate::{Interpreter, Limits, disk::Found, syntax};
+use crate::{Error, Interpreter, Limits, syntax};
 use oxc_allocator::Allocator;
 use std::collections::HashMap;
 use std::fs::File;
@@ -71,13 +71,16 @@ pub(crate) struct Entry {
 }
 
 /// Reads all that `entries` lead to.
+///
+/// # Errors
+/// If the machine gives no thread.
 pub(crate) fn walk(
     entries: &[Entry],
     resolver: &Resolver<'_>,
     interpreter: &Interpreter,
     limits: &Limits,
     cache: &mut Cache,
-) -> Closure {
+) -> Result<Closure, Error> {
     let walk = Walk {
         resolver,
         interpreter,
@@ -91,7 +94,7 @@ pub(crate) fn walk(
         let mut front = walk.front();
         entries.iter().map(|entry| (front.number(entry.path.clone()), entry.reach)).collect()
     };
-    let (read, learnt) = walk.run();
+    let (read, learnt) = walk.run()?;
     for (key, facts) in learnt {
         cache.learn(key, facts);
     }
@@ -103,7 +106,7 @@ pub(crate) fn walk(
     let modules = modules.into_iter().map(|module| module.expect("every number was queued once")).collect();
     let mut closure = Closure { modules };
     closure.mark(&starts);
-    closure
+    Ok(closure)
 }
 
 impl Closure {
@@ -191,22 +194,23 @@ impl Walk<'_> {
         self.front.lock().expect("no thread panics while it holds the queue")
     }
 
-    fn run(&self) -> Harvest {
+    /// Reads on as many threads as there may be, or as the machine gives.
+    fn run(&self) -> Result<Harvest, Error> {
         thread::scope(|scope| {
             let start = || {
                 let thread = thread::Builder::new().name("imports".to_owned()).stack_size(STACK_BYTES);
                 thread.spawn_scoped(scope, || self.work())
             };
-            let threads: Vec<_> = (0..self.limits.threads.max(1)).filter_map(|_| start().ok()).collect();
-            assert!(!threads.is_empty(), "the machine gives no thread");
+            let first = start().map_err(|source| Error::StartThread { source })?;
+            let more: Vec<_> = (1..self.limits.threads).map_while(|_| start().ok()).collect();
             let mut harvest = Harvest::default();
-            for thread in threads {
+            for thread in std::iter::once(first).chain(more) {
                 let (mut read, mut learnt) =
                     thread.join().expect("a reader catches what a module makes it do");
                 harvest.0.append(&mut read);
                 harvest.1.append(&mut learnt);
             }
-            harvest
+            Ok(harvest)
         })
     }
 

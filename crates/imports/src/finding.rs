@@ -30,6 +30,8 @@ pub struct Finding {
     pub weight: Weight,
     /// How the file is reached.
     pub reach: Reach,
+    /// Whether it is a `require` in a `try`, so that the code knows what to do without.
+    pub is_expected: bool,
     /// The text that node prints.
     pub text: String,
 }
@@ -116,6 +118,16 @@ impl Finding {
         self.specifier.is_empty() || self.specifier.starts_with(['.', '/', '#'])
     }
 
+    /// Whether healthy packages have such findings and work: code that may not run asks for another package or for a
+    /// native addon, which another machine would have, or the code expects not to find it. An `import()` in a `try` of a
+    /// file of its own is none of these: bundled code reports such failures, and goes on without what it needs.
+    #[must_use]
+    pub fn is_optional(&self) -> bool {
+        self.weight == Weight::Soft
+            && self.kind == Kind::ModuleNotFound
+            && (!self.is_internal() || self.is_expected || self.specifier.ends_with(".node"))
+    }
+
     fn identity(&self) -> Identity {
         let place = if self.is_internal() { unhashed(&self.place) } else { String::new() };
         Identity {
@@ -169,6 +181,7 @@ impl Writer<'_> {
         let weight = if request.how.is_needed() { self.weight(module) } else { Weight::Soft };
         let mut finding = self.blank(module, kind, text);
         (finding.line, finding.weight) = (request.line, weight);
+        finding.is_expected = request.is_caught && request.how.is_require();
         finding.specifier = request.specifier.to_string();
         finding
     }
@@ -218,6 +231,7 @@ impl Writer<'_> {
             kind,
             weight: Weight::Soft,
             reach: module.reach,
+            is_expected: false,
             text,
         }
     }

@@ -5,6 +5,9 @@
 //!
 //! [`check`] reads one tree, [`regressions`] says what another lacks in comparison. A healthy installation has findings
 //! too (optional packages that are not there), so that only the comparison is a judgement.
+//!
+//! Not found are: what is evaluated wrongly, specifiers that are computed, names taken from a namespace by hand, and the
+//! early errors that need scopes (a name declared twice, `with` in a module).
 
 mod body;
 mod builtins;
@@ -40,6 +43,12 @@ pub enum Error {
     NoDirectory {
         /// What was given.
         path: PathBuf,
+    },
+    /// The machine gives no thread to read with. Its stack is large, so that deep texts can be read.
+    #[error("start a thread with a stack of {} MiB", nesting::STACK_BYTES >> 20)]
+    StartThread {
+        /// Why.
+        source: std::io::Error,
     },
     /// The cache is there and cannot be read.
     #[error("read the cache {path}")]

@@ -48,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) line: u32,
     /// The names taken from the other module, `default` among them. A namespace takes none.
     pub(crate) names: Vec<Name>,
+    /// Whether it stands in a `try`, so that its failure is expected.
+    pub(crate) is_caught: bool,
     /// The value of the attribute `type`, if there is one.
     pub(crate) attribute: Option<Box<str>>,
 }

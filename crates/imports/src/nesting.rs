@@ -8,7 +8,7 @@
 pub(crate) const DEPTH_MAX: u32 = 50_000;
 
 /// The stack of a thread that reads modules. It is reserved, not used: pages that are not touched cost nothing.
-pub(crate) const STACK_BYTES: usize = 1 << 30;
+pub(crate) const STACK_BYTES: usize = 512 << 20;
 
 /// A text of this length fits on the stack whatever is in it: each of its bytes was measured to take up to 1 KiB.
 const HARMLESS_BYTES: usize = 256 << 10;

@@ -201,6 +201,7 @@ impl Table<'_, '_> {
             how: How::Import,
             line: self.lines.line(source.span.start),
             names: Vec::new(),
+            is_caught: false,
             attribute: with.and_then(type_attribute),
         });
         request

@@ -148,10 +148,7 @@ impl Default for Limits {
 /// again; what it does not know is added.
 ///
 /// # Errors
-/// If a directory that is given is none.
-///
-/// # Panics
-/// If the machine gives no thread to read with.
+/// If a directory that is given is none, or the machine gives no thread.
 pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
     let disk = Disk::default();
     let aliases: Vec<(String, Arc<Directory>)> = trees
@@ -179,27 +176,28 @@ pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
         roots.push((directory.path.to_path_buf(), found.name()));
         lost.append(&mut found.lost);
     }
-    let closure = closure::walk(&entries, &resolver, &trees.interpreter, &trees.limits, cache);
-    let mut checked = link(&closure, &roots, trees);
+    let closure = closure::walk(&entries, &resolver, &trees.interpreter, &trees.limits, cache)?;
+    let mut checked = link(&closure, &roots, trees)?;
     checked.findings.append(&mut lost);
     checked.findings.sort();
     Ok(checked)
 }
 
 /// Links on a stack that is as deep as any chain of modules.
-fn link(closure: &Closure, roots: &[(PathBuf, String)], trees: &Trees) -> Checked {
+fn link(closure: &Closure, roots: &[(PathBuf, String)], trees: &Trees) -> Result<Checked, Error> {
     let writer = Writer { closure, roots };
     let (findings, names) = thread::scope(|scope| {
         let thread = thread::Builder::new().name("linking".to_owned()).stack_size(STACK_BYTES);
         let linking =
             thread.spawn_scoped(scope, || linking::faults(&writer, &trees.interpreter, &trees.builtins));
-        linking.expect("the machine gives a thread").join().expect("linking does not panic")
-    });
+        let linking = linking.map_err(|source| Error::StartThread { source })?;
+        Ok(linking.join().expect("linking does not panic"))
+    })?;
     let imports = closure.modules.iter().map(|module| module.targets.len()).sum();
     let code = closure.modules.iter().filter(|module| matches!(module.content, Content::Code(_)));
     let mut files: Vec<PathBuf> = code.map(|module| module.path.to_path_buf()).collect();
     files.sort();
-    Checked { findings, modules: closure.modules.len(), files, imports, names }
+    Ok(Checked { findings, modules: closure.modules.len(), files, imports, names })
 }
 
 fn directory(disk: &Disk, path: &Path) -> Result<Arc<Directory>, Error> {
@@ -324,6 +322,7 @@ impl Entries<'_> {
             kind,
             weight: Weight::Hard,
             reach: Reach::Start,
+            is_expected: false,
             text: text.to_owned(),
         };
         if !self.lost.contains(&finding) {

@@ -107,7 +107,9 @@ fn healthy_versions_are_no_regression_of_each_other() {
         println!("{}", told(&checked.findings.iter().collect::<Vec<_>>()));
         assert!(checked.modules > 9_000 && checked.names > 40_000, "the tree was read");
         assert!(checked.findings.iter().all(|finding| finding.weight == Weight::Soft));
-        assert!(checked.findings.iter().all(|finding| finding.kind == Kind::ModuleNotFound));
+        let strange = checked.findings.iter().filter(|finding| !finding.is_optional());
+        let strange: Vec<_> = strange.map(|it| (it.package.as_str(), it.specifier.as_str())).collect();
+        assert_eq!(strange, []);
     }
     assert_eq!(told(&regressions(&new.findings, &old.findings)), "");
     assert_eq!(told(&regressions(&old.findings, &new.findings)), "");
