@@ -22,7 +22,8 @@ pub struct Parsed {
     pub programs: usize,
 }
 
-/// Reads and parses the files, and does nothing else.
+/// Reads and parses the files, and does nothing else. They must be programs ([`crate::Checked::files`]): nothing protects
+/// the stack here.
 ///
 /// # Panics
 /// If the machine gives no thread to read with.

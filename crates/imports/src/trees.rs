@@ -72,7 +72,8 @@ pub struct Interpreter {
 pub struct Limits {
     /// How many threads read; at least one does.
     pub threads: usize,
-    /// A file larger than this is not read, which is a finding. Parsing takes some 20 bytes of memory for each.
+    /// A file larger than this is not read, which is a finding. Parsing takes up to 50 bytes of memory for each of a
+    /// file's, measured; of files beyond 2 MiB one at a time is parsed.
     pub file_bytes_max: u64,
 }
 
@@ -84,7 +85,7 @@ pub struct Checked {
     pub findings: Vec<Finding>,
     /// Files that were read or at least found.
     pub modules: usize,
-    /// The JavaScript files among them, links followed, in order.
+    /// The JavaScript files among them that are programs, links followed, in order.
     pub files: Vec<PathBuf>,
     /// Places that name another module.
     pub imports: usize,
@@ -194,7 +195,8 @@ fn link(closure: &Closure, roots: &[(PathBuf, String)], trees: &Trees) -> Result
         Ok(linking.join().expect("linking does not panic"))
     })?;
     let imports = closure.modules.iter().map(|module| module.targets.len()).sum();
-    let code = closure.modules.iter().filter(|module| matches!(module.content, Content::Code(_)));
+    let is_program = |content: &Content| matches!(content, Content::Code(facts) if facts.trouble.is_none());
+    let code = closure.modules.iter().filter(|module| is_program(&module.content));
     let mut files: Vec<PathBuf> = code.map(|module| module.path.to_path_buf()).collect();
     files.sort();
     Ok(Checked { findings, modules: closure.modules.len(), files, imports, names })
