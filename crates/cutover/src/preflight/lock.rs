@@ -7,6 +7,7 @@ use super::platform::Platform;
 use super::{Tree, counted, listed};
 use cutover_core::{Finding, Level};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -38,13 +39,11 @@ struct Locked {
     #[serde(default)]
     dev_optional: bool,
     #[serde(default)]
-    peer: bool,
+    os: Value,
     #[serde(default)]
-    os: Vec<String>,
+    cpu: Value,
     #[serde(default)]
-    cpu: Vec<String>,
-    #[serde(default)]
-    libc: Vec<String>,
+    libc: Value,
 }
 
 /// What a tree has of what its lockfile names.
@@ -146,7 +145,11 @@ impl Locked {
         };
         let below = path.rsplit("node_modules/").next().unwrap_or(path);
         let name = self.name.as_deref().unwrap_or(below);
-        let (is_name, is_version) = (found.name() == Some(name), found.version() == self.version.as_deref());
+        let is_version = match (found.version(), self.version.as_deref()) {
+            (Some(found), Some(locked)) => found == locked || clean(found) == clean(locked),
+            (found, locked) => found == locked,
+        };
+        let is_name = found.name() == Some(name);
         if is_name && is_version {
             return None;
         }
@@ -155,9 +158,23 @@ impl Locked {
     }
 
     fn may_be_absent(&self, platform: &Platform) -> bool {
-        let fits = platform.is_allowed(&self.os, &self.cpu, &self.libc);
-        self.optional || self.dev || self.dev_optional || self.peer || !fits
+        let fits = platform.is_allowed(&words(&self.os), &words(&self.cpu), &words(&self.libc));
+        self.optional || self.dev || self.dev_optional || !fits
     }
+}
+
+/// A version as npm writes it down: `v1.2.3` is `1.2.3`.
+fn clean(version: &str) -> &str {
+    version.trim().trim_start_matches(['v', '='])
+}
+
+/// npm copies these lists as it finds them: one word may stand alone.
+fn words(list: &Value) -> Vec<String> {
+    let words = match list {
+        Value::Array(words) => words.as_slice(),
+        alone => std::slice::from_ref(alone),
+    };
+    words.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn read(root: &Path) -> Result<Option<Lockfile>, String> {

@@ -36,12 +36,20 @@ impl Manifest {
     pub(super) fn read(package: &Path) -> Result<Option<Self>, String> {
         let path = package.join("package.json");
         match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
+            Ok(text) => Self::parse(&text)
                 .map(Some)
                 .map_err(|error| format!("{} is not a package's description: {error}", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
         }
+    }
+
+    /// As leniently as npm does it: with a byte order mark, with other bytes than UTF-8, and of two fields with one name
+    /// the last counts.
+    fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let text = String::from_utf8_lossy(text);
+        let fields: Map<String, Value> = serde_json::from_str(text.trim_start_matches('\u{feff}'))?;
+        serde_json::from_value(Value::Object(fields))
     }
 
     pub(super) fn name(&self) -> Option<&str> {
@@ -152,6 +160,13 @@ mod tests {
         let manifest: Manifest = serde_json::from_str(odd).unwrap();
         assert_eq!((manifest.name(), manifest.main(), manifest.node()), (None, None, None));
         assert!(manifest.bin().is_empty() && manifest.exports().is_empty());
+    }
+
+    #[test]
+    fn what_npm_can_read_can_be_read() {
+        let odd = b"\xef\xbb\xbf{\"name\":\"a\",\"author\":\"\xe9\",\"name\":\"b\"}";
+        assert_eq!(Manifest::parse(odd).unwrap().name(), Some("b"));
+        assert!(Manifest::parse(b"[]").is_err() && Manifest::parse(b"").is_err());
     }
 
     #[test]

@@ -6,9 +6,10 @@
 use super::child::{Children, Ran};
 use super::platform::Platform;
 use super::tree::in_package;
-use super::{Tree, counted, listed};
+use super::{Tree, counted, listed, lock};
 use crate::causes::told;
 use cutover_core::{Finding, Level};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,46 +44,95 @@ pub(super) fn platform(children: &Children, program: &Path) -> Result<Platform, 
     Ok(Platform { os: os.into(), cpu: cpu.into(), libc: libc.into(), abi: Some(abi.into()) })
 }
 
-/// Loads all modules of the target that are made for this platform, and where one fails, its like in the running one.
+/// The modules of one tree that are made for the interpreter's platform, relative to its root.
+pub(super) struct Modules<'a> {
+    tree: &'a Tree,
+    paths: Vec<PathBuf>,
+}
+
+impl<'a> Modules<'a> {
+    pub(super) fn new(tree: &'a Tree, all: Vec<PathBuf>, platform: &Platform) -> Self {
+        Self { tree, paths: all.into_iter().filter(|path| !platform.is_for_another(path)).collect() }
+    }
+
+    /// The same module here: at the same place, else in the same place of the same package.
+    fn like(&self, path: &Path) -> Option<&PathBuf> {
+        let placed = in_package(path);
+        let same = self.paths.iter().find(|other| *other == path);
+        same.or_else(|| self.paths.iter().find(|other| in_package(other) == placed))
+    }
+}
+
+/// Loads all modules of the target, and where one fails, its like in the running one.
 pub(super) fn look(
-    target: &Tree,
-    native: &[PathBuf],
-    running: Option<&Tree>,
+    target: &Modules<'_>,
+    running: Option<&Modules<'_>>,
     children: &Children,
     program: &Path,
-    platform: &Platform,
 ) -> Vec<Finding> {
-    let ours: Vec<&PathBuf> = native.iter().filter(|path| !platform.is_for_another(path)).collect();
     let bench = Bench { children, program, begun: Instant::now() };
     let (mut loaded, mut untried, mut findings) = (0_usize, Vec::new(), Vec::new());
-    let mut counterparts: Option<Vec<PathBuf>> = None;
-    for path in ours {
-        match bench.load(&target.root.join(path)) {
+    for path in &target.paths {
+        match bench.load(&target.tree.root.join(path)) {
             Verdict::Loads => loaded += 1,
             Verdict::Untried(why) => untried.push(format!("{}: {why}", path.display())),
             Verdict::Fails(why) => {
-                let like = running.and_then(|running| {
-                    let known = counterparts.get_or_insert_with(|| running.native());
-                    Some(running.root.join(counterpart(path, known)?))
-                });
+                let like = running.and_then(|running| Some(running.tree.root.join(running.like(path)?)));
                 let before = like.map(|like| bench.load(&like));
                 findings.push(judged(path, &why, before.as_ref()));
             }
         }
     }
+    findings.extend(running.into_iter().flat_map(|running| lost(target, running)));
     if !untried.is_empty() {
         let count = counted(untried.len(), "native module was", "native modules were");
         findings.push(Finding::new(Level::Warn, KIND, format!("{count} not tried: {}", listed(&untried))));
     }
     if loaded > 0 {
         let count = counted(loaded, "native module loads", "native modules load");
-        findings.push(Finding::new(
-            Level::Note,
-            KIND,
-            format!("{count} in the service's {}", program.display()),
-        ));
+        let text = format!("{count} in the service's {}", program.display());
+        findings.push(Finding::new(Level::Note, KIND, text));
     }
     findings
+}
+
+/// Modules that the running version has and the target has not. A package of the same version has the same files, so
+/// one is missing; a package that is gone altogether may be meant to be, or npm has left an optional one out.
+fn lost(target: &Modules<'_>, running: &Modules<'_>) -> Vec<Finding> {
+    let (now, before) = (by_name(target.tree), by_name(running.tree));
+    let (mut missing, mut gone) = (Vec::new(), Vec::new());
+    for path in running.paths.iter().filter(|path| target.like(path).is_none()) {
+        let (package, _) = in_package(path);
+        match (now.get(&package), before.get(&package)) {
+            (Some(now), Some(before)) if now.is_disjoint(before) => {}
+            (Some(_), Some(_)) => missing.push(path.display().to_string()),
+            (None, Some(_)) => gone.push(path.display().to_string()),
+            (_, None) => {}
+        }
+    }
+    let mut findings = Vec::new();
+    if !missing.is_empty() {
+        let count = counted(missing.len(), "native module is", "native modules are");
+        let text = format!("{count} missing, the same version of the package has it: {}", listed(&missing));
+        findings.push(Finding::new(Level::Block, KIND, text).advised("stage the release again"));
+    }
+    if !gone.is_empty() {
+        let count = counted(gone.len(), "native module is", "native modules are");
+        let text = format!("{count} gone with the whole package: {}", listed(&gone));
+        let advice =
+            "fine if the release does not use it any more; npm leaves out optional packages silently";
+        findings.push(Finding::new(Level::Warn, KIND, text).advised(advice));
+    }
+    findings
+}
+
+/// The versions of each package by its name, as locked.
+fn by_name(tree: &Tree) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, version) in lock::versions(tree) {
+        found.entry(in_package(Path::new(&path)).0).or_default().insert(version);
+    }
+    found
 }
 
 fn judged(path: &Path, why: &str, before: Option<&Verdict>) -> Finding {
@@ -99,15 +149,6 @@ fn judged(path: &Path, why: &str, before: Option<&Verdict>) -> Finding {
         None => Finding::new(Level::Warn, KIND, text)
             .advised("nothing tells whether it is needed: there is no running version that has it"),
     }
-}
-
-/// The same module in another tree: at the same place, else in the same place of the same package.
-fn counterpart<'a>(path: &Path, known: &'a [PathBuf]) -> Option<&'a PathBuf> {
-    let placed = in_package(path);
-    known
-        .iter()
-        .find(|other| *other == path)
-        .or_else(|| known.iter().find(|other| in_package(other) == placed))
 }
 
 struct Bench<'a> {

@@ -5,12 +5,13 @@
 use super::child::Children;
 use super::engines::{self, Interpreter};
 use super::manifest::Manifest;
+use super::native::{self, Modules};
 use super::platform::Platform;
 use super::tree::{Noticed, Tree, in_package};
-use super::{counted, declared, listed, lock, native};
+use super::{counted, declared, listed, lock};
 use cutover_core::{Finding, Level};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Looks whether a sealed tree of packages would work, judged against the running one where there is one. A tree
 /// without `package.json` is none of packages and has no findings. Blocks for as long as the children take: their
@@ -32,34 +33,50 @@ pub fn packages(target: &Tree, running: Option<&Tree>, children: &Children) -> V
     findings.extend(unread(&noticed));
     findings.extend(empty(target, &noticed, &versions, running));
     findings.extend(broken(&noticed, running));
-    let mut platform = Platform::own();
-    match &children.interpreter {
+    let platform = match &children.interpreter {
+        Some(program) => {
+            let (told, platform) = interpreted(target, &manifest, noticed.native, running, children, program);
+            findings.extend(told);
+            platform
+        }
         None => {
             let text = "the service has no interpreter: `engines` and native modules are not looked at";
             findings.push(Finding::new(Level::Note, "engines", text));
+            None
         }
-        Some(program) => {
-            match Interpreter::ask(children, program) {
-                Ok(told) => {
-                    findings.extend(engines::look(target, &manifest, &told, program, versions.keys()));
-                }
-                Err(finding) => findings.push(finding),
-            }
-            match native::platform(children, program) {
-                Ok(told) => {
-                    findings.extend(native::look(target, &noticed.native, running, children, program, &told));
-                    platform = told;
-                }
-                Err(_) if noticed.native.is_empty() => {}
-                Err(why) => {
-                    let text = format!("no native module was tried: {} said {why}", program.display());
-                    findings.push(Finding::new(Level::Warn, "native", text));
-                }
-            }
-        }
-    }
+    };
+    let platform = platform.unwrap_or_else(Platform::own);
     findings.extend(lock::look(target, running, &platform));
     findings
+}
+
+/// What the interpreter itself is asked, and on what it says it runs.
+fn interpreted(
+    target: &Tree,
+    manifest: &Manifest,
+    native: Vec<PathBuf>,
+    running: Option<&Tree>,
+    children: &Children,
+    program: &Path,
+) -> (Vec<Finding>, Option<Platform>) {
+    let mut findings = match Interpreter::ask(children, program) {
+        Ok(told) => engines::look(target, manifest, &told, program, lock::versions(target).keys()),
+        Err(finding) => vec![finding],
+    };
+    match native::platform(children, program) {
+        Ok(platform) => {
+            let modules = Modules::new(target, native, &platform);
+            let before = running.map(|tree| Modules::new(tree, tree.native(), &platform));
+            findings.extend(native::look(&modules, before.as_ref(), children, program));
+            (findings, Some(platform))
+        }
+        Err(_) if native.is_empty() => (findings, None),
+        Err(why) => {
+            let text = format!("no native module was tried: {} said {why}", program.display());
+            findings.push(Finding::new(Level::Warn, "native", text));
+            (findings, None)
+        }
+    }
 }
 
 fn unread(noticed: &Noticed) -> Option<Finding> {
@@ -115,7 +132,7 @@ fn empty(
 }
 
 fn broken(noticed: &Noticed, running: Option<&Tree>) -> Option<Finding> {
-    let is_new = |path: &&std::path::PathBuf| running.is_none_or(|running| !running.is_broken(path));
+    let is_new = |path: &&PathBuf| running.is_none_or(|running| !running.is_broken(path));
     let links: Vec<String> =
         noticed.broken.iter().filter(is_new).map(|path| path.display().to_string()).collect();
     if links.is_empty() {

@@ -132,11 +132,11 @@ pub(super) fn look(service: &Service, ours: &[Instance]) -> Vec<Finding> {
 fn units(service: &Service, directory: &UnitDirectory) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, lines) in unit::commands(&directory.path) {
-        let is_it = |line: &&Vec<String>| {
-            let is_ours = line.first().is_some_and(|program| Path::new(program).ends_with(OURS));
-            !is_ours && line.iter().any(|word| service.is_named_by(word))
-        };
-        let Some(line) = lines.iter().find(is_it) else { continue };
+        let is_foreign =
+            |line: &&Vec<String>| line.first().is_some_and(|program| !Path::new(program).ends_with(OURS));
+        // The word alone is told: a command line may hold a secret.
+        let mut words = lines.iter().filter(is_foreign).flatten();
+        let Some(word) = words.find(|word| service.is_named_by(word)) else { continue };
         let is_enabled = service.units.iter().any(|place| unit::is_enabled(&place.path, &name));
         let enabled = if is_enabled { "is enabled and " } else { "" };
         let (whose, user) = match directory.scope {
@@ -144,7 +144,7 @@ fn units(service: &Service, directory: &UnitDirectory) -> Vec<Finding> {
             Scope::User => ("the user's unit", " --user"),
         };
         let path = directory.path.join(&name);
-        let text = format!("{whose} {} {enabled}runs the same service: {}", path.display(), line.join(" "));
+        let text = format!("{whose} {} {enabled}runs the same service: {word}", path.display());
         let advice = format!("`systemctl{user} disable --now {name}`: only one may start and stop it");
         findings.push(Finding::new(Level::Warn, KIND, text).advised(advice));
     }

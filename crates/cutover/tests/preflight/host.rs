@@ -125,13 +125,14 @@ fn a_unit_that_runs_the_same_service_is_named_with_what_to_do() {
     fs::write(world.path("system/other.service"), unit("/usr/bin/node /srv/other/app.mjs")).unwrap();
     assert_eq!(host(&asked(service.clone())), []);
 
-    let line = format!("/usr/bin/node \\\n  /usr/lib/node_modules/{package}/app.mjs --port 1");
+    let line = format!("/usr/bin/node \\\n  /usr/lib/node_modules/{package}/app.mjs --token secret");
     fs::write(world.path("user/toy.service"), unit(&line)).unwrap();
     std::os::unix::fs::symlink("../toy.service", world.path("user/default.target.wants/toy.service"))
         .unwrap();
     let findings = host(&asked(service.clone()));
     let found = only(&findings, "supervisor", Level::Warn);
     assert!(found.text.contains("user/toy.service is enabled"), "{found}");
+    assert!(found.text.ends_with("app.mjs") && !found.text.contains("secret"), "{found}");
     assert!(found.advice.as_ref().unwrap().contains("systemctl --user disable --now toy.service"));
 }
 

@@ -1,6 +1,6 @@
 //! Modules of machine code, compiled here and really loaded.
 
-use crate::world::{APP, World, edit, is_quiet, node, of, only, write};
+use crate::world::{APP, LOCK, World, edit, is_quiet, node, of, only, write};
 use cutover::preflight::{Tree, packages};
 use cutover::store::Identity;
 use cutover_core::Level;
@@ -75,6 +75,24 @@ fn the_same_module_is_found_where_npm_has_placed_its_package_elsewhere() {
     compile(&world, &running, "node_modules/a/node_modules/dep/build/Release/dep.node", GOOD);
     write(&target, PLACE, "broken");
     only(&world.findings(&target, Some(&running)), "native", Level::Block);
+}
+
+#[test]
+fn a_module_that_the_same_version_of_its_package_has_is_missed() {
+    let world = World::new();
+    let (target, running) = world.pair();
+    compile(&world, &running, PLACE, GOOD);
+    let findings = world.findings(&target, Some(&running));
+    assert!(only(&findings, "native", Level::Block).text.contains(PLACE));
+
+    edit(&running, LOCK, |lock| lock["packages"]["node_modules/dep"]["version"] = json!("1.0.0"));
+    edit(&running, "node_modules/dep/package.json", |it| it["version"] = json!("1.0.0"));
+    is_quiet(&world.findings(&target, Some(&running)));
+
+    edit(&target, LOCK, |lock| drop(lock["packages"].as_object_mut().unwrap().remove("node_modules/dep")));
+    fs::remove_dir_all(target.root.join("node_modules/dep")).unwrap();
+    let findings = world.findings(&target, Some(&running));
+    assert!(only(&findings, "native", Level::Warn).text.contains("gone with the whole package"));
 }
 
 #[test]

@@ -122,6 +122,23 @@ fn a_package_that_is_not_installed_as_locked_is_blocked() {
 }
 
 #[test]
+fn what_npm_wrote_down_loosely_is_read_loosely() {
+    let world = World::new();
+    let (target, running) = world.pair();
+    edit(&target, "node_modules/dep/package.json", |it| it["version"] = json!("v2.0.0"));
+    edit(&target, LOCK, |lock| lock["packages"]["node_modules/other-os"]["os"] = json!("win32"));
+    is_quiet(&world.findings(&target, Some(&running)));
+    edit(&target, LOCK, |lock| lock["packages"]["node_modules/other-os"]["os"] = json!("linux"));
+    assert!(
+        only(&world.findings(&target, Some(&running)), "lock", Level::Block)
+            .text
+            .contains("other-os is missing")
+    );
+    write(&target, LOCK, "{");
+    only(&world.findings(&target, Some(&running)), "lock", Level::Block);
+}
+
+#[test]
 fn a_package_that_nobody_vouches_for_is_a_warning() {
     let world = World::new();
     let (target, running) = world.pair();
