@@ -14,6 +14,9 @@ const KIND: &str = "supervisor";
 /// Endings that a command may or may not be written with.
 const ENDINGS: [&str; 3] = [".js", ".mjs", ".cjs"];
 
+/// Directories of commands.
+const COMMANDS: [&str; 3] = ["bin", ".bin", "sbin"];
+
 /// Programs whose arguments name a service without running it: ours.
 const OURS: &str = "cutover";
 
@@ -55,14 +58,14 @@ pub struct UnitDirectory {
 /// By what a service is known where others start it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// The package's name, with its scope.
-    pub package: String,
+    /// The package's name in its registry, with its scope; `None` where the name says nothing to others.
+    pub package: Option<String>,
     /// The package's directory in the target, absolute.
     pub package_root: PathBuf,
     /// The entry file in the target, absolute.
     pub entry: PathBuf,
-    /// The directory of all generations: what runs from there is this service.
-    pub generations: PathBuf,
+    /// The service's own store: an entry that runs from there is this service.
+    pub store: PathBuf,
     /// Where units may be; [`Service::unit_directories`] names the usual places.
     pub units: Vec<UnitDirectory>,
 }
@@ -83,41 +86,33 @@ impl Service {
         self.entry.strip_prefix(&self.package_root).unwrap_or(&self.entry)
     }
 
-    /// Whether a word of a command line names this service: its entry in any place where the package lies, its command
-    /// in a directory of commands, or the package itself with or without a version.
+    /// Whether a word of a command line names this service: its entry, its command in a directory of commands, or the
+    /// package itself with or without a version.
     fn is_named_by(&self, word: &str) -> bool {
-        let plain = ENDINGS.iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word);
-        let is_versioned = plain.strip_prefix(&self.package).is_some_and(|rest| rest.starts_with('@'));
-        if plain == self.package || is_versioned {
-            return true;
-        }
         let path = Path::new(word);
-        let in_package = Path::new(&self.package).join(self.entry_below());
-        let commands = ["bin", ".bin", "sbin"];
-        let is_command = Path::new(plain).file_name().is_some_and(|name| name == self.command())
-            && path
-                .parent()
-                .and_then(Path::file_name)
-                .is_some_and(|name| commands.iter().any(|one| name == *one));
-        path == self.entry || path.ends_with(&in_package) || self.is_in_package(word) || is_command
-    }
-
-    fn is_in_package(&self, word: &str) -> bool {
-        word.contains(&format!("/node_modules/{}/", self.package))
+        let Some(package) = &self.package else { return self.is_entry(path) };
+        let plain = ENDINGS.iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word);
+        let is_package =
+            plain.strip_prefix(package.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'));
+        let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
+        let is_command = COMMANDS.iter().any(|name| directory == *name)
+            && Path::new(plain).file_name().is_some_and(|name| self.command().is_some_and(|own| name == own));
+        let is_inside = word.contains(&format!("/node_modules/{package}/"));
+        is_package || is_command || is_inside || self.is_entry(path)
     }
 
     /// The name without its scope, which is what npm calls a package's only command.
-    fn command(&self) -> &str {
-        self.package.rsplit('/').next().unwrap_or(&self.package)
+    fn command(&self) -> Option<&str> {
+        self.package.as_deref()?.rsplit('/').next()
     }
 
-    /// Whether a file is the same entry, in one of our generations or in another place where the package lies.
+    /// Whether a file is the entry, in a generation of ours or in another place where the package lies.
     fn is_entry(&self, file: &Path) -> bool {
         let below = self.entry_below();
-        let in_package = Path::new(&self.package).join(below);
+        let in_package = self.package.as_ref().map(|package| Path::new(package).join(below));
         file == self.entry
-            || file.ends_with(in_package)
-            || (file.starts_with(&self.generations) && file.ends_with(below))
+            || in_package.is_some_and(|entry| file.ends_with(entry))
+            || (file.starts_with(&self.store) && file.ends_with(below))
     }
 }
 
@@ -186,7 +181,7 @@ fn run_by(service: &Service, pid: u32) -> Option<String> {
     }
     let Some(script) = script(&words) else {
         let title = words.first()?.split_whitespace().next()?;
-        let rest = title.strip_prefix(service.command())?;
+        let rest = title.strip_prefix(service.command()?)?;
         return (rest.is_empty() || rest.starts_with('-')).then(|| words[0].trim().to_owned());
     };
     let path = fs::read_link(format!("/proc/{pid}/cwd")).ok()?.join(script);
@@ -213,10 +208,10 @@ mod tests {
 
     fn service() -> Service {
         Service {
-            package: "@claw/gate".into(),
+            package: Some("@claw/gate".into()),
             package_root: "/store/generations/0002/core/node_modules/@claw/gate".into(),
             entry: "/store/generations/0002/core/node_modules/@claw/gate/dist/index.js".into(),
-            generations: "/store/generations".into(),
+            store: "/store".into(),
             units: Vec::new(),
         }
     }
@@ -228,6 +223,7 @@ mod tests {
             "/opt/@claw/gate/dist/index.js",
             "/home/a/.npm/bin/gate",
             "/srv/node_modules/.bin/gate.mjs",
+            "/store/current/core/node_modules/@claw/gate/dist/index.js",
             "@claw/gate@latest",
             "@claw/gate",
         ];
@@ -239,6 +235,9 @@ mod tests {
         {
             assert!(!service().is_named_by(word), "{word}");
         }
+        let unnamed = Service { package: None, ..service() };
+        assert!(unnamed.is_named_by("/store/current/core/dist/index.js"));
+        assert!(!unnamed.is_named_by("/opt/@claw/gate/dist/index.js") && !unnamed.is_named_by("gate"));
     }
 
     #[test]

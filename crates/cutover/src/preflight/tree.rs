@@ -2,6 +2,8 @@
 //!
 //! Knows files and links. Must not know which of them matter.
 
+use crate::store::{self, Store};
+use cutover_core::Generation;
 use std::fs;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
@@ -29,6 +31,23 @@ pub(super) struct Noticed {
 }
 
 impl Tree {
+    /// Finds where a sealed generation lies.
+    ///
+    /// # Errors
+    /// As [`Store::record`] and [`Store::root`].
+    pub fn sealed(store: &Store, generation: Generation) -> store::Result<Self> {
+        let record = store.record(generation)?;
+        let package = store.root(generation)?;
+        Ok(Self::around(package, &record.root, &record.package_root))
+    }
+
+    /// The tree around a package, from where both lie in a generation.
+    fn around(package: PathBuf, root: &Path, package_root: &Path) -> Self {
+        let below = package_root.strip_prefix(root).map_or(0, |below| below.iter().count());
+        let root = package.ancestors().nth(below).unwrap_or(&package).to_owned();
+        Self { root, package }
+    }
+
     /// Walks the whole tree once; links are looked at and not followed.
     pub(super) fn walk(&self) -> Noticed {
         let mut noticed = Noticed::default();
@@ -104,6 +123,15 @@ pub(super) fn in_package(relative: &Path) -> (String, PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tree_is_what_was_sealed_around_the_package() {
+        let around = |package: &str, below: &str| {
+            Tree::around(package.into(), Path::new("core"), Path::new(below)).root
+        };
+        assert_eq!(around("/g/1/core/node_modules/@s/a", "core/node_modules/@s/a"), Path::new("/g/1/core"));
+        assert_eq!(around("/g/1/core", "core"), Path::new("/g/1/core"));
+    }
 
     #[test]
     fn a_file_is_placed_in_its_innermost_package() {

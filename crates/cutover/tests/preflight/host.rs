@@ -90,21 +90,24 @@ fn a_port_that_is_held_by_somebody_else_is_blocked_with_pid_and_command() {
     assert!(text.contains(&format!("pid {}", own.pid)) && text.contains(&address.to_string()), "{text}");
     assert!(text.contains(command.trim()), "{text}");
     assert_eq!(host(&Host { address: Some(address), ours: vec![own], ..Host::default() }), []);
+    let beside = "127.0.0.2".parse().unwrap();
+    let elsewhere = std::net::SocketAddr::new(beside, address.port());
+    assert_eq!(host(&Host { address: Some(elsewhere), ..Host::default() }), [], "another address is free");
     drop(listener);
     assert_eq!(host(&Host { address: Some(address), ..Host::default() }), []);
 }
 
 /// A service with a package of its own: processes are looked for on the whole machine, where other tests run.
 fn service(world: &World, name: &str) -> Service {
-    let generations = world.path("generations");
+    let store = world.path("store");
     let package = format!("@toy/{name}{}", std::process::id());
-    let package_root = generations.join("0002/core/node_modules").join(&package);
+    let package_root = store.join("generations/0002/core/node_modules").join(&package);
     let units = vec![
         UnitDirectory { path: world.path("system"), scope: Scope::System },
         UnitDirectory { path: world.path("user"), scope: Scope::User },
         UnitDirectory { path: world.path("none"), scope: Scope::System },
     ];
-    Service { package, entry: package_root.join("app.mjs"), package_root, generations, units }
+    Service { package: Some(package), entry: package_root.join("app.mjs"), package_root, store, units }
 }
 
 fn asked(service: Service) -> Host {
@@ -115,7 +118,7 @@ fn asked(service: Service) -> Host {
 fn a_unit_that_runs_the_same_service_is_named_with_what_to_do() {
     let world = World::new();
     let service = service(&world, "unit");
-    let package = &service.package;
+    let package = service.package.as_ref().unwrap();
     for name in ["system", "user", "user/default.target.wants"] {
         fs::create_dir(world.path(name)).unwrap();
     }
@@ -154,8 +157,9 @@ fn started(directory: &Path, script: &str) -> Running {
 fn a_process_of_the_same_service_outside_of_our_hands_is_named() {
     let world = World::new();
     let service = service(&world, "rival");
-    let title = format!("process.title = '{}-gateway';", service.package.trim_start_matches("@toy/"));
-    let foreign = started(&world.path("opt/node_modules").join(&service.package), "");
+    let package = service.package.clone().unwrap();
+    let title = format!("process.title = '{}-gateway';", package.trim_start_matches("@toy/"));
+    let foreign = started(&world.path("opt/node_modules").join(&package), "");
     let titled = started(&world.path("srv"), &title);
     let ours = started(&service.package_root, "");
     let _unrelated = started(&world.path("elsewhere"), "");

@@ -1,7 +1,8 @@
 //! Files, lock, engines, content and links.
 
-use crate::world::{APP, LOCK, World, edit, is_quiet, node, of, only, put, remove, write};
+use crate::world::{APP, LOCK, World, edit, is_quiet, node, of, only, put, remove, running_with, write};
 use cutover::preflight::{Tree, packages};
+use cutover::store::{Directory, Source, Store, Wanted};
 use cutover_core::Level;
 use serde_json::json;
 use std::fs;
@@ -40,6 +41,23 @@ fn a_tree_that_is_none_of_packages_has_no_package_findings() {
     let tree = Tree { package: root.clone(), root };
     write(&tree, "bin/server", "");
     assert_eq!(world.findings(&tree, None), []);
+}
+
+#[tokio::test]
+async fn a_sealed_generation_is_found_in_its_store_and_looked_at() {
+    let world = World::new();
+    let root = world.path("releases/1.0.0");
+    let release = Tree { package: root.clone(), root };
+    put(&release, "package.json", &json!({ "name": "own", "version": "1.0.0", "bin": "own.mjs" }));
+    write(&release, "own.mjs", "0;\n");
+    let store = Store::open(&world.path("store"));
+    let source = Source::Directory(Directory { dir: world.path("releases") });
+    let wanted = store.resolve(&source, &Wanted::Version("1.0.0".into())).await.unwrap();
+    let generation = store.stage(&source, &wanted, |_| ()).await.unwrap();
+    let sealed = Tree::sealed(&store, generation).unwrap();
+    assert_eq!(sealed.root, store.root(generation).unwrap());
+    assert_eq!(sealed.package, sealed.root);
+    is_quiet(&world.findings(&sealed, None));
 }
 
 #[test]
@@ -189,12 +207,13 @@ fn an_interpreter_that_says_nothing_is_never_taken_for_a_good_one() {
     let findings = packages(&target, None, &world.children(world.path("no-such-node")));
     only(&findings, "engines", Level::Block);
 
-    let mut children = world.children(world.program("hangs", "#!/bin/sh\nsleep 600 & sleep 600\n"));
+    let mut children = world.children(world.program("hangs", "#!/bin/sh\nsleep 601.75 & sleep 602.75\n"));
     children.limit = Duration::from_millis(200);
     let begun = Instant::now();
     let findings = packages(&target, None, &children);
     assert!(only(&findings, "engines", Level::Warn).text.contains("no answer within 200ms"));
     assert!(begun.elapsed() < Duration::from_secs(60), "a child that hangs is not waited for");
+    assert!(running_with("601.75").is_empty() && running_with("602.75").is_empty(), "nor left behind");
 }
 
 #[test]

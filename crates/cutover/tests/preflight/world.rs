@@ -147,3 +147,14 @@ pub(crate) fn only<'a>(findings: &'a [Finding], kind: &str, level: Level) -> &'a
 pub(crate) fn is_quiet(findings: &[Finding]) {
     assert!(findings.iter().all(|finding| finding.level == Level::Note), "{findings:#?}");
 }
+
+/// The processes whose command line holds a text.
+pub(crate) fn running_with(text: &str) -> Vec<u32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let holds = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    };
+    pids.filter(holds).collect()
+}
