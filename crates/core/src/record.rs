@@ -1,8 +1,8 @@
 //! The story of one run, folded from its journal entries. It must not know what is told of it.
 
 use crate::{
-    Act, Cut, Done, Ending, Entry, Event, Fact, Fault, Finding, Installed, Kind, Order, Phase, Posture,
-    RunId, State, Wanted, judge, posture,
+    Act, Cut, Done, Ending, Entry, Event, Exit, Fact, Fault, Finding, Installed, Kind, Level, Order, Phase,
+    Posture, RunId, State, Wanted, judge, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,11 @@ impl Record {
 
     /// Adds an entry that happened while the run was open (or that ended it).
     pub fn add(&mut self, entry: &Entry, before: &State, after: &State, ended: Option<&Ending>) {
+        if let Event::Exited { instance, exit: Exit::Unknown(why) } = &entry.event {
+            // A missing fact is shown as one.
+            let text = format!("how {instance} ended is not known: {why}");
+            self.findings.push(Finding::new(Level::Warn, "exit", text));
+        }
         match &entry.event {
             Event::Finished { ticket, done } if ticket.run == self.run => {
                 self.close(entry, outcome(done));

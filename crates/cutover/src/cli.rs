@@ -2,6 +2,7 @@
 
 mod arguments;
 mod client;
+mod doors;
 mod exit;
 mod follow;
 mod offline;
@@ -13,11 +14,12 @@ pub use client::Client;
 pub use exit::ExitStatus;
 pub use serve::{Serving, serve};
 
-use crate::config::{Account, Layout, Settings};
+use crate::config::{Account, Layout, ServiceSettings, Settings};
 use arguments::{Arguments, Command, ConfigCommand};
 use clap::Parser;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Runs the program. Hidden halves (keeper, exec, front, sample gateway) are dispatched before anything else is set up.
@@ -54,72 +56,89 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Directories and settings as the arguments name them.
+/// Where things lie and how results are printed, as arguments, file and environment name it.
 pub(crate) struct Scene {
     pub layout: Layout,
-    pub config: PathBuf,
     pub json: arguments::Output,
 }
 
 impl Scene {
-    fn of(arguments: &Arguments) -> Self {
-        let env = |name: &str| std::env::var_os(name);
-        let account = if rustix::process::geteuid().is_root() { Account::Root } else { Account::User };
-        let mut layout = Layout::default_for(&env, account);
-        if let Some(state) = &arguments.state {
-            layout = Layout { state: state.clone(), runtime: state.join("run") };
-        }
-        if let Some(runtime) = &arguments.runtime {
+    /// Arguments go before the file, the file before what is usual.
+    fn of(arguments: &Arguments, settings: Option<&Settings>) -> Result<Self, crate::config::Error> {
+        let daemon = settings.map(|settings| &settings.daemon);
+        let state = arguments.state.as_ref().or(daemon.and_then(|daemon| daemon.state.as_ref()));
+        let runtime = arguments.runtime.as_ref().or(daemon.and_then(|daemon| daemon.runtime.as_ref()));
+        let mut layout = match state {
+            Some(state) => Layout { state: state.clone(), runtime: state.join("run") },
+            None => Layout::default_for(&variable, account())?,
+        };
+        if let Some(runtime) = runtime {
             layout.runtime.clone_from(runtime);
         }
-        let config = arguments.config.clone().unwrap_or_else(|| Layout::config_file(&env, account));
         let json = if arguments.json { arguments::Output::Json } else { arguments::Output::Text };
-        Self { layout, config, json }
+        Ok(Self { layout, json })
     }
+}
 
-    fn settings(&mut self, arguments: &Arguments) -> anyhow::Result<Settings> {
-        let settings = crate::config::load(&self.config)?;
-        if arguments.state.is_none()
-            && let Some(state) = &settings.daemon.state
-        {
-            self.layout = Layout { state: state.clone(), runtime: state.join("run") };
-        }
-        if arguments.runtime.is_none()
-            && let Some(runtime) = &settings.daemon.runtime
-        {
-            self.layout.runtime.clone_from(runtime);
-        }
-        Ok(settings)
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+fn account() -> Account {
+    if rustix::process::geteuid().is_root() { Account::Root } else { Account::User }
+}
+
+fn config_file(arguments: &Arguments) -> Result<PathBuf, crate::config::Error> {
+    match &arguments.config {
+        Some(path) => Ok(path.clone()),
+        None => Ok(Layout::config_file(&variable, account())?),
     }
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
-    let mut scene = Scene::of(&arguments);
     match &arguments.command {
         Command::Serve { stop_services } => {
-            let settings = scene.settings(&arguments)?;
+            let settings = crate::config::load(&config_file(&arguments)?)?;
+            let layout = Scene::of(&arguments, Some(&settings))?.layout;
             let end = if *stop_services { serve::End::StopServices } else { serve::End::LeaveServices };
-            return serve::command(settings, scene.layout, end).await;
+            return serve::command(settings, layout, end).await;
         }
         Command::Demo(demo) => return crate::demo::command(demo).await,
-        Command::Config { command } => return config(&mut scene, &arguments, command),
+        Command::Config { command } => return config(&arguments, command),
         _ => {}
     }
     // The file says where the daemon's directories are; without one the defaults hold.
-    if scene.config.exists() {
-        scene.settings(&arguments)?;
-    }
-    orders::command(&scene, arguments.command).await
+    let config = config_file(&arguments).ok().filter(|config| config.exists());
+    let settings = config.map(|config| crate::config::load(&config)).transpose()?;
+    orders::command(&Scene::of(&arguments, settings.as_ref())?, arguments.command).await
 }
 
-fn config(scene: &mut Scene, arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<ExitStatus> {
+fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<ExitStatus> {
     match command {
         ConfigCommand::Check => {
-            let settings = scene.settings(arguments)?;
+            let path = config_file(arguments)?;
+            let settings = crate::config::load(&path)?;
+            scripts(&path, &settings)?;
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
-            println!("{}: valid; services: {}", scene.config.display(), names.join(", "));
+            println!("{}: valid; services: {}", path.display(), names.join(", "));
         }
         ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
     }
     Ok(ExitStatus::Done)
+}
+
+/// Refuses programs that are scripts, as far as they lie outside a release.
+fn scripts(path: &Path, settings: &Settings) -> Result<(), crate::config::Error> {
+    let search = std::env::var("PATH").ok().map(|search| ("PATH".to_owned(), search));
+    let problem = |service: &ServiceSettings| {
+        let mut env: BTreeMap<String, String> = search.iter().cloned().collect();
+        env.extend(service.env.clone());
+        crate::config::scripted(service, &env)
+    };
+    let problems: Vec<String> =
+        settings.services.values().filter_map(problem).map(|problem| format!("  {problem}")).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(crate::config::Error::Check { path: path.to_owned(), problems })
 }

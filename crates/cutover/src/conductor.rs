@@ -2,6 +2,7 @@
 //! Must not know how any effect is done, nor any wire format.
 
 mod acts;
+mod age;
 mod chronicle;
 mod crashes;
 mod following;
@@ -21,6 +22,7 @@ pub use ledger::{Ledger, wall_ms};
 pub use plan::Plan;
 pub use view::View;
 
+pub(crate) use age::youngest_first;
 pub(crate) use site::{passage, private_directory};
 
 use crate::config::{Layout, ServiceSettings};

@@ -5,10 +5,13 @@ mod amount;
 mod file;
 mod fragment;
 mod layout;
+mod script;
 mod settings;
 
 pub use file::{Error, load, parse, schema};
-pub use layout::{Account, Layout};
+pub use layout::{Account, Layout, Misplaced};
+pub use script::scripted;
+pub(crate) use script::{found, run_by};
 pub(crate) use settings::fill;
 pub use settings::{
     DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings, VersionSettings,

@@ -25,7 +25,7 @@ mod stop;
 mod thread;
 
 pub use account::Identity;
-pub use adoption::{Adopted, adopt, executed};
+pub use adoption::{Adopted, adopt, executed, kept};
 pub use error::Error;
 pub use file::identify;
 pub use kin::{bearing, descendants};

@@ -254,6 +254,8 @@ Rules between keys:
   `probe.live` and `probe.ready` is there.
 - Without `listen`, `port` is a number. With `port = "auto"`, `{port}` appears in `command` or `env`.
 - A word of `command` begins with `{root}/`, or `entry` is named: that file proves which code runs.
+- The program of `command` is no script: its process would be the interpreter, which proves nothing. Write the interpreter
+  first. `config check` and `serve` refuse it; below `{root}` the preflight does, before anything stops.
 - `strategy = "signal"` and `state` exclude each other.
 "#;
 

@@ -9,6 +9,8 @@ mod stage;
 mod accounts;
 #[path = "story/authority.rs"]
 mod authority;
+#[path = "story/beginning.rs"]
+mod beginning;
 #[path = "story/daemon.rs"]
 mod daemon;
 #[path = "story/front.rs"]

@@ -1,21 +1,22 @@
 //! The daemon: takes the lock, opens the journal, begins the conductors, opens the doors.
 
+use super::doors::Doors;
 use super::exit::ExitStatus;
-use crate::api::{self, Registry};
+use crate::api::Registry;
 use crate::conductor::{self, Beginning, Handle, Ledger};
-use crate::config::{Layout, Settings};
+use crate::config::{self, Layout, Misplaced, Settings};
 use crate::journal::{self, Journal};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use cutover_core::{BootId, Order};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{IsTerminal, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{File, OpenOptions};
+use std::io::IsTerminal;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -72,60 +73,79 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
     }
     match end {
         End::LeaveServices => {
-            tracing::info!("the daemon ends; services and fronts go on, `cutover serve` takes them up again")
+            tracing::info!("the daemon ends; services and fronts go on, `cutover serve` takes them up again");
+            Ok(ExitStatus::Done)
         }
-        End::StopServices => stop_services(&serving.registry).await,
+        End::StopServices => match stop_services(&serving.registry).await {
+            Stopped::All => Ok(ExitStatus::Done),
+            Stopped::NotAll => Ok(ExitStatus::Refused),
+        },
     }
-    Ok(ExitStatus::Done)
 }
 
-async fn stop_services(registry: &Registry) {
+/// Stops every service. A service that goes on keeps its front, which answers its clients; they are not all stopped then.
+async fn stop_services(registry: &Registry) -> Stopped {
+    let mut stopped = Stopped::All;
+    let mut stopping = Vec::new();
     for service in registry.services.values() {
-        if let Err(refusal) =
-            service.order(Order::Stop, "serve --stop-services".into(), conductor::Expected::default()).await
+        match service.order(Order::Stop, "serve --stop-services".into(), conductor::Expected::default()).await
         {
-            tracing::warn!(service = service.service, %refusal, "not stopped");
+            Ok(_) => stopping.push(service),
+            Err(refusal) => {
+                let pid = service.view().process.map(|process| process.pid);
+                tracing::error!(service = service.service, pid, %refusal, "not stopped; it goes on and keeps its front");
+                stopped = Stopped::NotAll;
+            }
         }
     }
-    for service in registry.services.values() {
+    let end = Instant::now() + FAREWELL;
+    for service in stopping {
         let mut views = service.watch();
-        let stopped = views.wait_for(|view| view.process.is_none());
-        if tokio::time::timeout(FAREWELL, stopped).await.is_err() {
-            tracing::warn!(service = service.service, "still runs");
+        let gone = views.wait_for(|view| view.process.is_none());
+        if matches!(tokio::time::timeout_at(end.into(), gone).await, Ok(Ok(_))) {
+            service.close_front().await;
+            continue;
         }
-        service.close_front().await;
+        let pid = service.view().process.map(|process| process.pid);
+        tracing::error!(service = service.service, pid, "still runs after {FAREWELL:?}; it keeps its front");
+        stopped = Stopped::NotAll;
     }
+    for name in registry.broken.keys() {
+        tracing::error!(service = name, "was not begun, so whatever runs of it was not stopped");
+        stopped = Stopped::NotAll;
+    }
+    stopped
+}
+
+/// Whether the services that were to be stopped are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    All,
+    NotAll,
 }
 
 /// Begins everything. A service that cannot be begun is named and does not keep the others from serving.
 ///
 /// # Errors
-/// Another daemon on the same state directory, a journal that cannot be used, an address that cannot be bound.
+/// Another daemon on the same state directory, a journal that cannot be used, an address that cannot be bound. No service
+/// was touched.
 pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> anyhow::Result<Serving> {
-    conductor::private_directory(&layout.state)?;
-    conductor::private_directory(&layout.runtime)?;
-    conductor::private_directory(&layout.runtime.join("fronts"))?;
-    conductor::passage(&layout.runtime)?;
-    conductor::private_directory(&layout.intents())?;
-    conductor::passage(&layout.intents())?;
-    for name in settings.services.keys() {
-        let lane = layout.probe_lane(name);
-        if !Layout::fits_socket(&lane) {
-            bail!("{} is too long for a socket; name a shorter directory with --runtime", lane.display());
-        }
-    }
-    let lock = lock(&layout.lock())?;
+    let Settings { daemon, services } = settings;
+    directories(&layout, services.keys())?;
+    let lock = lock(&layout)?;
     let boot_id = BootId(boot_id()?);
     let journal =
         Journal::open(&layout.journal(), &journal::Settings { balloon_bytes: RESERVE, busy_limit: BUSY })?;
     let ledger = Ledger::new(journal, boot_id);
+    // A daemon that nobody could reach would be restarted again and again, and interrupt a run each time.
+    let doors = Doors::bind(&layout, daemon).await?;
     let mut registry = Registry {
         services: BTreeMap::new(),
         broken: BTreeMap::new(),
         channels: BTreeMap::new(),
         directories: BTreeMap::new(),
     };
-    for (name, service) in settings.services {
+    for (name, service) in services {
         registry.channels.insert(name.clone(), service.channel().to_owned());
         registry.directories.insert(name.clone(), layout.service(&name));
         match begun(service, &layout, &executable, &ledger).await {
@@ -134,23 +154,26 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
         }
     }
     let registry = Arc::new(registry);
-    let mut doors = vec![unix_door(&layout.control(), &registry)?];
-    let mut address = None;
-    if let Some(listen) = settings.daemon.listen {
-        let token = token(&layout.token())?;
-        let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("listening on {listen}; name another address in [daemon] listen, or \"off\"")
-        })?;
-        address = listener.local_addr().ok();
-        let routes = api::public(Arc::clone(&registry), token, settings.daemon.hosts);
-        doors.push(tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).await {
-                tracing::error!(%error, "the HTTP API ended");
-            }
-        }));
-    }
+    let address = doors.address();
+    let doors = doors.open(&registry);
     tracing::info!(state = %layout.state.display(), services = registry.services.len(), "serving");
     Ok(Serving { registry, address, doors, _lock: lock })
+}
+
+/// The daemon's own directories, and whether their sockets' names are short enough.
+fn directories<'a>(layout: &Layout, services: impl Iterator<Item = &'a String>) -> anyhow::Result<()> {
+    let own = [layout.control(), layout.control_unopened()];
+    for path in own.into_iter().chain(services.map(|name| layout.probe_lane(name))) {
+        if !Layout::fits_socket(&path) {
+            return Err(config::Error::from(Misplaced::TooLong { path }).into());
+        }
+    }
+    conductor::private_directory(&layout.state)?;
+    conductor::private_directory(&layout.runtime)?;
+    conductor::private_directory(&layout.runtime.join("fronts"))?;
+    conductor::passage(&layout.runtime)?;
+    conductor::private_directory(&layout.intents())?;
+    conductor::passage(&layout.intents())
 }
 
 async fn begun(
@@ -170,47 +193,22 @@ async fn begun(
 }
 
 /// One daemon per state directory. The kernel lets the lock go when its holder ends, however that happens.
-fn lock(path: &Path) -> anyhow::Result<File> {
+fn lock(layout: &Layout) -> anyhow::Result<File> {
+    let path = layout.lock();
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(path)
+        .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another daemon runs on {}; `cutover status` asks it", path.display()))?;
-    Ok(file)
-}
-
-fn unix_door(path: &Path, registry: &Arc<Registry>) -> anyhow::Result<JoinHandle<()>> {
-    // Whoever holds the lock owns the socket: what lies there is a dead daemon's.
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600))
-        .with_context(|| format!("protecting {}", path.display()))?;
-    let routes = api::local(Arc::clone(registry));
-    Ok(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(%error, "the control socket ended");
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            Err(config::Error::from(Misplaced::Taken { path: layout.state.clone() }).into())
         }
-    }))
-}
-
-/// The API's token, made once.
-fn token(path: &Path) -> anyhow::Result<String> {
-    if let Ok(token) = std::fs::read_to_string(path) {
-        return Ok(token.trim().to_owned());
+        Err(errno) => Err(errno).with_context(|| format!("locking {}", path.display())),
     }
-    let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("writing {}", path.display()))?;
-    file.write_all(token.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
-    Ok(token)
 }
 
 fn boot_id() -> anyhow::Result<String> {

@@ -1,6 +1,9 @@
 //! One service's place on this machine: its settings, directories, port and account, resolved once.
 
-use crate::config::{Layout, Port, Scripts, ServiceSettings, SourceSettings, VersionSettings, fill};
+use super::age;
+use crate::config::{
+    self, Layout, Misplaced, Port, Scripts, ServiceSettings, SourceSettings, VersionSettings, fill, found,
+};
 use crate::probe::{
     Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
 };
@@ -14,7 +17,7 @@ use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Instances whose directory and log are kept.
@@ -65,6 +68,9 @@ impl Site {
             }
         }
         let env = environment(&settings, identity.as_ref(), inherited)?;
+        if let Some(problem) = config::scripted(&settings, &env) {
+            bail!(problem);
+        }
         let port = match settings.port {
             Port::Fixed(port) => port,
             Port::Auto => kept_port(&directory.join("port"))?,
@@ -124,7 +130,9 @@ impl Site {
             self.layout.intent(&self.settings.name).display().to_string(),
         );
         Ok(Launch {
-            program: found(program, env.get("PATH").map(String::as_str))?,
+            program: found(program, env.get("PATH").map(String::as_str)).with_context(|| {
+                format!("`{program}` is not found in PATH; write its absolute path in `command`")
+            })?,
             args: args.to_vec(),
             cwd: PathBuf::from(self.filled(&self.settings.cwd, &root)),
             env,
@@ -145,13 +153,9 @@ impl Site {
         self.directory().join("logs").join(format!("{nonce}.log"))
     }
 
-    /// The directories of all instances, youngest first: a mark is sortable by time of birth.
+    /// The directories of all instances, youngest first.
     pub(super) fn instance_directories(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.instances());
-        let mut found: Vec<PathBuf> =
-            entries.map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        found
+        age::youngest_first(&self.instances())
     }
 
     /// Removes the directories and logs of instances long gone.
@@ -262,13 +266,24 @@ fn store_identity(identity: &Identity) -> store::Identity {
     store::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() }
 }
 
-/// Makes a directory that only its owner may enter.
+/// Makes a directory that only its owner may enter. One that is there already must be ours, and nobody else may be able to
+/// exchange what lies in it.
 pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
         .create(path)
-        .with_context(|| format!("making {}; the state directory must be writable", path.display()))
+        .with_context(|| format!("making {}; the state directory must be writable", path.display()))?;
+    let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    let (path, owner, own) = (path.to_owned(), found.uid(), rustix::process::geteuid().as_raw());
+    if owner != own {
+        return Err(config::Error::from(Misplaced::Foreign { path, owner, own }).into());
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(config::Error::from(Misplaced::Writable { path, mode }).into());
+    }
+    Ok(())
 }
 
 /// Lets other accounts pass through a directory whose names they know.
@@ -347,22 +362,43 @@ fn free_port() -> anyhow::Result<u16> {
     bail!("no free port between {} and {}: name one as `port`", PORTS.start, PORTS.end)
 }
 
-/// The absolute path of a program.
-fn found(program: &str, search: Option<&str>) -> anyhow::Result<PathBuf> {
-    if program.contains('/') {
-        return Ok(PathBuf::from(program));
-    }
-    search
-        .unwrap_or("/usr/local/bin:/usr/bin:/bin")
-        .split(':')
-        .map(|directory| Path::new(directory).join(program))
-        .find(|path| path.is_file())
-        .with_context(|| format!("`{program}` is not found in PATH; write its absolute path in `command`"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_others_could_write_to_is_refused_with_the_command_to_type() {
+        let ground = tempfile::tempdir().unwrap();
+        let path = ground.path().join("state");
+        private_directory(&path).unwrap();
+        // What `passage` and service managers leave is not writable for others.
+        for mode in [0o700, 0o711, 0o755] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            private_directory(&path).unwrap();
+        }
+        for mode in [0o770, 0o702, 0o1777] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let error = private_directory(&path).unwrap_err();
+            assert!(error.downcast_ref::<config::Error>().is_some(), "a matter of usage");
+            let told = format!("`chmod go-w {}`", path.display());
+            assert!(error.to_string().contains(&told), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_another_account_is_refused_with_the_command_to_type() {
+        let ground = tempfile::tempdir().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        // Root gives one away; everybody else finds root's.
+        let path = if own == 0 { ground.path() } else { Path::new("/usr") };
+        if own == 0 {
+            std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
+        }
+        let error = private_directory(path).unwrap_err();
+        assert!(error.downcast_ref::<config::Error>().is_some(), "a matter of usage");
+        let told = format!("`chown {own} {}`", path.display());
+        assert!(error.to_string().contains(&told), "{error}");
+    }
 
     #[test]
     fn npm_finds_the_machine_s_own_settings_and_the_service_s_before_them() {

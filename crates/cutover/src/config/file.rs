@@ -1,6 +1,7 @@
 //! Reading the file: every complaint names the key, the line where it can, and what to write instead.
 
 use super::fragment::File;
+use super::layout::Misplaced;
 use super::settings::{Settings, check};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -33,6 +34,9 @@ pub enum Error {
         /// Each a key and what to write instead.
         problems: Vec<String>,
     },
+    /// A directory or an address.
+    #[error(transparent)]
+    Place(#[from] Misplaced),
 }
 
 /// Loads a file and the `conf.d/*.toml` beside it (in name order; a service may be named only once).

@@ -1,7 +1,70 @@
 //! Where things lie: one value, made once from the environment at the edge, passed to every room.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// A place or an address that the daemon cannot use. Nothing was changed there.
+#[derive(Debug, Error)]
+pub enum Misplaced {
+    /// Nothing says where a user's state belongs. A directory that everybody can guess and make first is no place for it.
+    #[error(
+        "neither XDG_STATE_HOME nor HOME is an absolute path, so there is no place for state; name one with --state"
+    )]
+    NoState,
+    /// Nothing says where a user's configuration lies.
+    #[error(
+        "neither XDG_CONFIG_HOME nor HOME is an absolute path, so no configuration is found; name a file with --config"
+    )]
+    NoConfig,
+    /// A directory of another account.
+    #[error(
+        "{path} belongs to uid {owner} and not to uid {own}, who runs the daemon; \
+         type `chown {own} {path}` if nobody else needs it, or name another with --state and --runtime"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+        /// The daemon's effective uid.
+        own: u32,
+    },
+    /// A directory in which others could exchange what lies there.
+    #[error("{path} has mode {mode:04o}, so others can exchange what lies in it; type `chmod go-w {path}`")]
+    Writable {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A socket's path that does not fit into an address.
+    #[error("{path} is too long for a socket; name a shorter directory with --runtime")]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The state directory is another daemon's.
+    #[error(
+        "another daemon runs on {path}; `cutover status` asks it, or name another directory with --state"
+    )]
+    Taken {
+        /// The state directory.
+        path: PathBuf,
+    },
+    /// The HTTP API's address cannot be had.
+    #[error(
+        "listening on {address}; `ss -ltnp` tells who does, or name another address in [daemon] listen, or \"off\""
+    )]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
 
 /// Directories of one daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,38 +77,36 @@ pub struct Layout {
 
 impl Layout {
     /// The default directories: XDG for a user, `/var/lib` and `/run` for root.
-    #[must_use]
-    pub fn default_for(env: &dyn Fn(&str) -> Option<OsString>, is_root: Account) -> Self {
-        let xdg = |name: &str, fallback: &str| {
-            env(name)
-                .filter(|dir| !dir.is_empty())
-                .map(PathBuf::from)
-                .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(fallback)))
-        };
-        match is_root {
-            Account::Root => Self { state: "/var/lib/cutover".into(), runtime: "/run/cutover".into() },
+    ///
+    /// # Errors
+    /// [`Misplaced::NoState`].
+    pub fn default_for(env: &dyn Fn(&str) -> Option<OsString>, account: Account) -> Result<Self, Misplaced> {
+        match account {
+            Account::Root => Ok(Self { state: "/var/lib/cutover".into(), runtime: "/run/cutover".into() }),
             Account::User => {
-                let state =
-                    xdg("XDG_STATE_HOME", ".local/state").unwrap_or_else(std::env::temp_dir).join("cutover");
-                let runtime = env("XDG_RUNTIME_DIR")
-                    .filter(|dir| !dir.is_empty())
-                    .map_or_else(|| state.join("run"), |dir| PathBuf::from(dir).join("cutover"));
-                Self { state, runtime }
+                let state = own(env, "XDG_STATE_HOME", ".local/state").ok_or(Misplaced::NoState)?;
+                let state = state.join("cutover");
+                let runtime = absolute(env, "XDG_RUNTIME_DIR")
+                    .map_or_else(|| state.join("run"), |directory| directory.join("cutover"));
+                Ok(Self { state, runtime })
             }
         }
     }
 
     /// The default configuration file.
-    #[must_use]
-    pub fn config_file(env: &dyn Fn(&str) -> Option<OsString>, account: Account) -> PathBuf {
+    ///
+    /// # Errors
+    /// [`Misplaced::NoConfig`].
+    pub fn config_file(
+        env: &dyn Fn(&str) -> Option<OsString>,
+        account: Account,
+    ) -> Result<PathBuf, Misplaced> {
         match account {
-            Account::Root => "/etc/cutover/cutover.toml".into(),
-            Account::User => env("XDG_CONFIG_HOME")
-                .filter(|dir| !dir.is_empty())
-                .map(PathBuf::from)
-                .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")))
-                .unwrap_or_default()
-                .join("cutover/cutover.toml"),
+            Account::Root => Ok("/etc/cutover/cutover.toml".into()),
+            Account::User => {
+                let directory = own(env, "XDG_CONFIG_HOME", ".config").ok_or(Misplaced::NoConfig)?;
+                Ok(directory.join("cutover/cutover.toml"))
+            }
         }
     }
 
@@ -77,6 +138,12 @@ impl Layout {
     #[must_use]
     pub fn control(&self) -> PathBuf {
         self.runtime.join("control.sock")
+    }
+
+    /// Where the daemon's Unix socket is made ready before anybody finds it, in a directory that only its owner enters.
+    #[must_use]
+    pub fn control_unopened(&self) -> PathBuf {
+        self.runtime.join("new").join("control.sock")
     }
 
     /// The control socket of a service's front.
@@ -123,4 +190,49 @@ pub enum Account {
     Root,
     /// A user's.
     User,
+}
+
+/// What a variable names, if it is an absolute path: another one would lead somewhere else from every directory.
+fn absolute(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    env(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn own(env: &dyn Fn(&str) -> Option<OsString>, name: &str, below_home: &str) -> Option<PathBuf> {
+    absolute(env, name).or_else(|| absolute(env, "HOME").map(|home| home.join(below_home)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
+        move |name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into())
+    }
+
+    #[test]
+    fn without_a_home_nothing_is_guessed_and_the_flag_is_named() {
+        for variables in [
+            &[][..],
+            &[("HOME", "")],
+            &[("HOME", "relative"), ("XDG_STATE_HOME", "also"), ("XDG_CONFIG_HOME", "")],
+        ] {
+            let env = of(variables);
+            let state = Layout::default_for(&env, Account::User).unwrap_err();
+            assert!(state.to_string().contains("--state"), "{state}");
+            let config = Layout::config_file(&env, Account::User).unwrap_err();
+            assert!(config.to_string().contains("--config"), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_user_s_directories_are_found_in_the_usual_places() {
+        let home = Layout::default_for(&of(&[("HOME", "/home/ann")]), Account::User).unwrap();
+        assert_eq!(home.state, Path::new("/home/ann/.local/state/cutover"));
+        assert_eq!(home.runtime, Path::new("/home/ann/.local/state/cutover/run"));
+        let env = of(&[("XDG_STATE_HOME", "/state"), ("XDG_RUNTIME_DIR", "/run/user/7")]);
+        let xdg = Layout::default_for(&env, Account::User).unwrap();
+        assert_eq!((xdg.state, xdg.runtime), ("/state/cutover".into(), "/run/user/7/cutover".into()));
+        let root = Layout::default_for(&of(&[]), Account::Root).unwrap();
+        assert_eq!(root.state, Path::new("/var/lib/cutover"));
+    }
 }

@@ -71,6 +71,14 @@ pub fn executed(directory: &Path) -> Result<Option<ExecRecord>, Error> {
     record::read(directory, INSTANCE)
 }
 
+/// Who keeps the instance in `directory`, or kept it; `None` if no keeper ever got ready.
+///
+/// # Errors
+/// If the record cannot be read.
+pub fn kept(directory: &Path) -> Result<Option<KeeperRecord>, Error> {
+    record::read(directory, KEEPER)
+}
+
 enum Seen {
     Decided(Adopted),
     /// This keeper is about to write the next record, or to go.

@@ -91,6 +91,48 @@ state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
     Ok(())
 }
 
+#[test]
+fn a_plain_user_without_a_home_is_told_which_flag_to_use_and_nothing_is_guessed() -> anyhow::Result<()> {
+    if !can_drop("a_plain_user_without_a_home_is_told_which_flag_to_use_and_nothing_is_guessed") {
+        return Ok(());
+    }
+    let (ground, program) = common_ground()?;
+    let config = ground.path().join("cutover.toml");
+    std::fs::write(&config, "[service]\n")?;
+    let temporary = ground.path().join("tmp");
+    std::fs::create_dir(&temporary)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o1777))?;
+    let cutover = |words: &[&str]| {
+        let mut command = Command::new("timeout");
+        command
+            .args(["20", "setpriv"])
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&program)
+            .args(words);
+        for name in ["HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "CUTOVER_CONFIG", "CUTOVER_STATE"] {
+            command.env_remove(name);
+        }
+        command.env("TMPDIR", &temporary).output()
+    };
+    let config = config.display().to_string();
+    let state = ground.path().join("state").display().to_string();
+    for (words, code, told) in [
+        (&["serve"][..], 2, "--config"),
+        (&["--config", &config, "serve"], 2, "--state"),
+        (&["status"], 2, "--state"),
+        (&["--state", &state, "start", "web"], 7, "no daemon answers"),
+        (&["--config", &config, "config", "check"], 0, "valid"),
+        (&["config", "schema"], 0, "properties"),
+    ] {
+        let output = cutover(words)?;
+        let said = crate::stage::told(&output);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+        assert!(said.contains(told), "{words:?}: {said}");
+    }
+    assert!(!temporary.join("cutover").exists(), "nothing where everybody would look");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn under_a_root_daemon_the_service_runs_as_its_own_account_and_the_front_knows_it() -> anyhow::Result<()>
 {

@@ -2,6 +2,7 @@
 
 use super::proving::{Enough, Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
+use crate::config;
 use crate::store;
 use cutover_core::{
     Base, DataClass, Done, Fault, Finding, Installed, Instance, Level, Phase, Policy, Preparation, Release,
@@ -200,6 +201,13 @@ impl Executor {
         if !entry.is_file() {
             let text = format!("the release has no {}; see `command` and `entry`", entry.display());
             return Ok(vec![Finding::new(Level::Block, "entry", text)]);
+        }
+        let launch = self
+            .site
+            .launch(generation, "preflight".into())
+            .map_err(|error| fault("preflight", format!("{error:#}")))?;
+        if let Some(problem) = config::run_by(&launch.program) {
+            return Ok(vec![Finding::new(Level::Block, "command", problem)]);
         }
         let note = |kind: &str, text: &str| Finding::new(Level::Note, kind, text);
         let mut findings = vec![note(

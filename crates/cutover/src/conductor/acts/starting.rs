@@ -4,7 +4,10 @@ use super::{Executor, Reported, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::store::snapshot::Comparison;
 use crate::supervisor::{self, Live};
-use cutover_core::{DataClass, Done, Event, Fault, Installed, Policy, RunId, Settings, Ticket};
+use cutover_core::{DataClass, Done, Event, Fault, Generation, Installed, Policy, RunId, Settings, Ticket};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,7 +40,7 @@ impl Executor {
         }
         let compare = compare.filter(|_| settings.class != DataClass::None);
         if let Some(run) = compare
-            && !self.has_run(installed, &ticket.run)?
+            && !has_run(&self.site.instance_directories(), installed.generation, &ticket.run)?
         {
             match self.still_equal(run).await? {
                 Comparison::Equal => {}
@@ -53,23 +56,8 @@ impl Executor {
             }
         }
         let starting = Starting { installed, policy: &settings.policy };
-        let live = self.spawn(&starting).await?;
+        let live = self.spawn_for(&starting, Some(&ticket.run)).await?;
         Ok(Reported::Done(Done::Started { instance: live.instance().clone() }))
-    }
-
-    /// Whether a process of the target was executed since `run` began: then the state may be its own, and is no longer what
-    /// the snapshot of the source holds.
-    fn has_run(&self, target: &Installed, run: &RunId) -> Result<bool, Fault> {
-        // Both are sortable by time of birth.
-        let begun = run.0.replace('-', "");
-        for directory in self.site.instance_directories() {
-            let mark = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let executed = supervisor::executed(&directory).map_err(chain("supervisor"))?;
-            if mark > begun && executed.is_some_and(|record| record.generation == target.generation) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// A live process of this generation is adopted, the youngest if there are several; all others, and what ended ones
@@ -93,8 +81,13 @@ impl Executor {
         Ok(Some(live))
     }
 
-    /// Starts a generation whose tree is what was sealed, on a port that nobody else holds.
+    /// Starts a generation of a service at rest.
     pub(in super::super) async fn spawn(&self, starting: &Starting<'_>) -> Result<Arc<Live>, Fault> {
+        self.spawn_for(starting, None).await
+    }
+
+    /// Starts a generation whose tree is what was sealed, on a port that nobody else holds.
+    async fn spawn_for(&self, starting: &Starting<'_>, run: Option<&RunId>) -> Result<Arc<Live>, Fault> {
         let generation = starting.installed.generation;
         self.sealed(generation).await?;
         // A little less than the act itself may take, so that the holder is named.
@@ -106,6 +99,9 @@ impl Executor {
         let prepared = supervisor::prepare(&self.site.executable, &directory, &launch, KEEPER)
             .await
             .map_err(chain("keeper"))?;
+        if let Some(run) = run {
+            note_run(&directory, run).map_err(chain("started_by"))?;
+        }
         let keeper = prepared.keeper.clone();
         let spawned = Event::Spawned { generation, keeper };
         self.reporter.fact(spawned).await.map_err(chain("stale"))?;
@@ -122,7 +118,7 @@ impl Executor {
         Ok(live)
     }
 
-    async fn decided(&self, directory: &std::path::Path) -> Result<Live, Fault> {
+    async fn decided(&self, directory: &Path) -> Result<Live, Fault> {
         match supervisor::adopt(directory, KEEPER).await.map_err(chain("keeper"))? {
             supervisor::Adopted::Running(live) => Ok(live),
             other => Err(fault("exec_failed", format!("the keeper did not start it: {other:?}"))),
@@ -146,5 +142,75 @@ impl Executor {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PORT_PAUSE_MAX);
         }
+    }
+}
+
+/// Names the run that starts an instance. Its id and the instance's mark are made from wall time, which may be set back
+/// in between, so neither tells which was first.
+const STARTED_BY: &str = "started-by";
+
+/// Whether a process of the generation was executed by `run`: then the state may be its own, and is no longer what the
+/// snapshot of the source holds.
+fn has_run(instances: &[PathBuf], generation: Generation, run: &RunId) -> Result<bool, Fault> {
+    for directory in instances {
+        if !started_by(directory, run).map_err(chain("started_by"))? {
+            continue;
+        }
+        let executed = supervisor::executed(directory).map_err(chain("supervisor"))?;
+        if executed.is_some_and(|record| record.generation == generation) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Durable on return: what the process does to the state is from then on this run's.
+fn note_run(directory: &Path, run: &RunId) -> io::Result<()> {
+    let mut file = File::create(directory.join(STARTED_BY))?;
+    file.write_all(run.0.as_bytes())?;
+    file.sync_all()?;
+    File::open(directory)?.sync_all()
+}
+
+fn started_by(directory: &Path, run: &RunId) -> io::Result<bool> {
+    match std::fs::read(directory.join(STARTED_BY)) {
+        Ok(noted) => Ok(noted == run.0.as_bytes()),
+        // At rest, or by a daemon that did not note it: then the state is compared, which errs on the safe side.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::{ExecRecord, Moment};
+
+    #[test]
+    fn a_target_has_run_if_this_run_executed_it_whatever_the_clock_said() {
+        let ground = tempfile::tempdir().unwrap();
+        // The run was ordered before the clock was set back, so its id looks younger than what it started.
+        let (run, other) = (RunId("9".into()), RunId("0".into()));
+        let instance = supervisor::process::own().unwrap();
+        let directory = ground.path().join("1");
+        std::fs::create_dir(&directory).unwrap();
+        let has =
+            |generation, run| has_run(std::slice::from_ref(&directory), Generation(generation), run).unwrap();
+        note_run(&directory, &run).unwrap();
+        assert!(!has(2, &run), "started, and not executed yet");
+        let program = std::env::current_exe().unwrap();
+        let record = ExecRecord {
+            instance,
+            argv: Vec::new(),
+            cwd: ground.path().to_owned(),
+            entry_file: supervisor::identify(&program).unwrap(),
+            entry: program,
+            generation: Generation(2),
+            nonce: "1".into(),
+            at: Moment { wall: jiff::Timestamp::UNIX_EPOCH, boot_ms: 0 },
+        };
+        std::fs::write(directory.join("instance.json"), serde_json::to_vec(&record).unwrap()).unwrap();
+        assert!(has(2, &run));
+        assert!(!has(1, &run) && !has(2, &other), "another generation, another run");
     }
 }
