@@ -1,6 +1,6 @@
 //! Modules of machine code, compiled here and really loaded.
 
-use crate::world::{APP, LOCK, World, edit, is_quiet, node, of, only, running_with, write};
+use crate::world::{APP, LOCK, World, edit, is_quiet, nobody_runs, node, of, only, write};
 use cutover::preflight::{Tree, packages};
 use cutover::store::Identity;
 use cutover_core::Level;
@@ -115,7 +115,7 @@ fn a_module_that_hangs_is_ended_at_the_limit() {
     children.limit = Duration::from_secs(5);
     let findings = packages(&target, Some(&running), &children);
     assert!(only(&findings, "native", Level::Block).text.contains("no answer within 5s"));
-    assert!(running_with(&target.root.to_string_lossy()).is_empty(), "the child is gone");
+    assert!(nobody_runs(&target.root.to_string_lossy()), "the child is gone");
 }
 
 #[test]

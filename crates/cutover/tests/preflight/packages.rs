@@ -1,6 +1,6 @@
 //! Files, lock, engines, content and links.
 
-use crate::world::{APP, LOCK, World, edit, is_quiet, node, of, only, put, remove, running_with, write};
+use crate::world::{APP, LOCK, World, edit, is_quiet, nobody_runs, node, of, only, put, remove, write};
 use cutover::preflight::{Tree, packages};
 use cutover::store::{Directory, Source, Store, Wanted};
 use cutover_core::Level;
@@ -213,7 +213,7 @@ fn an_interpreter_that_says_nothing_is_never_taken_for_a_good_one() {
     let findings = packages(&target, None, &children);
     assert!(only(&findings, "engines", Level::Warn).text.contains("no answer within 200ms"));
     assert!(begun.elapsed() < Duration::from_secs(60), "a child that hangs is not waited for");
-    assert!(running_with("601.75").is_empty() && running_with("602.75").is_empty(), "nor left behind");
+    assert!(nobody_runs("601.75") && nobody_runs("602.75"), "nor left behind");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The release's own package.
@@ -148,13 +148,22 @@ pub(crate) fn is_quiet(findings: &[Finding]) {
     assert!(findings.iter().all(|finding| finding.level == Level::Note), "{findings:#?}");
 }
 
-/// The processes whose command line holds a text.
-pub(crate) fn running_with(text: &str) -> Vec<u32> {
-    let pids =
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let holds = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+/// Waits until no process has a text in its command line: a signal that was sent is not yet an end.
+pub(crate) fn nobody_runs(text: &str) -> bool {
+    let begun = Instant::now();
+    while runs(text) {
+        if begun.elapsed() > Duration::from_secs(10) {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
+fn runs(text: &str) -> bool {
+    let mut entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.any(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(text)
-    };
-    pids.filter(holds).collect()
+    })
 }
