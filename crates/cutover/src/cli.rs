@@ -1,6 +1,7 @@
 //! The command line: arguments, wiring, exit codes, words for people. Must not decide anything about an update.
 
 mod arguments;
+mod check;
 mod client;
 mod doors;
 mod exit;
@@ -105,6 +106,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
         }
         Command::Demo(demo) => return crate::demo::command(demo).await,
         Command::Config { command } => return config(&arguments, command),
+        Command::Check(check) => {
+            let output = if arguments.json { arguments::Output::Json } else { arguments::Output::Text };
+            return check::command(check.clone(), output).await;
+        }
         _ => {}
     }
     // The file says where the daemon's directories are; without one the defaults hold.

@@ -15,4 +15,5 @@ pub(crate) use script::{found, run_by};
 pub(crate) use settings::fill;
 pub use settings::{
     DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings, VersionSettings,
+    weighed,
 };

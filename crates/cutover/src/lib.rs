@@ -9,6 +9,7 @@ pub mod crash_point;
 pub mod demo;
 mod front_process;
 pub mod journal;
+pub mod preflight;
 pub mod probe;
 pub mod store;
 pub mod supervisor;

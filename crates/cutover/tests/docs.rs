@@ -497,12 +497,13 @@ fn tests_and_paths_that_are_cited_exist() {
 }
 
 /// The rooms that are modules of the one binary.
-const MODULES: [&str; 9] =
-    ["api", "cli", "conductor", "config", "demo", "journal", "probe", "store", "supervisor"];
+const MODULES: [&str; 10] =
+    ["api", "cli", "conductor", "config", "demo", "journal", "preflight", "probe", "store", "supervisor"];
 /// The rooms that are crates: directory, name in Cargo files, name in Rust.
-const CRATES: [(&str, &str, &str); 5] = [
+const CRATES: [(&str, &str, &str); 6] = [
     ("core", "cutover-core", "cutover_core"),
     ("front", "cutover-front", "cutover_front"),
+    ("imports", "cutover-imports", "cutover_imports"),
     ("intent", "cutover-intent", "cutover_intent"),
     ("sample-gateway", "sample-gateway", "sample_gateway"),
     ("testkit", "cutover-testkit", "cutover_testkit"),

@@ -79,7 +79,7 @@ fn builtins(node: &OsStr) -> Builtins {
 
 #[test]
 fn real_programs_are_linked_by_node_where_we_find_nothing() {
-    if !slow::is_asked_for("real", "real_programs_are_linked_by_node_where_we_find_nothing") {
+    if !slow::is_asked_for("programs", "real_programs_are_linked_by_node_where_we_find_nothing") {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -49,7 +49,15 @@ pub(crate) enum Command {
         stop_services: bool,
     },
     /// Resolve, fetch and check what an update would install; stop and switch nothing.
-    Plan(Wanted),
+    Plan {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Say of each finding what it means and what to do.
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Look at a tree of JavaScript packages for what would break; needs no daemon. Exit code 3: something would.
+    Check(Check),
     /// Install another version and prove it.
     Update {
         #[command(flatten)]
@@ -164,6 +172,30 @@ pub(crate) enum ConfigCommand {
 pub(crate) struct Service {
     /// The service; may be left out if there is only one.
     pub service: Option<String>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Check {
+    /// The package's directory: the one with its `package.json`.
+    pub directory: PathBuf,
+    /// The same package as it runs today: only what is worse than there counts.
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
+    /// The node that will run it; the one in PATH, if none is named.
+    #[arg(long, value_name = "FILE")]
+    pub node: Option<PathBuf>,
+    /// A file of the package that is started, beside those that its `package.json` names.
+    #[arg(long, value_name = "FILE")]
+    pub entry: Vec<PathBuf>,
+    /// A plugin's directory; it finds the package by its name.
+    #[arg(long, value_name = "DIR")]
+    pub plugin: Vec<PathBuf>,
+    /// Where what was read is remembered, for the next check.
+    #[arg(long, value_name = "FILE")]
+    pub cache: Option<PathBuf>,
+    /// Say of each finding what it means and what to do.
+    #[arg(long)]
+    pub explain: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]

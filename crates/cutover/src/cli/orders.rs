@@ -24,7 +24,8 @@ const TROUBLE: Duration = Duration::from_secs(30);
 pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<ExitStatus> {
     let desk = Desk { client: Client::new(&scene.layout.control()), scene };
     match command {
-        Command::Plan(wanted) | Command::Update { wanted, dry_run: true, .. } => desk.plan(&wanted).await,
+        Command::Plan { wanted, explain } => desk.plan(&wanted, explain).await,
+        Command::Update { wanted, dry_run: true, .. } => desk.plan(&wanted, false).await,
         Command::Update { wanted, wait, .. } => {
             let params =
                 json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
@@ -55,7 +56,7 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
             desk.print(&value, print::generations);
             Ok(ExitStatus::Done)
         }
-        Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } => {
+        Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } | Command::Check(_) => {
             unreachable!("BUG: dispatched before")
         }
     }
@@ -132,10 +133,10 @@ impl Desk<'_> {
         }
     }
 
-    async fn plan(&self, wanted: &Wanted) -> anyhow::Result<ExitStatus> {
+    async fn plan(&self, wanted: &Wanted, explain: bool) -> anyhow::Result<ExitStatus> {
         let params = json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
         let plan: Plan = serde_json::from_value(self.client.call("update.plan", params).await?)?;
-        self.print(&plan, plan_text);
+        self.print(&plan, |plan| plan_text(plan, explain));
         Ok(if plan.is_blocked() { ExitStatus::UpdateFailed } else { ExitStatus::Done })
     }
 
@@ -343,7 +344,7 @@ fn texts(views: &[View], broken: &BTreeMap<String, String>) -> String {
     views.iter().map(print::status).chain(broken).collect::<Vec<_>>().join("\n")
 }
 
-fn plan_text(plan: &Plan) -> String {
+fn plan_text(plan: &Plan, explain: bool) -> String {
     let version = |installed: &Option<cutover_core::Installed>| {
         installed.as_ref().map_or_else(
             || "nothing".to_owned(),
@@ -368,13 +369,6 @@ fn plan_text(plan: &Plan) -> String {
         plan.space,
         plan.profile
     );
-    for finding in &plan.findings {
-        text.push('\n');
-        text.push_str(&finding.to_string());
-        if let Some(advice) = &finding.advice {
-            text.push_str("\n    ");
-            text.push_str(advice);
-        }
-    }
-    text
+    text.push('\n');
+    text + &print::findings(&plan.findings, explain)
 }

@@ -1,7 +1,7 @@
 //! Words for people.
 
 use crate::conductor::View;
-use cutover_core::{Reading, Report, Status};
+use cutover_core::{Finding, Level, Reading, Report, Status};
 use std::fmt::Write;
 
 /// One line of a service's status.
@@ -135,4 +135,21 @@ pub(super) fn generations(value: &serde_json::Value) -> String {
         format!("{number:04}  {version}  {files} files, {bytes} bytes{current}")
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Findings, what blocks first. `explain` adds what each means and what to do.
+pub(super) fn findings(findings: &[Finding], explain: bool) -> String {
+    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    sorted.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+    let mut lines = Vec::new();
+    for finding in &sorted {
+        lines.push(finding.to_string());
+        lines.extend(finding.advice.as_ref().filter(|_| explain).map(|advice| format!("    {advice}")));
+    }
+    let count = |level| sorted.iter().filter(|finding| finding.level == level).count();
+    let (blocks, warnings) = (count(Level::Block), count(Level::Warn));
+    let untold = sorted.iter().any(|finding| finding.advice.is_some()) && !explain;
+    let hint = if untold { "; `--explain` says what to do" } else { "" };
+    lines.push(format!("{blocks} would keep it from working, {warnings} to look at{hint}"));
+    lines.join("\n")
 }

@@ -3,6 +3,7 @@
 
 mod data;
 mod going;
+mod preflight;
 mod preparing;
 mod proving;
 mod starting;

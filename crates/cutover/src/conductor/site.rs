@@ -191,7 +191,7 @@ impl Site {
                 npm: self.npm_command(npm.as_deref()),
                 node: self.settings.node.clone(),
                 env: self.npm_env.clone(),
-                identity: self.identity.as_ref().map(store_identity),
+                identity: self.identity.as_ref().map(store::Identity::from),
                 scripts: match scripts {
                     Scripts::Off => store::Scripts::Off,
                     Scripts::On => store::Scripts::On,
@@ -262,8 +262,10 @@ impl Site {
     }
 }
 
-fn store_identity(identity: &Identity) -> store::Identity {
-    store::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() }
+impl From<&Identity> for store::Identity {
+    fn from(identity: &Identity) -> Self {
+        Self { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() }
+    }
 }
 
 /// Makes a directory that only its owner may enter. One that is there already must be ours, and nobody else may be able to

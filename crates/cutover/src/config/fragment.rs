@@ -74,6 +74,9 @@ pub(super) struct Service {
     /// Limits and rules.
     #[serde(default)]
     pub policy: PolicyFragment,
+    /// What findings of a preflight weigh here, by their kind; without a word they weigh what they seem to.
+    #[serde(default)]
+    pub preflight: PreflightFragment,
 }
 
 /// Where releases come from.
@@ -253,6 +256,50 @@ pub(super) struct PolicyFragment {
     pub log_size: Option<Size>,
     /// Rotated log files kept (5).
     pub log_files: Option<u32>,
+}
+
+/// What warnings and blocks of a preflight weigh, by their kind.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PreflightFragment {
+    /// Imports that find nothing, or not the name that they ask for.
+    pub import: Option<LevelFragment>,
+    /// Declared files of the package that are not there.
+    pub files: Option<LevelFragment>,
+    /// Packages that the lock names and that are not installed, or not as it says.
+    pub lock: Option<LevelFragment>,
+    /// Ranges of node versions that the service's interpreter is not in.
+    pub engines: Option<LevelFragment>,
+    /// Native modules that the service's interpreter cannot load.
+    pub native: Option<LevelFragment>,
+    /// Files that have content in the running version and none in the new one.
+    pub empty: Option<LevelFragment>,
+    /// Links that lead nowhere.
+    pub link: Option<LevelFragment>,
+    /// File systems that are too full.
+    pub space: Option<LevelFragment>,
+    /// Paths that the service's user cannot write.
+    pub access: Option<LevelFragment>,
+    /// A stranger on the service's own port.
+    pub port: Option<LevelFragment>,
+    /// Others who start the same service.
+    pub supervisor: Option<LevelFragment>,
+    /// Memory for a second process.
+    pub memory: Option<LevelFragment>,
+    /// A version probe that does not work on what runs.
+    pub version: Option<LevelFragment>,
+}
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum LevelFragment {
+    /// The update ends before anything stops.
+    Block,
+    /// It is told, and the update goes on.
+    Warn,
+    /// It is told as good to know.
+    Note,
 }
 
 /// Rollback rules.

@@ -1,10 +1,13 @@
 //! Checked settings: what the rooms take. A value of these types is usable as it stands.
 
 use super::fragment::{
-    File, ForwardedFragment, InputsFragment, OneOrMany, PolicyFragment, PortFragment, ReleaseFragment,
-    RollbackFragment, ScriptsFragment, Service, Source, StateKind, StrategyFragment,
+    File, ForwardedFragment, InputsFragment, LevelFragment, OneOrMany, PolicyFragment, PortFragment,
+    PreflightFragment, ReleaseFragment, RollbackFragment, ScriptsFragment, Service, Source, StateKind,
+    StrategyFragment,
 };
-use cutover_core::{DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy};
+use cutover_core::{
+    DataClass, Finding, Intake, Level, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy,
+};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -79,6 +82,8 @@ pub struct ServiceSettings {
     pub state: Vec<StateSettings>,
     /// Limits and rules.
     pub policy: Policy,
+    /// What warnings and blocks of a preflight weigh, by their kind.
+    pub preflight: BTreeMap<String, Level>,
     /// Requests that the front holds at most.
     pub held_max: usize,
     /// Size (bytes) at which its log is rotated.
@@ -284,6 +289,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         probe_timeout: fragment.probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
         state: fragment.state.iter().map(state).collect(),
         policy,
+        preflight: preflight(&fragment.preflight),
         held_max: fragment.policy.held_max.unwrap_or(4096),
         log_size: fragment.policy.log_size.map_or(10 << 20, |size| size.0),
         log_files: fragment.policy.log_files.unwrap_or(5),
@@ -441,6 +447,40 @@ fn state(fragment: &super::fragment::StateFragment) -> StateSettings {
         StateKind::Sqlite => crate::store::snapshot::StateKind::Sqlite,
     };
     StateSettings { path: fragment.path.clone(), kind }
+}
+
+fn preflight(fragment: &PreflightFragment) -> BTreeMap<String, Level> {
+    let kinds = [
+        ("import", fragment.import),
+        ("files", fragment.files),
+        ("lock", fragment.lock),
+        ("engines", fragment.engines),
+        ("native", fragment.native),
+        ("empty", fragment.empty),
+        ("link", fragment.link),
+        ("space", fragment.space),
+        ("access", fragment.access),
+        ("port", fragment.port),
+        ("supervisor", fragment.supervisor),
+        ("memory", fragment.memory),
+        ("version", fragment.version),
+    ];
+    let level = |fragment| match fragment {
+        LevelFragment::Block => Level::Block,
+        LevelFragment::Warn => Level::Warn,
+        LevelFragment::Note => Level::Note,
+    };
+    kinds.into_iter().filter_map(|(kind, given)| Some((kind.to_owned(), level(given?)))).collect()
+}
+
+/// Findings as a policy weighs them. What is only good to know stays so.
+#[must_use]
+pub fn weighed(findings: Vec<Finding>, policy: &BTreeMap<String, Level>) -> Vec<Finding> {
+    let weigh = |finding: Finding| match policy.get(&finding.kind) {
+        Some(level) if finding.level > Level::Note => Finding { level: *level, ..finding },
+        _ => finding,
+    };
+    findings.into_iter().map(weigh).collect()
 }
 
 fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {

@@ -46,7 +46,7 @@ fn writable(dir: &Path) -> Result<()> {
 }
 
 /// The path itself, or its nearest ancestor that exists.
-pub(super) fn existing(path: &Path) -> PathBuf {
+pub(crate) fn existing(path: &Path) -> PathBuf {
     let there = path.ancestors().find(|ancestor| ancestor.exists());
     there.unwrap_or_else(|| Path::new("/")).to_owned()
 }

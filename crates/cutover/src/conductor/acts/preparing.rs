@@ -2,11 +2,10 @@
 
 use super::proving::{Enough, Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
-use crate::config;
 use crate::store;
 use cutover_core::{
-    Base, DataClass, Done, Fault, Finding, Installed, Instance, Level, Phase, Policy, Preparation, Release,
-    ReleaseRule, Serving, Settings, State, Ticket, Wanted, Wish,
+    Base, DataClass, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, Serving,
+    Settings, State, Ticket, Wanted, Wish,
 };
 
 /// What an update to the same release would find in order.
@@ -170,77 +169,6 @@ impl Executor {
             Ok::<_, store::Error>(whole.then_some(Installed { generation: record.generation, release }))
         })
         .await
-    }
-
-    /// Looks for what would break, while the old version still serves.
-    pub(super) async fn preflight(&self, target: &Installed, source: Option<&Installed>) -> Outcome {
-        let findings = self.findings(target, source).await?;
-        let blocks: Vec<String> = findings
-            .iter()
-            .filter(|finding| finding.level == Level::Block)
-            .map(|finding| format!("{}: {}", finding.kind, finding.text))
-            .collect();
-        if !blocks.is_empty() {
-            return Err(fault("preflight", blocks.join("; ")));
-        }
-        Ok(Done::Checked { findings })
-    }
-
-    /// What a person should know, and what would keep the release from working.
-    pub(in super::super) async fn findings(
-        &self,
-        target: &Installed,
-        source: Option<&Installed>,
-    ) -> Result<Vec<Finding>, Fault> {
-        self.after_sweeping().await;
-        let store = self.site.store.clone();
-        let generation = target.generation;
-        blocking("preflight", move || store.verify(generation)).await?;
-        let root = self.site.store.root(generation).map_err(chain("store"))?;
-        let entry = self.site.entry(&root);
-        if !entry.is_file() {
-            let text = format!("the release has no {}; see `command` and `entry`", entry.display());
-            return Ok(vec![Finding::new(Level::Block, "entry", text)]);
-        }
-        let launch = self
-            .site
-            .launch(generation, "preflight".into())
-            .map_err(|error| fault("preflight", format!("{error:#}")))?;
-        if let Some(problem) = config::run_by(&launch.program) {
-            return Ok(vec![Finding::new(Level::Block, "command", problem)]);
-        }
-        let note = |kind: &str, text: &str| Finding::new(Level::Note, kind, text);
-        let mut findings = vec![note(
-            "profile",
-            "profile basic: plugins, a user's path and traffic (V7 to V9) are not part of the proof",
-        )];
-        if self.site.settings.state.is_empty() {
-            findings
-                .push(note("data", "no state is declared: nothing is copied and nothing can be restored"));
-        } else {
-            let paths = self.site.state_paths();
-            let snapshots = self.site.snapshots();
-            let looked = tokio::task::spawn_blocking(move || super::data::look(&paths, &snapshots)).await;
-            findings.extend(looked.expect("BUG: looking at the state panicked")?);
-        }
-        let policy = &self.site.settings.policy;
-        if self.site.has_front()
-            && policy.release == ReleaseRule::AfterSoak
-            && policy.soak > self.soak(policy, false)
-        {
-            let text = format!(
-                "the traffic is let through after the soak, which is cut to {:?}: half of the hold limit",
-                self.soak(policy, false)
-            );
-            findings.push(note("soak", &text));
-        }
-        if source.is_none() {
-            findings.push(note("first", "first installation: there is no version to go back to"));
-        }
-        if !self.site.has_front() {
-            findings.push(note("front", "no `listen`: requests are not held, maintenance means stopped"));
-        }
-        Ok(findings)
     }
 
     /// The bulk of the snapshot, while the old version runs.

@@ -1,0 +1,75 @@
+//! A tree looked at without a daemon, a service or a change to anything.
+
+use super::arguments::{Check, Output};
+use super::exit::{ExitStatus, Failed};
+use super::print;
+use crate::api::Failure;
+use crate::config;
+use crate::preflight::{self, Children, Code, Tree};
+use anyhow::{Context as _, bail};
+use cutover_core::{Finding, Level};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest time that one child may take, and all that load native modules together.
+const CHILD: Duration = Duration::from_secs(20);
+const CHILDREN: Duration = Duration::from_secs(120);
+
+pub(super) async fn command(check: Check, output: Output) -> anyhow::Result<ExitStatus> {
+    let explain = check.explain;
+    let looked = tokio::task::spawn_blocking(move || look(&check)).await;
+    let findings = looked.context("BUG: the check panicked")??;
+    match output {
+        Output::Json => println!("{:#}", serde_json::to_value(&findings)?),
+        Output::Text => println!("{}", print::findings(&findings, explain)),
+    }
+    let is_blocked = findings.iter().any(|finding| finding.level == Level::Block);
+    Ok(if is_blocked { ExitStatus::UpdateFailed } else { ExitStatus::Done })
+}
+
+fn look(check: &Check) -> anyhow::Result<Vec<Finding>> {
+    let target = tree(&check.directory)?;
+    let running = check.against.as_deref().map(tree).transpose()?;
+    let search = std::env::var("PATH").ok();
+    let interpreter = match &check.node {
+        Some(node) => node.canonicalize().with_context(|| format!("--node {}", node.display()))?,
+        None => config::found("node", search.as_deref())
+            .context("no node is in PATH: name the one that will run the package with --node")?,
+    };
+    let children = Children {
+        interpreter: Some(interpreter),
+        identity: None,
+        scratch: std::env::temp_dir(),
+        env: search.map(|search| ("PATH".to_owned(), search)).into_iter().collect(),
+        limit: CHILD,
+        limit_all: CHILDREN,
+    };
+    let plugins = check.plugin.iter().map(|plugin| directory(plugin)).collect::<anyhow::Result<_>>()?;
+    let code = Code { entries: check.entry.clone(), plugins, cache: check.cache.clone() };
+    let mut findings = preflight::packages(&target, running.as_ref(), &children);
+    findings.extend(preflight::code(&target, running.as_ref(), &code, &children));
+    Ok(findings)
+}
+
+/// The package and what is installed around it.
+fn tree(path: &Path) -> anyhow::Result<Tree> {
+    let package = directory(path)?;
+    if !package.join("package.json").is_file() {
+        bail!(usage(format!(
+            "{} has no package.json: name the package's own directory, such as node_modules/NAME",
+            package.display()
+        )));
+    }
+    let installed = package.ancestors().skip(1).take(2).find(|above| above.ends_with("node_modules"));
+    let root = installed.and_then(Path::parent).unwrap_or(&package).to_owned();
+    Ok(Tree { root, package })
+}
+
+fn directory(path: &Path) -> anyhow::Result<PathBuf> {
+    let found = path.canonicalize().ok().filter(|path| path.is_dir());
+    found.ok_or_else(|| usage(format!("{} is not a directory", path.display())).into())
+}
+
+fn usage(message: String) -> Failed {
+    Failed(Failure { code: "invalid_params".into(), message, refusal: None })
+}

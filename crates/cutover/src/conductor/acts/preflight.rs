@@ -1,0 +1,195 @@
+//! The preflight act: everything that is looked at before anything stops, and what weighs how much here.
+
+use super::proving::{Proof, Prover};
+use super::{Executor, Outcome, blocking, chain, fault};
+use crate::config::{self, SourceSettings};
+use crate::preflight::{self, Children, Code, Host, Service, Told, Tree, Use};
+use crate::store::Need;
+use crate::supervisor::Launch;
+use cutover_core::{Done, Fault, Finding, Installed, Level, ReleaseRule, Seen};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest time that one child of the preflight may take, and all that load native modules together.
+const CHILD: Duration = Duration::from_secs(20);
+const CHILDREN: Duration = Duration::from_secs(120);
+
+impl Executor {
+    /// Looks for what would break, while the old version still serves.
+    pub(super) async fn preflight(&self, target: &Installed, source: Option<&Installed>) -> Outcome {
+        let findings = self.findings(target, source).await?;
+        let blocks: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.level == Level::Block)
+            .map(|finding| format!("{}: {}", finding.kind, finding.text))
+            .collect();
+        if !blocks.is_empty() {
+            return Err(fault("preflight", blocks.join("; ")));
+        }
+        Ok(Done::Checked { findings })
+    }
+
+    /// What a person should know, and what would keep the release from working, weighed by the service's own policy.
+    pub(in super::super) async fn findings(
+        &self,
+        target: &Installed,
+        source: Option<&Installed>,
+    ) -> Result<Vec<Finding>, Fault> {
+        self.after_sweeping().await;
+        let store = self.site.store.clone();
+        let generation = target.generation;
+        blocking("preflight", move || store.verify(generation)).await?;
+        let root = self.site.store.root(generation).map_err(chain("store"))?;
+        let entry = self.site.entry(&root);
+        if !entry.is_file() {
+            let text = format!("the release has no {}; see `command` and `entry`", entry.display());
+            return Ok(vec![Finding::new(Level::Block, "entry", text)]);
+        }
+        let launch = self
+            .site
+            .launch(generation, "preflight".into())
+            .map_err(|error| fault("preflight", format!("{error:#}")))?;
+        if let Some(problem) = config::run_by(&launch.program) {
+            return Ok(vec![Finding::new(Level::Block, "command", problem)]);
+        }
+        let mut findings = self.notes(source).await?;
+        findings.extend(self.looked(target, source, &launch, &entry).await?);
+        Ok(config::weighed(findings, &self.site.settings.preflight))
+    }
+
+    /// What follows from the settings alone.
+    async fn notes(&self, source: Option<&Installed>) -> Result<Vec<Finding>, Fault> {
+        let note = |kind: &str, text: &str| Finding::new(Level::Note, kind, text);
+        let mut findings = vec![note(
+            "profile",
+            "profile basic: plugins, a user's path and traffic (V7 to V9) are not part of the proof",
+        )];
+        if self.site.settings.state.is_empty() {
+            findings
+                .push(note("data", "no state is declared: nothing is copied and nothing can be restored"));
+        } else {
+            let paths = self.site.state_paths();
+            let snapshots = self.site.snapshots();
+            let looked = tokio::task::spawn_blocking(move || super::data::look(&paths, &snapshots)).await;
+            findings.extend(looked.expect("BUG: looking at the state panicked")?);
+        }
+        let policy = &self.site.settings.policy;
+        if self.site.has_front()
+            && policy.release == ReleaseRule::AfterSoak
+            && policy.soak > self.soak(policy, false)
+        {
+            let text = format!(
+                "the traffic is let through after the soak, which is cut to {:?}: half of the hold limit",
+                self.soak(policy, false)
+            );
+            findings.push(note("soak", &text));
+        }
+        if source.is_none() {
+            findings.push(note("first", "first installation: there is no version to go back to"));
+        }
+        if !self.site.has_front() {
+            findings.push(note("front", "no `listen`: requests are not held, maintenance means stopped"));
+        }
+        Ok(findings)
+    }
+
+    /// What the tree and the machine themselves show.
+    async fn looked(
+        &self,
+        target: &Installed,
+        source: Option<&Installed>,
+        launch: &Launch,
+        entry: &Path,
+    ) -> Result<Vec<Finding>, Fault> {
+        let tree = |installed: &Installed| Tree::sealed(&self.site.store, installed.generation);
+        let target = tree(target).map_err(chain("store"))?;
+        let running = source.map(tree).transpose().map_err(chain("store"))?;
+        let children = Children {
+            interpreter: self.interpreter(launch),
+            identity: self.site.identity.as_ref().map(crate::store::Identity::from),
+            scratch: self.site.directory(),
+            env: launch.env.clone(),
+            limit: CHILD,
+            limit_all: CHILDREN,
+        };
+        let code = Code {
+            entries: preflight::entry_in(&target.package, entry).into_iter().collect(),
+            plugins: Vec::new(),
+            cache: Some(self.site.directory().join("imports.json")),
+        };
+        let host = self.host(&target, source, launch, entry).await?;
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut findings = preflight::packages(&target, running.as_ref(), &children);
+            findings.extend(preflight::code(&target, running.as_ref(), &code, &children));
+            findings.extend(preflight::host(&host));
+            findings
+        });
+        Ok(looked.await.expect("BUG: the preflight panicked"))
+    }
+
+    /// The node that runs the service, if one does.
+    fn interpreter(&self, launch: &Launch) -> Option<PathBuf> {
+        let is_node = launch.program.file_name().is_some_and(|name| name == "node")
+            || self.site.settings.node.as_ref() == Some(&launch.program);
+        is_node.then(|| launch.program.clone())
+    }
+
+    async fn host(
+        &self,
+        target: &Tree,
+        source: Option<&Installed>,
+        launch: &Launch,
+        entry: &Path,
+    ) -> Result<Host, Fault> {
+        let site = &self.site;
+        let mut ours = Vec::new();
+        for live in self.running().await? {
+            ours.extend(live.keeper.clone());
+            ours.extend(live.descendants().map_err(chain("supervisor"))?);
+            ours.push(live.instance().clone());
+        }
+        let package = match &site.settings.source {
+            SourceSettings::Npm { package, .. } => Some(package.clone()),
+            SourceSettings::Directory { .. } => None,
+        };
+        let home = launch.env.get("HOME").map(PathBuf::from);
+        let temporary = launch.env.get("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
+        let uses = [("store", site.directory()), ("TMPDIR", temporary.clone())];
+        let uses = uses.map(|(name, path)| Use { name: name.into(), path, need: Need::Unknown });
+        let state = site.settings.state.iter().map(|state| state.path.clone());
+        Ok(Host {
+            uses: uses.into(),
+            identity: site.identity.as_ref().map(crate::store::Identity::from),
+            writable: state.chain([temporary]).collect(),
+            address: Some(site.address()),
+            ours,
+            service: Some(Service {
+                package,
+                package_root: target.package.clone(),
+                entry: entry.to_owned(),
+                store: site.store.dir().to_owned(),
+                units: Service::unit_directories(home.as_deref()),
+            }),
+            rehearsal: None,
+            version: self.version_told(source).await?,
+        })
+    }
+
+    /// What the running version says of itself. One that is not ready is asked nothing: an update may be its cure.
+    async fn version_told(&self, source: Option<&Installed>) -> Result<Option<Told>, Fault> {
+        let Some(source) = source else { return Ok(None) };
+        let running = self.running().await?;
+        let live = running.into_iter().find(|live| live.record.generation == source.generation);
+        let Some(live) = live else { return Ok(None) };
+        let seen = Prover::new(self, live, source, Proof::Ready).await?.look().await;
+        if seen.ready.value() != Some(&true) {
+            return Ok(None);
+        }
+        let answer = match seen.version {
+            Seen::Yes { value, .. } => Ok(value),
+            Seen::Missing { why, source, .. } => Err(format!("{why} ({source})")),
+            Seen::NotApplicable { why } => Err(why),
+        };
+        Ok(Some(Told { installed: source.release.version.clone(), answer }))
+    }
+}

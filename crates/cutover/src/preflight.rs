@@ -1,0 +1,66 @@
+//! The preflight: what a sealed release and this machine would make fail, found while the old version still serves.
+//!
+//! This room reads trees, the kernel's tables and unit files, and runs short children as the service's user in a home
+//! of their own. It changes nothing but its scratch directory. It must not know what an update is, nor what is done
+//! about a finding: levels are its judgement, and a policy may have another.
+//!
+//! Wherever there is a running generation, the target is judged against it: what is wrong with both and runs all the
+//! same keeps nobody from updating.
+
+mod access;
+mod child;
+mod code;
+mod declared;
+mod engines;
+mod host;
+mod lock;
+mod manifest;
+mod memory;
+mod native;
+mod packages;
+mod platform;
+mod port;
+mod rival;
+mod space;
+mod tree;
+mod unit;
+mod version;
+
+pub use child::Children;
+pub use code::{Code, code, entry_in};
+pub use host::{Host, host};
+pub use memory::Rehearsal;
+pub use packages::packages;
+pub use rival::{Scope, Service, UnitDirectory};
+pub use space::Use;
+pub use tree::Tree;
+pub use version::Told;
+
+/// So many names are told; of the rest, how many there are.
+const NAMED_MAX: usize = 8;
+
+/// Names in one line: all of few, the first of many and how many more there are.
+fn listed<T: AsRef<str>>(names: &[T]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED_MAX).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// `1 declared file is` or `8 declared files are`: how findings that name several things begin.
+fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_names_the_first_are_told_and_how_many_more_there_are() {
+        assert_eq!(listed(&["a", "b"]), "a, b");
+        let many: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+        assert_eq!(listed(&many), "0, 1, 2, 3, 4, 5, 6, 7 and 2 more");
+    }
+}

@@ -1,0 +1,90 @@
+//! Whether everything that an update writes will fit, file system by file system.
+//!
+//! Knows needs and what is free. Must not know how a need was measured.
+
+use super::listed;
+use crate::store::{self, Need};
+use cutover_core::{Finding, Level};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+const KIND: &str = "space";
+
+/// One place that an update writes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// What it is for people: `store`, `snapshots`, `npm cache`, `TMPDIR`.
+    pub name: String,
+    /// Where; it need not exist yet.
+    pub path: PathBuf,
+    /// How much will be written there.
+    pub need: Need,
+}
+
+/// Holds the needs against what is free, those on one file system together.
+pub(super) fn look(uses: &[Use]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut systems: BTreeMap<u64, Vec<&Use>> = BTreeMap::new();
+    for one in uses {
+        match fs::metadata(store::existing(&one.path)) {
+            Ok(place) => systems.entry(place.dev()).or_default().push(one),
+            Err(error) => findings.push(unknown(one, &error)),
+        }
+    }
+    for together in systems.values() {
+        match store::free_bytes(&together[0].path) {
+            Ok(free) => findings.push(judged(together, free)),
+            Err(error) => findings.push(unknown(together[0], &error)),
+        }
+    }
+    findings
+}
+
+fn judged(together: &[&Use], free: u64) -> Finding {
+    let known = together.iter().filter_map(|one| one.need.known_bytes());
+    let bytes = known.fold(0, u64::saturating_add);
+    let is_exact = together.iter().all(|one| matches!(one.need, Need::Measured(_)));
+    let need = if is_exact { Need::Measured(bytes) } else { Need::AtLeast(bytes) };
+    let places: Vec<String> =
+        together.iter().map(|one| format!("{} {}", one.name, one.path.display())).collect();
+    let text = format!("{}: {need} needed, {free} bytes free", listed(&places));
+    if bytes > free {
+        let missing = bytes - free;
+        return Finding::new(Level::Block, KIND, text).advised(format!(
+            "free at least {missing} bytes there, or move one of them to another file system"
+        ));
+    }
+    Finding::new(Level::Note, KIND, text)
+}
+
+fn unknown(one: &Use, error: &std::io::Error) -> Finding {
+    let text = format!("{} {}: free space cannot be read: {error}", one.name, one.path.display());
+    Finding::new(Level::Warn, KIND, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str, need: Need) -> Use {
+        Use { name: name.into(), path: format!("/{name}").into(), need }
+    }
+
+    #[test]
+    fn what_each_needs_is_summed_before_it_is_judged() {
+        let (store, cache) = (place("store", Need::Measured(60)), place("cache", Need::Measured(50)));
+        let both = judged(&[&store, &cache], 100);
+        assert_eq!(both.level, Level::Block);
+        assert_eq!(both.text, "store /store, cache /cache: 110 bytes needed, 100 bytes free");
+        assert!(both.advice.unwrap().contains("10 bytes"));
+        assert_eq!(judged(&[&store, &cache], 110).level, Level::Note);
+    }
+
+    #[test]
+    fn a_need_that_is_not_known_is_told_as_a_lower_bound() {
+        let (store, cache) = (place("store", Need::Measured(60)), place("cache", Need::Unknown));
+        assert!(judged(&[&store, &cache], 100).text.contains("at least 60 bytes needed"));
+    }
+}
