@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// How long a daemon that went away in the middle of a run is waited for.
 const ABSENCE: Duration = Duration::from_secs(60);
+/// A view comes with each change. One that does not change is looked at again so often, since how long it lasts may
+/// decide.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Between two tries to reach it again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -57,19 +60,26 @@ async fn follow<T>(
     let (mut absent_since, mut last) = (None, None);
     loop {
         let trouble = match client.views(Some(service)).await {
-            Ok(mut views) => loop {
-                match views.recv().await {
-                    None => break None,
-                    Some(Err(error)) => break Some(error),
-                    Some(Ok(view)) => match seen(&view).await {
+            Ok(mut views) => {
+                let mut present: Option<View> = None;
+                loop {
+                    let view = match (tokio::time::timeout(AGAIN, views.recv()).await, &present) {
+                        (Ok(None), _) => break None,
+                        (Ok(Some(Err(error))), _) => break Some(error),
+                        (Ok(Some(Ok(view))), _) => view,
+                        (Err(_), Some(view)) => view.clone(),
+                        (Err(_), None) => continue,
+                    };
+                    match seen(&view).await {
                         Err(error) => break Some(error),
                         Ok(Some(answer)) => return Ok(answer),
                         // The same view again and again is one of a service that nothing moves any more.
                         Ok(None) if last.replace(view.seq) != Some(view.seq) => absent_since = None,
                         Ok(None) => {}
-                    },
+                    }
+                    present = Some(view);
                 }
-            },
+            }
             Err(error) => Some(error),
         };
         let since = *absent_since.get_or_insert_with(Instant::now);

@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often a view that does not change is looked at again.
-const AGAIN: Duration = Duration::from_secs(5);
 /// How long trouble may last before an order about the process counts as failed.
 const TROUBLE: Duration = Duration::from_secs(30);
 
@@ -98,10 +96,12 @@ impl Rest {
     }
 }
 
-/// Trouble is tried again by itself; one that lasts is told as a failure, and goes on being tried.
-fn lasting(since: &mut Option<Instant>, view: &View) -> Option<ExitStatus> {
+/// Trouble is tried again by itself; one that lasts is told as a failure, and goes on being tried. What was known before
+/// the order says nothing about it.
+fn lasting(since: &mut Option<Instant>, before: &View, view: &View) -> Option<ExitStatus> {
     match view.trouble {
         None => *since = None,
+        Some(_) if view.trouble == before.trouble => *since = None,
         Some(_) if since.get_or_insert_with(Instant::now).elapsed() > TROUBLE => {
             return Some(ExitStatus::RestartFailed);
         }
@@ -194,22 +194,14 @@ impl Desk<'_> {
             "service.stop" => Rest::Stopped,
             _ => Rest::Served,
         };
-        let (begun, mut troubled) = (Instant::now(), None);
-        let (status, view) = loop {
-            // A view comes with each change; what does not change is looked at anew, because trouble that lasts decides.
-            let left = wait.limit().map(|limit| limit.saturating_sub(begun.elapsed()));
-            let slice = left.map_or(AGAIN, |left| left.min(AGAIN));
-            let looked = follow::until(&self.client, name, Some(slice), async |view| {
-                let ended = wanted.ended(&before, view).or_else(|| lasting(&mut troubled, view));
-                Ok(ended.map(|status| (status, view.clone())))
-            });
-            match looked.await? {
-                Some(ended) => break ended,
-                None if left.is_some_and(|left| left <= slice) => {
-                    break (ExitStatus::Scheduled, self.client.view(service_params(service)).await?);
-                }
-                None => {}
-            }
+        let mut troubled = None;
+        let ended = follow::until(&self.client, name, wait.limit(), async |view| {
+            let ended = wanted.ended(&before, view).or_else(|| lasting(&mut troubled, &before, view));
+            Ok(ended.map(|status| (status, view.clone())))
+        });
+        let (status, view) = match ended.await? {
+            Some(ended) => ended,
+            None => (ExitStatus::Scheduled, self.client.view(service_params(service)).await?),
         };
         self.print(&view, print::status);
         Ok(status)

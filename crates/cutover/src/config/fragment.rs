@@ -276,16 +276,12 @@ pub(super) struct PreflightFragment {
     pub empty: Option<LevelFragment>,
     /// Links that lead nowhere.
     pub link: Option<LevelFragment>,
-    /// File systems that are too full.
-    pub space: Option<LevelFragment>,
     /// Paths that the service's user cannot write.
     pub access: Option<LevelFragment>,
     /// A stranger on the service's own port.
     pub port: Option<LevelFragment>,
     /// Others who start the same service.
     pub supervisor: Option<LevelFragment>,
-    /// Memory for a second process.
-    pub memory: Option<LevelFragment>,
     /// A version probe that does not work on what runs.
     pub version: Option<LevelFragment>,
 }

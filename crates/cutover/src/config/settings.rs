@@ -458,11 +458,9 @@ fn preflight(fragment: &PreflightFragment) -> BTreeMap<String, Level> {
         ("native", fragment.native),
         ("empty", fragment.empty),
         ("link", fragment.link),
-        ("space", fragment.space),
         ("access", fragment.access),
         ("port", fragment.port),
         ("supervisor", fragment.supervisor),
-        ("memory", fragment.memory),
         ("version", fragment.version),
     ];
     let level = |fragment| match fragment {

@@ -33,6 +33,10 @@ pub fn code(target: &Tree, running: Option<&Tree>, code: &Code, children: &Child
     if !target.package.join("package.json").is_file() {
         return Vec::new();
     }
+    if children.interpreter.is_none() {
+        let text = "the service is not run by node: its imports are not looked at";
+        return vec![Finding::new(Level::Note, KIND, text)];
+    }
     let mut findings = Vec::new();
     let mut cache = match code.cache.as_deref().map(Cache::load).transpose() {
         Ok(cache) => cache.unwrap_or_default(),
@@ -50,10 +54,14 @@ pub fn code(target: &Tree, running: Option<&Tree>, code: &Code, children: &Child
         limits: Limits { threads: threads(), ..Limits::default() },
     };
     let before = running.map(|running| check(&trees(running), &mut cache)).transpose();
-    let now = check(&trees(target), &mut cache);
-    match (before, now) {
-        (Ok(before), Ok(now)) => findings.extend(judged(&now, before.as_ref())),
-        (Err(error), _) | (_, Err(error)) => {
+    let before = before.unwrap_or_else(|error| {
+        let text = format!("what runs cannot be read, so that nothing is compared: {}", told(&error));
+        findings.push(Finding::new(Level::Warn, KIND, text));
+        None
+    });
+    match check(&trees(target), &mut cache) {
+        Ok(now) => findings.extend(judged(&now, before.as_ref())),
+        Err(error) => {
             let text = format!("the imports were not looked at: {}", told(&error));
             findings.push(Finding::new(Level::Warn, KIND, text));
         }

@@ -2,17 +2,24 @@
 
 use super::proving::{Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
+use crate::conductor::site::{passage, private_directory};
 use crate::config::{self, SourceSettings};
-use crate::preflight::{self, Children, Code, Host, Service, Told, Tree, Use};
-use crate::store::Need;
+use crate::preflight::{self, Children, Code, Host, Service, Told, Tree};
 use crate::supervisor::Launch;
 use cutover_core::{Done, Fault, Finding, Installed, Level, ReleaseRule, Seen};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Longest time that one child of the preflight may take, and all that load native modules together.
 const CHILD: Duration = Duration::from_secs(20);
 const CHILDREN: Duration = Duration::from_secs(120);
+/// How often what seems wrong with the machine is looked at before it is told, and how long is waited in between.
+const LOOKS: u32 = 3;
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// Reading a large tree takes memory: one at a time in a daemon.
+static ONE: Mutex<()> = Mutex::new(());
 
 impl Executor {
     /// Looks for what would break, while the old version still serves.
@@ -53,7 +60,11 @@ impl Executor {
             return Ok(vec![Finding::new(Level::Block, "command", problem)]);
         }
         let mut findings = self.notes(source).await?;
-        findings.extend(self.looked(target, source, &launch, &entry).await?);
+        // What was current once has proven itself; on the way back it is not held against what is being left.
+        let is_way_back = source.is_some_and(|source| target.generation < source.generation);
+        if !is_way_back {
+            findings.extend(self.looked(target, source, &launch, &entry).await?);
+        }
         Ok(config::weighed(findings, &self.site.settings.preflight))
     }
 
@@ -107,7 +118,7 @@ impl Executor {
         let children = Children {
             interpreter: self.interpreter(launch),
             identity: self.site.identity.as_ref().map(crate::store::Identity::from),
-            scratch: self.site.directory(),
+            scratch: self.scratch().map_err(|error| fault("preflight", format!("{error:#}")))?,
             env: launch.env.clone(),
             limit: CHILD,
             limit_all: CHILDREN,
@@ -117,14 +128,28 @@ impl Executor {
             plugins: Vec::new(),
             cache: Some(self.site.directory().join("imports.json")),
         };
-        let host = self.host(&target, source, launch, entry).await?;
+        let mut findings = self.host(&target, source, launch, entry).await?;
+        let context = (source.is_some(), children.interpreter.is_some());
         let looked = tokio::task::spawn_blocking(move || {
+            // One at a time, also after an act that was given up: what it began here goes on to its end.
+            let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+            clear(&children.scratch);
             let mut findings = preflight::packages(&target, running.as_ref(), &children);
             findings.extend(preflight::code(&target, running.as_ref(), &code, &children));
-            findings.extend(preflight::host(&host));
             findings
         });
-        Ok(looked.await.expect("BUG: the preflight panicked"))
+        findings.extend(looked.await.expect("BUG: the preflight panicked"));
+        Ok(findings.into_iter().map(|finding| tempered(finding, context)).collect())
+    }
+
+    /// Where children get their homes: nobody else's directory, and one that the service's user can pass through.
+    fn scratch(&self) -> anyhow::Result<PathBuf> {
+        let scratch = self.site.directory().join("preflight");
+        private_directory(&scratch)?;
+        if self.site.identity.is_some() {
+            passage(&scratch)?;
+        }
+        Ok(scratch)
     }
 
     /// The node that runs the service, if one does.
@@ -134,13 +159,32 @@ impl Executor {
         is_node.then(|| launch.program.clone())
     }
 
+    /// What the machine shows. A process of ours may be born while it is looked at: a stranger is looked at again.
     async fn host(
         &self,
         target: &Tree,
         source: Option<&Installed>,
         launch: &Launch,
         entry: &Path,
-    ) -> Result<Host, Fault> {
+    ) -> Result<Vec<Finding>, Fault> {
+        let version = self.version_told(source).await?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let host = Host { version: version.clone(), ..self.surroundings(target, launch, entry).await? };
+            let looked = tokio::task::spawn_blocking(move || preflight::host(&host));
+            let findings = looked.await.expect("BUG: looking at the machine panicked");
+            let is_a_stranger = |finding: &Finding| {
+                finding.level > Level::Note && matches!(finding.kind.as_str(), "port" | "supervisor")
+            };
+            if tries == LOOKS || !findings.iter().any(is_a_stranger) {
+                return Ok(findings);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn surroundings(&self, target: &Tree, launch: &Launch, entry: &Path) -> Result<Host, Fault> {
         let site = &self.site;
         let mut ours = Vec::new();
         for live in self.running().await? {
@@ -154,11 +198,10 @@ impl Executor {
         };
         let home = launch.env.get("HOME").map(PathBuf::from);
         let temporary = launch.env.get("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
-        let uses = [("store", site.directory()), ("TMPDIR", temporary.clone())];
-        let uses = uses.map(|(name, path)| Use { name: name.into(), path, need: Need::Unknown });
         let state = site.settings.state.iter().map(|state| state.path.clone());
         Ok(Host {
-            uses: uses.into(),
+            // The store's need is measured by the plan, the state's by the look at the data.
+            uses: Vec::new(),
             identity: site.identity.as_ref().map(crate::store::Identity::from),
             writable: state.chain([temporary]).collect(),
             address: Some(site.address()),
@@ -171,7 +214,7 @@ impl Executor {
                 units: Service::unit_directories(home.as_deref()),
             }),
             rehearsal: None,
-            version: self.version_told(source).await?,
+            version: None,
         })
     }
 
@@ -181,15 +224,63 @@ impl Executor {
         let running = self.running().await?;
         let live = running.into_iter().find(|live| live.record.generation == source.generation);
         let Some(live) = live else { return Ok(None) };
-        let seen = Prover::new(self, live, source, Proof::Ready).await?.look().await;
-        if seen.ready.value() != Some(&true) {
-            return Ok(None);
+        let Ok(mut prover) = Prover::new(self, live, source, Proof::Ready).await else { return Ok(None) };
+        let mut told = None;
+        for _ in 0..LOOKS {
+            let seen = prover.look().await;
+            if seen.ready.value() != Some(&true) {
+                return Ok(None);
+            }
+            let answer = match seen.version {
+                Seen::Yes { value, .. } => Ok(value),
+                Seen::Missing { why, source, .. } => Err(format!("{why} ({source})")),
+                Seen::NotApplicable { why } => Err(why),
+            };
+            let is_told = answer.is_ok();
+            told = Some(Told { installed: source.release.version.clone(), answer });
+            if is_told {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
         }
-        let answer = match seen.version {
-            Seen::Yes { value, .. } => Ok(value),
-            Seen::Missing { why, source, .. } => Err(format!("{why} ({source})")),
-            Seen::NotApplicable { why } => Err(why),
-        };
-        Ok(Some(Told { installed: source.release.version.clone(), answer }))
+        Ok(told)
+    }
+}
+
+/// What may be a false alarm here is no block, unless the service's own policy makes it one: facts that the proof after
+/// the cut looks at anyway, what has nothing to be compared with, and rules of node for what node does not run.
+fn tempered(finding: Finding, (is_compared, is_node): (bool, bool)) -> Finding {
+    let is_doubtful = match finding.kind.as_str() {
+        "version" | "empty" => true,
+        "access" => is_compared,
+        "import" | "files" | "lock" | "native" => !is_compared || !is_node,
+        _ => false,
+    };
+    let level = if is_doubtful { finding.level.min(Level::Warn) } else { finding.level };
+    Finding { level, ..finding }
+}
+
+/// Homes of children that a killed daemon left.
+fn clear(scratch: &Path) {
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        // What cannot be removed now is tried again the next time.
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_comparison_or_node_a_missing_import_keeps_nobody_from_updating() {
+        let block = || Finding::new(Level::Block, "import", "gone");
+        assert_eq!(tempered(block(), (true, true)).level, Level::Block);
+        assert_eq!(tempered(block(), (false, true)).level, Level::Warn);
+        assert_eq!(tempered(block(), (true, false)).level, Level::Warn);
+        let engines = Finding::new(Level::Block, "engines", "too old");
+        assert_eq!(tempered(engines, (false, true)).level, Level::Block);
+        let note = Finding::new(Level::Note, "version", "told");
+        assert_eq!(tempered(note, (true, true)).level, Level::Note);
     }
 }
