@@ -28,7 +28,7 @@ const INSTALL: Duration = Duration::from_secs(600);
 const HOLD: Duration = Duration::from_secs(120);
 /// Versions of builds that a real release could have been, and what the report must say of each.
 const BROKEN: [(&str, Defect, &str); 3] = [
-    ("2026.5.4-broken.1", Defect::LosesChunk, "Preflight: preflight import: "),
+    ("2026.5.4-broken.1", Defect::LosesChunk, "; import: "),
     ("2026.5.4-broken.2", Defect::TellsVersion(NEW), "expected 2026.5.4-broken.2, observed 2026.5.4"),
     ("2026.5.4-broken.3", Defect::EndsAfter(1500), "Code(7)"),
 ];
