@@ -46,6 +46,12 @@ impl Finding {
         Self { level, kind: kind.to_owned(), text: text.into(), advice: None }
     }
 
+    /// Whether any of them keeps a release from being switched to.
+    #[must_use]
+    pub fn any_blocks(findings: &[Self]) -> bool {
+        findings.iter().any(|finding| finding.level == Level::Block)
+    }
+
     /// The same with advice.
     #[must_use]
     pub fn advised(mut self, advice: impl Into<String>) -> Self {

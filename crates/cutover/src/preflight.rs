@@ -27,7 +27,7 @@ mod unit;
 mod version;
 
 pub use child::Children;
-pub use code::{Code, code, entry_in};
+pub use code::{Code, code};
 pub use host::{Host, host};
 pub use memory::Rehearsal;
 pub use packages::packages;
@@ -35,6 +35,21 @@ pub use rival::{Scope, Service, UnitDirectory};
 pub use space::Use;
 pub use tree::Tree;
 pub use version::Told;
+
+use cutover_core::Finding;
+use std::time::Duration;
+
+/// Longest time that one child may take, and all that load native modules together.
+pub(crate) const CHILD: Duration = Duration::from_secs(20);
+pub(crate) const CHILDREN: Duration = Duration::from_secs(120);
+
+/// Looks at a release: its packages, and every import in them. As [`packages`] and [`code`].
+#[must_use]
+pub fn release(target: &Tree, running: Option<&Tree>, code: &Code, children: &Children) -> Vec<Finding> {
+    let mut findings = packages(target, running, children);
+    findings.extend(code::code(target, running, code, children));
+    findings
+}
 
 /// So many names are told; of the rest, how many there are.
 const NAMED_MAX: usize = 8;

@@ -7,13 +7,8 @@ use crate::api::Failure;
 use crate::config;
 use crate::preflight::{self, Children, Code, Tree};
 use anyhow::{Context as _, bail};
-use cutover_core::{Finding, Level};
+use cutover_core::Finding;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Longest time that one child may take, and all that load native modules together.
-const CHILD: Duration = Duration::from_secs(20);
-const CHILDREN: Duration = Duration::from_secs(120);
 
 pub(super) async fn command(check: Check, output: Output) -> anyhow::Result<ExitStatus> {
     let explain = check.explain;
@@ -23,8 +18,7 @@ pub(super) async fn command(check: Check, output: Output) -> anyhow::Result<Exit
         Output::Json => println!("{:#}", serde_json::to_value(&findings)?),
         Output::Text => println!("{}", print::findings(&findings, explain)),
     }
-    let is_blocked = findings.iter().any(|finding| finding.level == Level::Block);
-    Ok(if is_blocked { ExitStatus::UpdateFailed } else { ExitStatus::Done })
+    Ok(if Finding::any_blocks(&findings) { ExitStatus::UpdateFailed } else { ExitStatus::Done })
 }
 
 fn look(check: &Check) -> anyhow::Result<Vec<Finding>> {
@@ -41,14 +35,12 @@ fn look(check: &Check) -> anyhow::Result<Vec<Finding>> {
         identity: None,
         scratch: std::env::temp_dir(),
         env: search.map(|search| ("PATH".to_owned(), search)).into_iter().collect(),
-        limit: CHILD,
-        limit_all: CHILDREN,
+        limit: preflight::CHILD,
+        limit_all: preflight::CHILDREN,
     };
     let plugins = check.plugin.iter().map(|plugin| directory(plugin)).collect::<anyhow::Result<_>>()?;
     let code = Code { entries: check.entry.clone(), plugins, cache: check.cache.clone() };
-    let mut findings = preflight::packages(&target, running.as_ref(), &children);
-    findings.extend(preflight::code(&target, running.as_ref(), &code, &children));
-    Ok(findings)
+    Ok(preflight::release(&target, running.as_ref(), &code, &children))
 }
 
 /// The package and what is installed around it.

@@ -40,7 +40,7 @@ impl Plan {
     /// Whether an update would end at its preflight.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.findings.iter().any(|finding| finding.level == Level::Block)
+        Finding::any_blocks(&self.findings)
     }
 }
 

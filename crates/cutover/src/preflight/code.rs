@@ -11,7 +11,7 @@ use cutover_imports::{
     Alias, Builtins, Cache, Checked, Interpreter as Node, Limits, Reach, Root, Scope, Trees, Weight, check,
     regressions,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const KIND: &str = "import";
 
@@ -149,10 +149,4 @@ fn finding(missed: &cutover_imports::Finding, is_compared: bool) -> Finding {
     Finding::new(level, KIND, format!("{place}: {}", missed.text)).advised(format!(
         "{when}; the release is incomplete or does not fit its plugins: take another version, or tell its makers"
     ))
-}
-
-/// The entry of a service, as its package sees it.
-#[must_use]
-pub fn entry_in(package: &Path, entry: &Path) -> Option<PathBuf> {
-    entry.strip_prefix(package).ok().map(Path::to_owned)
 }

@@ -11,9 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Longest time that one child of the preflight may take, and all that load native modules together.
-const CHILD: Duration = Duration::from_secs(20);
-const CHILDREN: Duration = Duration::from_secs(120);
 /// How often what seems wrong with the machine is looked at before it is told, and how long is waited in between.
 const LOOKS: u32 = 3;
 const AGAIN: Duration = Duration::from_millis(300);
@@ -120,11 +117,11 @@ impl Executor {
             identity: self.site.identity.as_ref().map(crate::store::Identity::from),
             scratch: self.scratch().map_err(|error| fault("preflight", format!("{error:#}")))?,
             env: launch.env.clone(),
-            limit: CHILD,
-            limit_all: CHILDREN,
+            limit: preflight::CHILD,
+            limit_all: preflight::CHILDREN,
         };
         let code = Code {
-            entries: preflight::entry_in(&target.package, entry).into_iter().collect(),
+            entries: entry.strip_prefix(&target.package).map(Path::to_owned).into_iter().collect(),
             plugins: Vec::new(),
             cache: Some(self.site.directory().join("imports.json")),
         };
@@ -134,9 +131,7 @@ impl Executor {
             // One at a time, also after an act that was given up: what it began here goes on to its end.
             let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
             clear(&children.scratch);
-            let mut findings = preflight::packages(&target, running.as_ref(), &children);
-            findings.extend(preflight::code(&target, running.as_ref(), &code, &children));
-            findings
+            preflight::release(&target, running.as_ref(), &code, &children)
         });
         findings.extend(looked.await.expect("BUG: the preflight panicked"));
         Ok(findings.into_iter().map(|finding| tempered(finding, context)).collect())
@@ -200,8 +195,6 @@ impl Executor {
         let temporary = launch.env.get("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
         let state = site.settings.state.iter().map(|state| state.path.clone());
         Ok(Host {
-            // The store's need is measured by the plan, the state's by the look at the data.
-            uses: Vec::new(),
             identity: site.identity.as_ref().map(crate::store::Identity::from),
             writable: state.chain([temporary]).collect(),
             address: Some(site.address()),
@@ -213,8 +206,8 @@ impl Executor {
                 store: site.store.dir().to_owned(),
                 units: Service::unit_directories(home.as_deref()),
             }),
-            rehearsal: None,
-            version: None,
+            // The store's need is measured by the plan, the state's by the look at the data.
+            ..Host::default()
         })
     }
 
