@@ -139,6 +139,19 @@ impl ControlClient {
         }
     }
 
+    /// Waits until no WebSocket is owed an answer by the process that is about to be stopped, for `answer_limit` at most;
+    /// answers how many still are. To be ordered after a hold was set and before the process is told to end. `limit`
+    /// bounds the call and should exceed `answer_limit`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Gone`], [`Error::Overdue`].
+    pub async fn answers(&self, answer_limit: Duration, limit: Duration) -> Result<u64, Error> {
+        match self.call(Order::Answers { limit: answer_limit }, Vec::new(), limit).await? {
+            (Answer::Owed(owed), _) => Ok(owed),
+            (other, _) => Err(unexpected("wait for answers", &other)),
+        }
+    }
+
     /// Waits until no exchange with a former upstream is open; what is left after `drain_limit` is cut. To be ordered
     /// after a hold was set, while the process ends. `limit` bounds the call and should exceed `drain_limit` by 3 s.
     ///

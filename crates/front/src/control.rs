@@ -11,7 +11,7 @@ use crate::milliseconds;
 use crate::{Drained, Posture, Stats};
 
 /// The protocol's number; a front of another number is not understood.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The front's first line on each connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,12 @@ pub enum Order {
     Sockets,
     /// Take this posture.
     Posture(Posture),
+    /// Wait until no WebSocket of a former upstream is owed an answer.
+    Answers {
+        /// After which what is owed then is told.
+        #[serde(rename = "limit_ms", with = "milliseconds")]
+        limit: Duration,
+    },
     /// Wait until no exchange with a former upstream is open.
     Drain {
         /// After which what is left is cut.
@@ -70,6 +76,7 @@ impl Order {
             Self::Listen { .. } => "listen",
             Self::Sockets => "hand back its sockets",
             Self::Posture(posture) => posture.word(),
+            Self::Answers { .. } => "wait for answers",
             Self::Drain { .. } => "drain",
             Self::Stats => "tell its numbers",
             Self::Quit => "quit",
@@ -96,6 +103,8 @@ pub enum Answer {
     Sockets(usize),
     /// The front is in this posture now.
     Is(Posture),
+    /// So many WebSockets are still owed an answer.
+    Owed(u64),
     /// The drain has ended.
     Drained(Drained),
     /// The numbers.

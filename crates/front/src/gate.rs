@@ -469,6 +469,17 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
+    /// Waits until nobody is owed an answer, for `limit` at most; answers how many WebSockets still are.
+    pub(crate) async fn answers(self, limit: Duration) -> u64 {
+        let all = async {
+            for epoch in &self.former {
+                epoch.answered().await;
+            }
+        };
+        let _ = timeout(limit, all).await;
+        self.former.iter().map(|epoch| epoch.owing()).sum()
+    }
+
     /// Waits until all is over; at the limit cuts what is left.
     pub(crate) async fn finish(self, limit: Duration) -> Drained {
         let all_quiet = async {

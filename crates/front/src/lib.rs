@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod body;
+mod calls;
 mod client;
 mod connection;
 pub mod control;

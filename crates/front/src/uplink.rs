@@ -5,7 +5,8 @@ use std::future::pending;
 use std::io;
 use std::sync::Arc;
 
-use crate::frames::{FrameWalk, begins_control};
+use crate::calls::{Hearing, Said};
+use crate::frames::{Deaf, FrameWalk, begins_control};
 use crate::peer::Socket;
 use crate::upstream::Intake;
 
@@ -27,18 +28,24 @@ pub(crate) struct Flow {
     buffer: Vec<u8>,
     sent: usize,
     walk: FrameWalk,
+    hearing: Hearing,
 }
 
 impl Flow {
     pub(crate) fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(BUFFER.max(early.len()));
         buffer.extend_from_slice(early);
-        Self { from, to, buffer, sent: 0, walk: FrameWalk::default() }
+        Self { from, to, buffer, sent: 0, walk: FrameWalk::default(), hearing: Hearing::default() }
     }
 
     /// What was delivered so far.
     pub(crate) fn walk(&self) -> &FrameWalk {
         &self.walk
+    }
+
+    /// Calls and answers that were delivered whole since the last question.
+    pub(crate) fn said(&mut self) -> Vec<Said> {
+        self.hearing.take()
     }
 
     /// Delivers the next bytes. It may be dropped at any moment and called again.
@@ -72,7 +79,7 @@ impl Flow {
     /// Writes once, of the buffer's bytes before `end`.
     async fn deliver(&mut self, end: usize) -> io::Result<()> {
         let written = self.to.write(&self.buffer[self.sent..end]).await?;
-        self.walk.walk(&self.buffer[self.sent..self.sent + written]);
+        self.walk.walk(&self.buffer[self.sent..self.sent + written], &mut self.hearing);
         self.sent += written;
         Ok(())
     }
@@ -106,11 +113,13 @@ pub(crate) struct Uplink {
     kept: Vec<u8>,
     /// Covers what is kept.
     kept_walk: FrameWalk,
+    /// Messages that came when there was nobody left to give them to.
+    late: u64,
 }
 
 impl Uplink {
     pub(crate) fn new(flow: Flow) -> Self {
-        Self { flow, kept: Vec::new(), kept_walk: FrameWalk::default() }
+        Self { flow, kept: Vec::new(), kept_walk: FrameWalk::default(), late: 0 }
     }
 
     /// What the service was given so far.
@@ -118,14 +127,19 @@ impl Uplink {
         &self.flow.walk
     }
 
+    /// As [`Flow::said`].
+    pub(crate) fn said(&mut self) -> Vec<Said> {
+        self.flow.said()
+    }
+
     /// Whether the client has begun a message that the service is not given.
     pub(crate) fn keeps_any(&self) -> bool {
         !self.kept.is_empty()
     }
 
-    /// How many whole messages are kept back.
+    /// How many whole messages nobody was given.
     pub(crate) fn kept_messages(&self) -> u64 {
-        self.kept_walk.messages()
+        self.kept_walk.messages() + self.late
     }
 
     /// Takes the client's next bytes, and delivers them or keeps them back. It may be dropped at any moment and called
@@ -160,12 +174,15 @@ impl Uplink {
     pub(crate) async fn until_closed(&mut self) {
         let is_keeping = !self.kept_walk.is_at_boundary();
         let mut walk = if is_keeping { &self.kept_walk } else { &self.flow.walk }.clone();
-        walk.walk(self.flow.rest());
+        let before = walk.messages();
+        walk.walk(self.flow.rest(), &mut Deaf);
+        self.late = walk.messages() - before;
         while !walk.has_closed() && !self.flow.walk.has_closed() {
             match self.flow.read().await {
                 Ok(0) | Err(_) => return,
-                Ok(_) => walk.walk(&self.flow.buffer),
+                Ok(_) => walk.walk(&self.flow.buffer, &mut Deaf),
             }
+            self.late = walk.messages() - before;
         }
     }
 
@@ -187,7 +204,7 @@ impl Uplink {
 
     /// Delivers the rest of a control frame that had begun to pass.
     async fn end_frame(&mut self) -> io::Result<()> {
-        let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest());
+        let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest(), &mut Deaf);
         while self.flow.sent < end {
             self.flow.deliver(end).await?;
         }
@@ -198,11 +215,11 @@ impl Uplink {
     async fn sift(&mut self) -> io::Result<()> {
         while let Some(first) = self.flow.rest().first() {
             if self.keeps(*first) {
-                let step = self.kept_walk.advance(self.flow.rest());
+                let step = self.kept_walk.advance(self.flow.rest(), &mut Deaf);
                 self.kept.extend_from_slice(&self.flow.buffer[self.flow.sent..self.flow.sent + step]);
                 self.flow.sent += step;
             } else {
-                let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest());
+                let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest(), &mut Deaf);
                 self.flow.deliver(end).await?;
             }
         }

@@ -161,6 +161,11 @@ impl Epoch {
         self.talks.wait().await;
     }
 
+    /// How many WebSockets are still waited for.
+    pub(crate) fn owing(&self) -> u64 {
+        self.talks.len() as u64
+    }
+
     /// Tells long-lived streams that maintenance has begun.
     pub(crate) fn maintain(&self) {
         self.maintained.cancel();

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
+use crate::calls::Calls;
 use crate::frames::close_frame;
 use crate::peer::{Socket, Stream};
 use crate::stats::count;
@@ -84,7 +85,6 @@ enum Over {
 impl Relay {
     async fn run(mut self) {
         let mut over = self.converse().await;
-        self.talk.open = None;
         if over == Over::ClientDeaf {
             let _ = timeout(FAREWELL_LIMIT, self.up.pump(self.talk.intake)).await;
             over = Over::ClientGone;
@@ -92,6 +92,11 @@ impl Relay {
         if over == Over::ServiceDeaf {
             let _ = timeout(FAREWELL_LIMIT, self.down.pump()).await;
             over = Over::ServiceGone;
+        }
+        self.talk.listen(&mut self.down, &mut self.up);
+        self.talk.open = None;
+        if over != Over::ClientGone {
+            (0..self.talk.calls.open().unwrap_or(0)).for_each(|_| self.pass.count_cut());
         }
         match over {
             Over::ClientGone | Over::ClientDeaf => {
@@ -132,7 +137,7 @@ impl Relay {
         let mut intake = epoch.intake();
         loop {
             self.talk.take_in(*intake.borrow_and_update(), &self.pass);
-            let wait = match self.talk.judge(&self.down, &self.up) {
+            let wait = match self.talk.judge(&mut self.down, &mut self.up) {
                 Judged::Over => return Over::Outlived,
                 Judged::Goes => None,
                 Judged::Again(wait) => Some(wait),
@@ -189,18 +194,19 @@ impl Drop for Relay {
     }
 }
 
-/// Who has said how much, as far as messages tell: which one answers which is known to the two sides only. One message of
-/// the service counts as the answer to one of the client's.
+/// Who owes whom an answer. Calls that bear an id are matched with their answers. Where a client does not call this way,
+/// one message of the service counts as the answer to one of the client's, and is not waited for long.
 struct Talk {
     intake: Intake,
     intake_since: Instant,
+    calls: Calls,
     asked: u64,
     answered: u64,
     /// Messages of the client that no message of the service has followed.
-    owed: u64,
+    unfollowed: u64,
     /// When the last message ended, either way.
     last: Instant,
-    /// While it is there, a hold waits, briefly, before it is confirmed.
+    /// While it is there, a process that is to be stopped is waited for.
     open: Option<TaskTrackerToken>,
 }
 
@@ -219,9 +225,10 @@ impl Talk {
         Self {
             intake: Intake::Open,
             intake_since: now,
+            calls: Calls::default(),
             asked: 0,
             answered: 0,
-            owed: 0,
+            unfollowed: 0,
             last: now,
             open: Some(pass.epoch().talk()),
         }
@@ -238,14 +245,34 @@ impl Talk {
         }
     }
 
-    fn judge(&mut self, down: &Flow, up: &Uplink) -> Judged {
+    /// Takes what was said since the last time.
+    fn listen(&mut self, down: &mut Flow, up: &mut Uplink) {
+        self.calls.take(up.said(), down.said());
         let (asked, answered) = (up.walk().messages(), down.walk().messages());
         if (asked, answered) != (self.asked, self.answered) {
             // What the service has said was not an answer to what came at the same time.
-            self.owed = self.owed.saturating_sub(answered - self.answered) + (asked - self.asked);
+            self.unfollowed = self.unfollowed.saturating_sub(answered - self.answered) + (asked - self.asked);
             (self.asked, self.answered) = (asked, answered);
             self.last = Instant::now();
         }
+    }
+
+    fn owes_answers(&self) -> bool {
+        self.calls.open().map_or(self.unfollowed > 0, |open| open > 0)
+    }
+
+    /// How much longer a process that is to be stopped may be waited for; `None` as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        match self.calls.open() {
+            Some(0) => Some(Duration::ZERO),
+            Some(_) => None,
+            None if self.unfollowed == 0 => Some(Duration::ZERO),
+            None => Some(ANSWER_LIMIT.saturating_sub(self.last.elapsed())),
+        }
+    }
+
+    fn judge(&mut self, down: &mut Flow, up: &mut Uplink) -> Judged {
+        self.listen(down, up);
         if self.intake == Intake::Open
             || !up.walk().is_between_messages()
             || !down.walk().is_between_messages()
@@ -253,13 +280,13 @@ impl Talk {
             return Judged::Goes;
         }
         if self.open.is_some() {
-            let left = ANSWER_LIMIT.saturating_sub(self.last.elapsed());
-            if self.owed > 0 && !left.is_zero() {
-                return Judged::Again(left);
+            match self.patience() {
+                None => return Judged::Goes,
+                Some(Duration::ZERO) => self.open = None,
+                Some(left) => return Judged::Again(left),
             }
-            self.open = None;
         }
-        if self.intake != Intake::Draining || self.owed > 0 || !up.keeps_any() {
+        if self.intake != Intake::Draining || self.owes_answers() || !up.keeps_any() {
             return Judged::Goes;
         }
         match FAREWELL_FIRST.saturating_sub(self.last.max(self.intake_since).elapsed()) {

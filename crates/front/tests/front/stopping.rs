@@ -273,3 +273,86 @@ async fn a_message_whose_first_fragment_has_passed_is_passed_to_its_end() {
     assert_eq!(visitor.buffer[8..12], [0x88, 17, 0x03, 0xf4]);
     assert_eq!(*heard.lock().unwrap(), ["one"]);
 }
+
+/// A service that answers each call so long after it came, and speaks of other things all the time.
+async fn slow_answerer(delay: Duration) -> (Service, Heard) {
+    let heard = Heard::default();
+    let log = heard.clone();
+    let service = Service::start(move |_: Asked, mut stream: TcpStream| {
+        let log = log.clone();
+        async move {
+            stream.write_all(ACCEPTED).await.ok()?;
+            let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+            let (mut answers, mut calls) = socket.split();
+            let mut due = FuturesUnordered::new();
+            let mut ticks = interval(Duration::from_millis(5));
+            loop {
+                tokio::select! {
+                    call = calls.next() => if let Message::Text(text) = call?.ok()? {
+                        log.lock().unwrap().push(text.to_string());
+                        due.push(async move {
+                            sleep(delay).await;
+                            text.replace(r#","method":"a""#, "")
+                        });
+                    },
+                    Some(text) = due.next() => answers.send(Message::text(text)).await.ok()?,
+                    _ = ticks.tick(), if !due.is_empty() => answers.send(Message::text(r#"{"type":"event"}"#)).await.ok()?,
+                }
+            }
+        }
+    })
+    .await;
+    (service, heard)
+}
+
+#[tokio::test]
+async fn a_call_with_an_id_is_waited_for_however_much_else_the_service_says_meanwhile() {
+    let stage = Stage::new().await;
+    let (service, heard) = slow_answerer(Duration::from_millis(700)).await;
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    let _idle = open(&stage).await;
+    socket.send(Message::text(r#"{"id":"x","method":"a"}"#)).await.unwrap();
+    until("the call is under way", || heard.lock().unwrap().len() == 1).await;
+    stage.hold("switch").await;
+    let answered = tokio::spawn(async move { until_answered(&mut socket).await });
+    assert_eq!(stage.daemon.answers(LIMIT, LIMIT).await.unwrap(), 0);
+    let drained = stage.begin_drain().await;
+    service.stop().await;
+    assert_eq!(answered.await.unwrap(), r#"{"id":"x"}"#);
+    assert_eq!(drained.await.unwrap().cut, 0);
+}
+
+async fn until_answered(socket: &mut Socket) -> String {
+    loop {
+        let text = text(socket).await;
+        if !text.contains("event") {
+            return text;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_gets_no_answer_is_told_to_who_stops_the_service_and_counted_as_cut() {
+    let stage = Stage::new().await;
+    let (service, heard) = slow_answerer(Duration::from_secs(600)).await;
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    let mut other = open(&stage).await;
+    for socket in [&mut socket, &mut other] {
+        socket.send(Message::text(r#"{"id":1,"method":"a"}"#)).await.unwrap();
+    }
+    until("both calls are under way", || heard.lock().unwrap().len() == 2).await;
+    stage.hold("switch").await;
+    // What comes now is no call that the service got.
+    socket.send(Message::text(r#"{"id":2,"method":"a"}"#)).await.unwrap();
+    drop(other);
+    stage.until("the other has left", |stats| stats.websockets == 1).await;
+    assert_eq!(stage.daemon.answers(Duration::from_millis(50), LIMIT).await.unwrap(), 1);
+    assert_eq!(stage.stats().await.cut, 0, "it may still come");
+    let drained = stage.begin_drain().await;
+    service.stop().await;
+    assert_eq!(drained.await.unwrap().cut, 1, "who has left waits for nothing");
+    let stats = stage.until("over", |stats| stats.websockets == 0).await;
+    assert_eq!((stats.cut_total, stats.withheld_total), (1, 1));
+}
