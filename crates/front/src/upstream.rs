@@ -34,9 +34,6 @@ const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// How long a connection that has just ended an exchange may take to say that it is ready for the next.
 const READY_LIMIT: Duration = Duration::from_millis(5);
 
-/// How long a new posture waits for the answers to what WebSockets have been given just now.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
-
 /// What becomes of the messages that clients send on the WebSockets of an epoch. Control frames always pass, and so does
 /// everything that the service sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::frames::close_frame;
 use crate::peer::{Socket, Stream};
 use crate::stats::count;
 use crate::uplink::{End, Flow, Uplink};
-use crate::upstream::{ANSWER_LIMIT, Intake, Link, Pass};
+use crate::upstream::{Intake, Link, Pass};
 
 /// How long both sides may take to finish the handshake that they have agreed on.
 const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a frame that has begun may take to end, when the socket is to be closed.
 const FRAME_LIMIT: Duration = Duration::from_millis(250);
+/// How long an answer is waited for where calls and answers cannot be told from other messages.
+const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 /// How long a service that is being stopped may say nothing on a WebSocket that waits for no answer and whose client goes
 /// on calling, before the front says goodbye for it: each further call would be one that nobody takes.
 const FAREWELL_FIRST: Duration = Duration::from_millis(500);

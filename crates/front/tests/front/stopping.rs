@@ -120,6 +120,7 @@ async fn what_reached_the_service_before_a_hold_is_answered_and_nothing_reaches_
     let (calling, sent) = call_on(calls);
     until("calls under way", || heard.lock().unwrap().len() > 20).await;
     stage.hold("switch").await;
+    assert_eq!(stage.daemon.answers(LIMIT, LIMIT).await.unwrap(), 0);
     let before = heard.lock().unwrap().clone();
     let draining = stage.begin_drain().await;
     let held = *sent.borrow();
@@ -146,6 +147,7 @@ async fn a_client_that_calls_on_is_told_long_before_the_drains_limit_that_nobody
     let (calling, _) = call_on(calls);
     until("calls under way", || heard.lock().unwrap().len() > 5).await;
     stage.hold("switch").await;
+    assert_eq!(stage.daemon.answers(LIMIT, LIMIT).await.unwrap(), 0);
     let before = heard.lock().unwrap().clone();
     let draining = stage.begin_drain().await;
     assert_eq!(reading.await.unwrap(), (before.clone(), 1012));
