@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::client::ControlClient;
 use crate::milliseconds;
-use crate::{Drained, Posture, Stats};
+use crate::{Claim, Claimed, Drained, Posture, Say, Stats};
 
 /// The protocol's number; a front of another number is not understood.
 pub const PROTOCOL: u32 = 2;
@@ -63,6 +63,10 @@ pub enum Order {
         #[serde(rename = "limit_ms", with = "milliseconds")]
         limit: Duration,
     },
+    /// Claim such calls from now on, or none.
+    Claim(Option<Claim>),
+    /// Say this on a WebSocket.
+    Say(Say),
     /// Tell the numbers.
     Stats,
     /// Stop accepting, finish what is open, end.
@@ -78,10 +82,22 @@ impl Order {
             Self::Posture(posture) => posture.word(),
             Self::Answers { .. } => "wait for answers",
             Self::Drain { .. } => "drain",
+            Self::Claim(_) => "claim calls",
+            Self::Say(_) => "say something",
             Self::Stats => "tell its numbers",
             Self::Quit => "quit",
         }
     }
+}
+
+/// A line of the front's after its hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Word {
+    /// An order was obeyed or refused.
+    Reply(Reply),
+    /// A client has called what is claimed.
+    Claimed(Claimed),
 }
 
 /// The answer to one order.
@@ -107,6 +123,10 @@ pub enum Answer {
     Owed(u64),
     /// The drain has ended.
     Drained(Drained),
+    /// Such calls are claimed.
+    Claims,
+    /// Whether there was still somebody to say it to.
+    Said(bool),
     /// The numbers.
     Stats(Stats),
     /// The front stops accepting and ends.

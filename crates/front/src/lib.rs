@@ -10,6 +10,8 @@ use std::time::Duration;
 
 mod body;
 mod calls;
+mod claim;
+mod claims;
 mod client;
 mod connection;
 pub mod control;
@@ -33,6 +35,7 @@ mod upstream;
 mod websocket;
 mod wire;
 
+pub use claim::{Claim, Claimed, Fill, Say};
 pub use front::{Limits, Options, serve};
 pub use listeners::bind;
 pub use notice::Notice;

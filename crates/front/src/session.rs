@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
-use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Reply};
+use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Reply, Word};
 use crate::front::Shared;
 use crate::wire::{DESCRIPTORS_MAX, LineReader, split};
 
@@ -17,6 +17,7 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
     let (mut reader, writer) = split(stream);
     writer.send(&hello(&shared), &[]).await?;
     let mut waits = JoinSet::new();
+    let mut attendance = shared.claims.attend();
     loop {
         let reply = tokio::select! {
             line = reader.line() => {
@@ -37,6 +38,10 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
                 }
             }
             Some(Ok(reply)) = waits.join_next() => reply,
+            Some(claimed) = attendance.claimed.recv() => {
+                writer.send(&Word::Claimed(claimed), &[]).await?;
+                continue;
+            }
         };
         let duplicates = match reply.answer {
             Answer::Sockets(_) => shared.listeners.duplicates()?,
@@ -44,7 +49,7 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
         };
         let borrowed: Vec<_> = duplicates.iter().map(AsFd::as_fd).collect();
         let is_last = reply.answer == Answer::Quitting;
-        writer.send(&reply, &borrowed).await?;
+        writer.send(&Word::Reply(reply), &borrowed).await?;
         if is_last {
             shared.leaving.cancel();
         }
@@ -70,6 +75,11 @@ async fn obey(shared: &Arc<Shared>, reader: &mut LineReader, order: Order) -> An
             shared.gate.settle().await;
             Answer::Is(shared.gate.posture())
         }
+        Order::Claim(claim) => {
+            shared.claims.set(claim);
+            Answer::Claims
+        }
+        Order::Say(say) => Answer::Said(shared.claims.say(say)),
         Order::Stats => Answer::Stats(shared.gate.stats()),
         Order::Quit => Answer::Quitting,
         Order::Answers { .. } | Order::Drain { .. } => {
