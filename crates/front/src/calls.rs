@@ -10,8 +10,11 @@ const ID_MAX: usize = 128;
 /// So many calls of one client may wait at once; after that they are no longer told apart.
 const OPEN_MAX: usize = 4096;
 
+/// Longer than any name or method that is asked for, however it is escaped.
+const WORD_MAX: usize = 256;
+
 /// An id as it stands in the message, quotes included.
-type Id = Box<[u8]>;
+pub(crate) type Id = Box<[u8]>;
 
 /// What a message was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl Ear for Hearing {
     }
 
     fn end(&mut self) {
-        self.said.extend(self.envelope.take().and_then(Envelope::said));
+        self.said.extend(self.envelope.take().and_then(|envelope| envelope.said()));
     }
 }
 
@@ -88,20 +91,30 @@ impl Calls {
 
 /// What stands at the top level of a message's object, read byte by byte.
 #[derive(Debug, Default)]
-struct Envelope {
+pub(crate) struct Envelope {
     depth: u32,
     is_in_string: bool,
     is_escaped: bool,
-    /// At the top level: whether a name is read, and not a value.
-    is_in_name: bool,
     is_broken: bool,
+    place: Place,
     name: Vec<u8>,
     id: Vec<u8>,
+    method: Vec<u8>,
     has_method: bool,
 }
 
+/// What is read at the top level.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Name,
+    Id,
+    Method,
+    Other,
+}
+
 impl Envelope {
-    fn read(&mut self, byte: u8) {
+    pub(crate) fn read(&mut self, byte: u8) {
         if self.is_broken {
             return;
         }
@@ -117,16 +130,13 @@ impl Envelope {
         }
         match byte {
             b' ' | b'\t' | b'\r' | b'\n' => {}
-            b'{' if self.depth == 0 => {
-                self.depth = 1;
-                self.begin_name();
-            }
+            b'{' if self.depth == 0 => self.depth = 1,
             _ if self.depth == 0 => self.is_broken = true,
-            b',' if self.depth == 1 => self.begin_name(),
-            b':' if self.depth == 1 => {
-                self.is_in_name = false;
-                self.has_method |= self.name == b"\"method\"";
+            b',' if self.depth == 1 => {
+                self.place = Place::Name;
+                self.name.clear();
             }
+            b':' if self.depth == 1 => self.begin_value(),
             b'{' | b'[' => self.depth += 1,
             b'}' | b']' => self.depth -= 1,
             _ => {
@@ -136,34 +146,66 @@ impl Envelope {
         }
     }
 
-    fn begin_name(&mut self) {
-        self.is_in_name = true;
-        self.name.clear();
+    fn begin_value(&mut self) {
+        // Of two with one name the last one counts, as it does for who reads the message.
+        self.place = match word(&self.name).as_deref() {
+            Some("id") => {
+                self.id.clear();
+                Place::Id
+            }
+            Some("method") => {
+                self.method.clear();
+                self.has_method = true;
+                Place::Method
+            }
+            _ => Place::Other,
+        };
     }
 
-    /// Keeps what is a name or the id, of both not more than is needed to know it.
+    /// Keeps what has to be known, and of it not more than is needed to know it.
     fn keep(&mut self, byte: u8) {
-        if self.depth != 1 {
-            return;
+        let (kept, max) = match self.place {
+            Place::Name => (&mut self.name, WORD_MAX),
+            Place::Id => (&mut self.id, ID_MAX),
+            Place::Method => (&mut self.method, WORD_MAX),
+            Place::Other => return,
+        };
+        if self.depth == 1 && kept.len() <= max {
+            kept.push(byte);
         }
-        if self.is_in_name {
-            if self.name.len() <= b"\"method\"".len() {
-                self.name.push(byte);
-            }
-        } else if self.name == b"\"id\"" && self.id.len() <= ID_MAX {
-            self.id.push(byte);
-        }
+    }
+
+    /// The method, once its value has been read to its end.
+    pub(crate) fn method(&self) -> Option<String> {
+        let is_read = self.place != Place::Method || self.depth == 0;
+        (self.has_method && is_read).then(|| word(&self.method)).flatten()
+    }
+
+    /// The id, once its value has been read to its end.
+    pub(crate) fn id(&self) -> Option<&[u8]> {
+        let is_read = self.place != Place::Id || self.depth == 0;
+        let is_id = !self.id.is_empty() && self.id.len() <= ID_MAX && self.id != b"null";
+        (is_read && is_id).then_some(&self.id)
+    }
+
+    /// Whether it can be no call and no answer whatever follows.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// What the whole message was.
-    fn said(self) -> Option<Said> {
-        let is_whole = !self.is_broken && self.depth == 0 && !self.is_in_string;
-        let is_id = !self.id.is_empty() && self.id.len() <= ID_MAX && self.id != b"null";
-        (is_whole && is_id).then(|| {
-            let id = self.id.into_boxed_slice();
-            if self.has_method { Said::Call(id) } else { Said::Answer(id) }
-        })
+    pub(crate) fn said(&self) -> Option<Said> {
+        if self.is_broken || self.depth != 0 || self.is_in_string {
+            return None;
+        }
+        let id = Id::from(self.id()?);
+        Some(if self.has_method { Said::Call(id) } else { Said::Answer(id) })
     }
+}
+
+/// A string as it stands in a message, without its escapes.
+fn word(raw: &[u8]) -> Option<String> {
+    (raw.len() <= WORD_MAX).then(|| serde_json::from_slice(raw).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -196,6 +238,7 @@ mod tests {
         assert_eq!(said(r#"{"type":"res","id":"s1","ok":true,"payload":{"method":1}}"#), answer("\"s1\""));
         assert_eq!(said(r#"{"result":["{",{"id":1},"\"}"],"id":-3.5}"#), answer("-3.5"));
         assert_eq!(said(r#"{"a":"id","b":"method","id":"x,\"}y"}"#), answer(r#""x,\"}y""#));
+        assert_eq!(said(r#"{"\u0069d":1,"id":2,"m\u0065thod":"a"}"#), call("2"), "escaped, and twice");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 const TEXT: u8 = 0x1;
 /// Opcode of a close frame.
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
 
 /// Who hears what messages say while the walk goes over them; control frames are not heard.
 pub(crate) trait Ear {
@@ -162,14 +164,61 @@ fn parse(bytes: &[u8]) -> Option<FrameHead> {
     is_complete.then_some(FrameHead { opcode: first & 0x0f, is_final: first & 0x80 != 0, payload, mask })
 }
 
+/// A control frame that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    Ping(Vec<u8>),
+    Pong,
+    Close,
+}
+
+impl Control {
+    pub(crate) fn read(frame: &[u8]) -> Option<Self> {
+        let head = (2..=frame.len()).find_map(|end| parse(&frame[..end]).map(|head| (head, end)));
+        let (head, end) = head?;
+        Some(match head.opcode {
+            PING => {
+                let masked = frame[end..].iter().zip(head.mask.iter().cycle());
+                Self::Ping(masked.map(|(byte, mask)| byte ^ mask).collect())
+            }
+            CLOSE => Self::Close,
+            _ => Self::Pong,
+        })
+    }
+}
+
+/// A text frame as a server sends it: unmasked, in one piece.
+pub(crate) fn text_frame(text: &[u8]) -> Vec<u8> {
+    server_frame(TEXT, text)
+}
+
+/// The answer to a ping.
+pub(crate) fn pong_frame(payload: &[u8]) -> Vec<u8> {
+    server_frame(PONG, payload)
+}
+
+fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    frame.push(0x80 | opcode);
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(short @ 0..=125), _) => frame.push(short),
+        (_, Ok(long)) => {
+            frame.push(126);
+            frame.extend_from_slice(&long.to_be_bytes());
+        }
+        _ => {
+            frame.push(127);
+            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
 /// A close frame as a server sends it: unmasked, with a code and at most 123 bytes of reason.
 pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     let reason = &reason.as_bytes()[..reason.len().min(123)];
-    let length = u8::try_from(reason.len() + 2).expect("a reason is cut to 123 bytes");
-    let mut frame = vec![0x80 | CLOSE, length];
-    frame.extend_from_slice(&code.to_be_bytes());
-    frame.extend_from_slice(reason);
-    frame
+    server_frame(CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
 #[cfg(test)]

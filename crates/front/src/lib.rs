@@ -29,6 +29,8 @@ mod posture;
 pub mod process;
 mod proxy;
 mod session;
+mod sieve;
+mod sorters;
 mod stats;
 mod uplink;
 mod upstream;

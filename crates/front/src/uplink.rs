@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::calls::{Hearing, Said};
 use crate::frames::{Deaf, FrameWalk, begins_control};
 use crate::peer::Socket;
+use crate::sieve::{Sieve, Sorter};
 use crate::upstream::Intake;
 
 const BUFFER: usize = 16 * 1024;
@@ -29,13 +30,29 @@ pub(crate) struct Flow {
     sent: usize,
     walk: FrameWalk,
     hearing: Hearing,
+    /// What is read goes through it first.
+    sieve: Option<Sieve>,
+    /// Frames of the front's own, which go between two messages.
+    own: Vec<u8>,
 }
 
 impl Flow {
-    pub(crate) fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8]) -> Self {
+    pub(crate) fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8], mut sieve: Option<Sieve>) -> Self {
         let mut buffer = Vec::with_capacity(BUFFER.max(early.len()));
-        buffer.extend_from_slice(early);
-        Self { from, to, buffer, sent: 0, walk: FrameWalk::default(), hearing: Hearing::default() }
+        match &mut sieve {
+            Some(sieve) => buffer.extend(sieve.sift(early)),
+            None => buffer.extend_from_slice(early),
+        }
+        Self {
+            from,
+            to,
+            buffer,
+            sent: 0,
+            walk: FrameWalk::default(),
+            hearing: Hearing::default(),
+            sieve,
+            own: Vec::new(),
+        }
     }
 
     /// What was delivered so far.
@@ -69,11 +86,33 @@ impl Flow {
         self.flush().await
     }
 
+    /// Delivers frames of the front's own between two messages, as soon as it is [`step`](Self::step)ped.
+    pub(crate) fn put_in(&mut self, frames: &[u8]) {
+        self.own.extend_from_slice(frames);
+    }
+
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        while self.sent < self.buffer.len() {
-            self.deliver(self.buffer.len()).await?;
+        loop {
+            self.join_own();
+            if self.rest().is_empty() {
+                return Ok(());
+            }
+            let end = match self.own.is_empty() {
+                true => self.buffer.len(),
+                false => self.sent + self.walk.clone().advance(self.rest(), &mut Deaf),
+            };
+            self.deliver(end).await?;
         }
-        Ok(())
+    }
+
+    /// Puts the front's own frames next, if they may stand there.
+    fn join_own(&mut self) {
+        if self.own.is_empty() || !self.walk.is_between_messages() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.own);
+        bytes.extend_from_slice(self.rest());
+        (self.buffer, self.sent) = (bytes, 0);
     }
 
     /// Writes once, of the buffer's bytes before `end`.
@@ -86,12 +125,28 @@ impl Flow {
 
     /// Reads the next bytes unless there are some to deliver.
     async fn fill(&mut self) -> Result<(), End> {
+        self.join_own();
         if self.sent < self.buffer.len() {
             return Ok(());
         }
         match self.read().await {
-            Ok(0) | Err(_) => Err(End::Source),
-            Ok(_) => Ok(()),
+            Ok(0) | Err(_) => return Err(End::Source),
+            Ok(_) => {}
+        }
+        if let Some(sieve) = &mut self.sieve {
+            self.buffer = sieve.sift(&self.buffer);
+        }
+        Ok(())
+    }
+
+    /// Reads on without delivering anything: what matters is what the sieve takes.
+    async fn listen(&mut self) -> End {
+        loop {
+            self.buffer.clear();
+            self.sent = 0;
+            if let Err(end) = self.fill().await {
+                return end;
+            }
         }
     }
 
@@ -168,6 +223,19 @@ impl Uplink {
                 return end;
             }
         }
+    }
+
+    /// There is nobody to deliver to any more: what was kept back goes through the sieve again, and all that comes.
+    pub(crate) async fn listen(&mut self, again: impl Sorter + 'static) -> End {
+        let mut kept = std::mem::take(&mut self.kept);
+        let rest = self.flow.rest();
+        // The rest of a frame whose beginning was delivered says nothing to anybody.
+        let is_begun = self.kept_walk.is_at_boundary() && !self.flow.walk.is_at_boundary();
+        let begun = if is_begun { self.flow.walk.clone().advance(rest, &mut Deaf) } else { 0 };
+        kept.extend_from_slice(&rest[begun..]);
+        self.kept_walk = FrameWalk::default();
+        Sieve::new(again).sift(&kept);
+        self.flow.listen().await
     }
 
     /// Reads on, delivering nothing, until a close frame or the end.

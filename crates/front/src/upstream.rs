@@ -349,7 +349,7 @@ impl Outgoing {
 pub(crate) struct Pass {
     epoch: Arc<Epoch>,
     counters: Option<Arc<Counters>>,
-    _open: TaskTrackerToken,
+    open: Option<TaskTrackerToken>,
     _gauge: Option<Gauge>,
 }
 
@@ -357,7 +357,7 @@ impl Pass {
     /// A pass for the public lane.
     pub(crate) fn public(epoch: &Arc<Epoch>, counters: &Arc<Counters>) -> Self {
         Self {
-            _open: epoch.exchanges.token(),
+            open: Some(epoch.exchanges.token()),
             _gauge: Some(Gauge::raise(counters, |counters| &counters.in_flight)),
             counters: Some(Arc::clone(counters)),
             epoch: Arc::clone(epoch),
@@ -366,7 +366,7 @@ impl Pass {
 
     /// A pass for the probe lane, which is counted nowhere.
     pub(crate) fn probe(epoch: &Arc<Epoch>) -> Self {
-        Self { _open: epoch.exchanges.token(), _gauge: None, counters: None, epoch: Arc::clone(epoch) }
+        Self { open: Some(epoch.exchanges.token()), _gauge: None, counters: None, epoch: Arc::clone(epoch) }
     }
 
     pub(crate) fn epoch(&self) -> &Arc<Epoch> {
@@ -384,6 +384,11 @@ impl Pass {
             count(&counters.cut);
             count(&counters.cut_total);
         }
+    }
+
+    /// Its upstream is not needed any more: nobody has to wait for the end of this exchange.
+    pub(crate) fn release(&mut self) {
+        self.open = None;
     }
 
     /// From here on the exchange is a WebSocket, no longer a request.

@@ -1,6 +1,7 @@
 //! A WebSocket between a client and the service: bytes pass untouched, frames are only walked, so that a close frame
 //! can be put where one may stand, and so that a service that is to be stopped is given no further message.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -8,13 +9,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use crate::calls::Calls;
-use crate::frames::close_frame;
+use crate::claims::{Seat, Turn};
+use crate::frames::{close_frame, pong_frame, text_frame};
 use crate::peer::{Socket, Stream};
+use crate::sieve::Sieve;
+use crate::sorters::{FromClient, FromService};
 use crate::stats::count;
 use crate::uplink::{End, Flow, Uplink};
 use crate::upstream::{Intake, Link, Pass};
@@ -31,13 +36,22 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 /// on calling, before the front says goodbye for it: each further call would be one that nobody takes.
 const FAREWELL_FIRST: Duration = Duration::from_millis(500);
 
+/// How long a client may wait for the daemon without a service: longer than any run.
+const STRANDED_MAX: Duration = Duration::from_secs(6 * 3600);
+
 /// RFC 6455 registry: the service is being restarted, come back.
 const SERVICE_RESTART: (u16, &str) = (1012, "service restart");
 /// RFC 6455 registry: the service cannot be had now, come back later.
 const TRY_AGAIN_LATER: (u16, &str) = (1013, "try again later");
 
 /// Joins the two halves once both handshakes are through, and relays until one side ends.
-pub(crate) async fn join(client: OnUpgrade, service: OnUpgrade, link: Link, pass: Pass) {
+pub(crate) async fn join(
+    client: OnUpgrade,
+    service: OnUpgrade,
+    link: Link,
+    pass: Pass,
+    seat: Option<(Arc<Seat>, UnboundedReceiver<Turn>)>,
+) {
     let both = timeout(UPGRADE_LIMIT, async { tokio::try_join!(client, service) }).await;
     let Ok(Ok((client, service))) = both else {
         debug!("a WebSocket handshake was not finished");
@@ -47,10 +61,13 @@ pub(crate) async fn join(client: OnUpgrade, service: OnUpgrade, link: Link, pass
     let (Some((client, from_client)), Some((service, from_service))) = (raw(client), raw(service)) else {
         return;
     };
-    let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service);
-    let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client));
+    let (seat, turns) = seat.unzip();
+    let sieves = seat.clone().map(|seat| (FromService(Arc::clone(&seat)), FromClient(seat)));
+    let (down, up) = sieves.map(|(down, up)| (Sieve::new(down), Sieve::new(up))).unzip();
+    let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service, down);
+    let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client, up));
     let talk = Talk::begun(&pass);
-    Relay { client, service, down, up, talk, pass }.run().await;
+    Relay { client, service, down, up, talk, pass, seat, turns }.run().await;
 }
 
 fn raw(upgraded: Upgraded) -> Option<(Arc<Socket>, Bytes)> {
@@ -67,6 +84,9 @@ struct Relay {
     up: Uplink,
     talk: Talk,
     pass: Pass,
+    /// Where calls are claimed: its place among those who may call the daemon.
+    seat: Option<Arc<Seat>>,
+    turns: Option<UnboundedReceiver<Turn>>,
 }
 
 /// Why a relay is over.
@@ -82,6 +102,10 @@ enum Over {
     Maintained,
     /// All that was passed is answered, the client calls on, and the service is being stopped.
     Outlived,
+    /// The daemon wants the client to come back on another WebSocket.
+    Dismissed,
+    /// The client's calls cannot be judged.
+    Refused((u16, &'static str)),
 }
 
 impl Relay {
@@ -100,6 +124,11 @@ impl Relay {
         if over != Over::ClientGone {
             (0..self.talk.calls.open().unwrap_or(0)).for_each(|_| self.pass.count_cut());
         }
+        let is_left =
+            matches!(over, Over::ClientGone | Over::ClientDeaf | Over::Dismissed | Over::Refused(_));
+        if let Some(seat) = self.seat.clone().filter(|seat| !is_left && seat.is_waiting()) {
+            return self.strand(seat).await;
+        }
         match over {
             Over::ClientGone | Over::ClientDeaf => {
                 self.service.finish();
@@ -117,9 +146,13 @@ impl Relay {
                 self.service.abandon();
                 self.close_client(TRY_AGAIN_LATER).await;
             }
-            Over::Outlived => {
+            Over::Outlived | Over::Dismissed => {
                 self.service.finish();
                 self.close_client(SERVICE_RESTART).await;
+            }
+            Over::Refused(why) => {
+                self.service.finish();
+                self.close_client(why).await;
             }
             Over::ServiceGone | Over::ServiceDeaf => {
                 if !self.down.walk().has_closed()
@@ -157,11 +190,64 @@ impl Relay {
                 },
                 // Its sender lives in the epoch, which is held here.
                 _ = intake.changed() => {}
+                turn = next(&mut self.turns) => match turn {
+                    Turn::Say(say) => {
+                        self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                        if say.closes {
+                            return Over::Dismissed;
+                        }
+                    }
+                    Turn::Farewell => return Over::ServiceGone,
+                    Turn::Refuse(why) => return Over::Refused(why),
+                    // Only where there is no service to answer them.
+                    Turn::Pong(_) | Turn::Leave => {}
+                },
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = cutting.cancelled() => return Over::Cut,
                 () = maintained.cancelled() => return Over::Maintained,
             }
         }
+    }
+
+    /// The client waits for the daemon's answer while there is no service to speak with: what it says else is put off.
+    async fn strand(&mut self, seat: Arc<Seat>) {
+        self.service.abandon();
+        self.pass.release();
+        seat.strand();
+        let again = FromClient(Arc::clone(&seat));
+        let Self { down, up, turns, client, .. } = self;
+        // A message of the service's that has not come whole never will.
+        let _ = timeout(FRAME_LIMIT, down.flush()).await;
+        let stay = async {
+            let mut limit = STRANDED_MAX;
+            while let Ok(turn) = timeout(limit, next(turns)).await {
+                match turn {
+                    Turn::Say(say) => {
+                        down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                        if say.closes {
+                            down.put_in(&close_frame(SERVICE_RESTART.0, SERVICE_RESTART.1));
+                            limit = FAREWELL_LIMIT;
+                        }
+                    }
+                    Turn::Pong(payload) => down.put_in(&pong_frame(&payload)),
+                    Turn::Refuse((code, reason)) => {
+                        down.put_in(&close_frame(code, reason));
+                        limit = FAREWELL_LIMIT;
+                    }
+                    Turn::Leave => return,
+                    Turn::Farewell => {}
+                }
+                if !down.walk().is_between_messages() || down.flush().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = stay => {}
+            _ = up.listen(again) => {}
+        }
+        client.finish();
+        client.linger(FAREWELL_LIMIT).await;
     }
 
     /// Ends the client's side: with a close frame unless the service has sent one, and not inside a frame.
@@ -193,6 +279,18 @@ impl Drop for Relay {
         if let Some(counters) = self.pass.counters() {
             counters.withheld_total.fetch_add(self.up.kept_messages(), Relaxed);
         }
+    }
+}
+
+/// The next turn, where there are any.
+async fn next(turns: &mut Option<UnboundedReceiver<Turn>>) -> Turn {
+    let turn = match turns {
+        Some(turns) => turns.recv().await,
+        None => None,
+    };
+    match turn {
+        Some(turn) => turn,
+        None => pending().await,
     }
 }
 

@@ -19,13 +19,14 @@ use crate::service::{Asked, Service};
 use crate::stage::{Stage, holding, serving, until};
 use crate::visitor::LIMIT;
 
-const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(crate) const ACCEPTED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(crate) const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// What a service was asked over its WebSockets, in order.
-type Heard = Arc<Mutex<Vec<String>>>;
+pub(crate) type Heard = Arc<Mutex<Vec<String>>>;
 
 /// A service that answers each message with the same, so long after it came.
 async fn slow_echo(delay: Duration) -> (Service, Heard) {
@@ -60,9 +61,9 @@ async fn slow_echo(delay: Duration) -> (Service, Heard) {
     (service, heard)
 }
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
-async fn open(stage: &Stage) -> Socket {
+pub(crate) async fn open(stage: &Stage) -> Socket {
     let mut visitor = stage.visitor().await;
     visitor.send(HANDSHAKE).await;
     assert_eq!(visitor.head().await.status, 101);
@@ -71,7 +72,7 @@ async fn open(stage: &Stage) -> Socket {
 }
 
 /// All texts until the farewell, and its code.
-async fn until_farewell(mut answers: SplitStream<Socket>) -> (Vec<String>, u16) {
+pub(crate) async fn until_farewell(mut answers: SplitStream<Socket>) -> (Vec<String>, u16) {
     let mut texts = Vec::new();
     loop {
         let message = timeout(LIMIT, answers.next()).await.expect("a message in time");
@@ -83,7 +84,7 @@ async fn until_farewell(mut answers: SplitStream<Socket>) -> (Vec<String>, u16) 
     }
 }
 
-async fn text(socket: &mut Socket) -> String {
+pub(crate) async fn text(socket: &mut Socket) -> String {
     loop {
         let message = timeout(LIMIT, socket.next()).await.expect("a message in time");
         if let Message::Text(text) = message.expect("no end yet").unwrap() {
