@@ -27,6 +27,8 @@ use world::{CALL, SERVICE, TOKEN, World, target};
 const INSTALL: Duration = Duration::from_secs(600);
 /// The hold limit of the example: whoever waits longer has been failed.
 const HOLD: Duration = Duration::from_secs(120);
+/// Who stays with a WebSocket of its own.
+const CLIENTS: usize = 4;
 /// Versions of builds that a real release could have been, and what the report must say of each.
 const BROKEN: [(&str, Defect, &str); 3] = [
     ("2026.5.4-broken.1", Defect::LosesChunk, "; import: "),
@@ -92,7 +94,7 @@ async fn load(world: &World, file: &str, log: &str) -> Traffic {
         mix: vec![get("/"), get(file), get("/"), get("/__openclaw/control-ui-config.json")],
         headers: vec![("authorization".into(), format!("Bearer {TOKEN}"))],
         sockets: Some(SocketPlan {
-            clients: 4,
+            clients: CLIENTS,
             path: "/".into(),
             handshake: Handshake::OpenClaw { token: TOKEN.into() },
             exchange: SocketExchange::Rpc { method: "sessions.list".into() },
@@ -117,7 +119,8 @@ async fn counted(world: &World) -> Stats {
     world.until("a front without clients", is_left).await.front.unwrap()
 }
 
-async fn nobody_noticed(traffic: Traffic, world: &World, name: &str, figures: &mut Figures) {
+/// Nobody who used the gateway noticed that it was stopped so often, but for being told to come back.
+async fn nobody_noticed(traffic: Traffic, world: &World, stops: usize, name: &str, figures: &mut Figures) {
     let report = traffic.load.stop().await.unwrap();
     let now = counted(world).await;
     let (cut, withheld) =
@@ -132,6 +135,7 @@ async fn nobody_noticed(traffic: Traffic, world: &World, name: &str, figures: &m
     assert!(sockets.unanswered <= withheld, "{name}: {withheld} withheld, {report}");
     figures.line(&format!("  {name}"), format_args!("{cut} cut, {withheld} calls given to nobody"));
     assert_eq!((sockets.refused, sockets.closed_abnormal), (0, 0), "{name}: {report}");
+    assert!(sockets.closed_restart <= u64::try_from(CLIENTS * stops).unwrap(), "{name}: {report}");
 }
 
 /// Every call is answered and every file of the page is there.
@@ -190,7 +194,7 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
     let planned: Plan = serde_json::from_slice(&planned.stdout).unwrap();
     assert_eq!(planned.target.unwrap().generation, Generation(2));
     figures.took(&format!("{NEW} staged ({said})"), begun.elapsed());
-    nobody_noticed(load, world, "load while staging", figures).await;
+    nobody_noticed(load, world, 0, "load while staging", figures).await;
 }
 
 /// The state that ends every update in place: the pointer names the new version, the old process runs. With
@@ -206,7 +210,7 @@ async fn a_moved_pointer_touches_nobody(world: &World, figures: &mut Figures) {
     assert_eq!(world.hello(direct).await.version, OLD);
     store.switch(Generation(1)).unwrap();
     assert_eq!(world.view().await.process, Some(before));
-    nobody_noticed(load, world, "load, pointer moved", figures).await;
+    nobody_noticed(load, world, 1, "load, pointer moved", figures).await;
 }
 
 async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
@@ -236,7 +240,7 @@ async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
     for address in [world.front[0], world.front[1], direct] {
         assert_eq!(world.hello(address).await.version, NEW);
     }
-    nobody_noticed(load, world, "load over the update", figures).await;
+    nobody_noticed(load, world, 1, "load over the update", figures).await;
     // Without load: the first chat of a fresh installation keeps the gateway from answering anybody for most of a
     // minute on a busy machine, and a minute without readiness would rightly take the new version back.
     whole(direct, &page(world.front[0]).await, "new process", figures).await;
@@ -289,7 +293,7 @@ async fn taken_back(world: &mut World, figures: &mut Figures) {
     assert_eq!((sessions(direct).await, identity(&world.claw())), (before.0, before.1));
     let lost: Vec<_> = before.2.difference(&files(&world.claw())).cloned().collect();
     assert!(lost.is_empty(), "the state lost {lost:?}");
-    nobody_noticed(load, world, "load over three broken builds", figures).await;
+    nobody_noticed(load, world, 2, "load over three broken builds", figures).await;
 }
 
 /// A build that cannot work is not switched to, or does not prove itself and is taken back; the report says why.
