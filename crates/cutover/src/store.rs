@@ -32,7 +32,7 @@ pub use error::{Error, Unfit};
 pub use generation::{GenerationRecord, SourceRecord};
 pub use identity::Identity;
 pub use manifest::{Changed, Fingerprint, Named};
-pub use source::{Directory, Limits, Npm, Resolved, Scripts, Source, Wanted};
+pub use source::{Directory, Limits, Npm, PluginSource, Resolved, Scripts, Source, Wanted};
 pub(crate) use space::free_bytes;
 pub use space::{Need, Space};
 pub use stage::{Phase, Progress};

@@ -27,33 +27,42 @@ struct Installed {
     version: String,
 }
 
-/// Requires that the release itself was installed with exactly its version and integrity. Returns the other packages
-/// whose bytes nobody vouched for, sorted; what is bundled inside another package is vouched for by that one.
+/// Requires that the release itself and its plugins were installed with exactly their versions and integrities. Returns
+/// the other packages whose bytes nobody vouched for, sorted; what is bundled inside another package is vouched for by
+/// that one.
 pub(super) fn check(core: &Path, release: &Release) -> Result<Vec<String>> {
     let lock: Lockfile = read(&core.join("package-lock.json"))?;
-    let key = format!("node_modules/{}", release.package);
-    let bad = |said: String| Error::BadIntegrity {
-        package: format!("{}@{}", release.package, release.version),
-        said,
-    };
-    let Some(locked) = lock.packages.get(&key) else { return Err(bad("npm did not install it".into())) };
-    if locked.version.as_deref() != Some(&release.version) {
-        return Err(bad(format!("npm installed version {}", locked.version.as_deref().unwrap_or("unknown"))));
-    }
-    match &locked.integrity {
-        Some(integrity) if integrity.split_whitespace().any(|one| one == release.digest) => (),
-        Some(other) => return Err(bad(format!("resolved as {}, installed as {other}", release.digest))),
-        None => return Err(bad("npm recorded no integrity for it".into())),
-    }
-    let installed: Installed = read(&core.join(&key).join("package.json"))?;
-    if (&installed.name, &installed.version) != (&release.package, &release.version) {
-        return Err(bad(format!("its package.json says {}@{}", installed.name, installed.version)));
+    lock.holds(core, &release.package, &release.version, &release.digest)?;
+    for plugin in &release.plugins {
+        lock.holds(core, &plugin.package, &plugin.version, &plugin.digest)?;
     }
     let unvouched = |(path, locked): (String, Locked)| {
         let vouched = path.is_empty() || locked.in_bundle || locked.integrity.is_some();
         (!vouched).then(|| path.rsplit("node_modules/").next().unwrap_or(&path).to_owned())
     };
     Ok(lock.packages.into_iter().filter_map(unvouched).collect())
+}
+
+impl Lockfile {
+    fn holds(&self, core: &Path, package: &str, version: &str, digest: &str) -> Result<()> {
+        let key = format!("node_modules/{package}");
+        let bad = |said: String| Error::BadIntegrity { package: format!("{package}@{version}"), said };
+        let Some(locked) = self.packages.get(&key) else { return Err(bad("npm did not install it".into())) };
+        if locked.version.as_deref() != Some(version) {
+            let installed = locked.version.as_deref().unwrap_or("unknown");
+            return Err(bad(format!("npm installed version {installed}")));
+        }
+        match &locked.integrity {
+            Some(integrity) if integrity.split_whitespace().any(|one| one == digest) => (),
+            Some(other) => return Err(bad(format!("resolved as {digest}, installed as {other}"))),
+            None => return Err(bad("npm recorded no integrity for it".into())),
+        }
+        let installed: Installed = read(&core.join(&key).join("package.json"))?;
+        if (installed.name.as_str(), installed.version.as_str()) != (package, version) {
+            return Err(bad(format!("its package.json says {}@{}", installed.name, installed.version)));
+        }
+        Ok(())
+    }
 }
 
 fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
