@@ -189,8 +189,7 @@ pub fn check_unless(
         roots.push((directory.path.to_path_buf(), found.name()));
         lost.append(&mut found.lost);
     }
-    let closure =
-        closure::walk(&entries, &resolver, &trees.interpreter, &trees.limits, cache, is_given_up)?;
+    let closure = closure::walk(&entries, &resolver, &trees.interpreter, &trees.limits, cache, is_given_up)?;
     let mut checked = link(&closure, &roots, trees)?;
     checked.findings.append(&mut lost);
     checked.findings.sort();

@@ -59,7 +59,8 @@ fn drop_to(directory: &Path, interpreter: &Path) -> anyhow::Result<Option<Identi
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
-    let owner = std::fs::metadata(directory).with_context(|| format!("looking at {}", directory.display()))?;
+    let owner =
+        std::fs::metadata(directory).with_context(|| format!("looking at {}", directory.display()))?;
     let identity = match (owner.uid(), owner.gid()) {
         (0, _) => supervisor::Identity::resolve(Some(NOBODY), None)
             .context("finding the account that native modules are loaded as")?

@@ -134,10 +134,12 @@ impl Children {
             .spawn()
             .map_err(|source| Error::Start { path: self.executable.clone(), source })?;
         let pid = child.id();
-        let order = serde_json::to_vec(&self.order(program, args, home.path())).expect("an order is plain data");
+        let order =
+            serde_json::to_vec(&self.order(program, args, home.path())).expect("an order is plain data");
         // One that cannot be told has ended, and says so by that.
         let _ = control.write_all(&order).and_then(|()| control.shutdown(Shutdown::Write));
-        let (status, end) = end(child, self.limit, &self.stop).map_err(|source| Error::Wait { pid, source })?;
+        let (status, end) =
+            end(child, self.limit, &self.stop).map_err(|source| Error::Wait { pid, source })?;
         if end == End::Stopped {
             return Err(Error::GivenUp);
         }

@@ -59,8 +59,7 @@ pub(super) fn look(
         builtins: builtins.clone(),
         limits: Limits { threads: threads(), ..Limits::default() },
     };
-    let before =
-        running.map(|running| check_unless(&trees(running), &mut cache, &is_given_up)).transpose();
+    let before = running.map(|running| check_unless(&trees(running), &mut cache, &is_given_up)).transpose();
     let before = before.unwrap_or_else(|error| {
         let text = format!("what runs cannot be read, so that nothing is compared: {}", told(&error));
         findings.push(Finding::new(Level::Warn, KIND, text));

@@ -96,8 +96,11 @@ pub(super) fn look(
     let bench = Bench { children, program, begun: Instant::now() };
     let verdicts: Vec<(&Path, Verdict)> =
         target.paths.iter().map(|path| (path.as_path(), bench.load(&target.tree.root.join(path)))).collect();
-    let loaded: Vec<&Path> =
-        verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Loads)).map(|(path, _)| *path).collect();
+    let loaded: Vec<&Path> = verdicts
+        .iter()
+        .filter(|(_, verdict)| matches!(verdict, Verdict::Loads))
+        .map(|(path, _)| *path)
+        .collect();
     let before = |path: &Path| {
         let like = running.and_then(|running| Some(running.tree.root.join(running.like(path)?)));
         like.map(|like| bench.load(&like))

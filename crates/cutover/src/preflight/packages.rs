@@ -21,12 +21,7 @@ pub fn packages(target: &Tree, running: Option<&Tree>, children: &Children) -> V
     look(target, running, children, &Interpreter::of(children))
 }
 
-pub(super) fn look(
-    target: &Tree,
-    running: Option<&Tree>,
-    children: &Children,
-    node: &Asked,
-) -> Vec<Finding> {
+pub(super) fn look(target: &Tree, running: Option<&Tree>, children: &Children, node: &Asked) -> Vec<Finding> {
     let manifest = match Manifest::read(&target.package) {
         Ok(Some(manifest)) => manifest,
         Ok(None) if target.package == target.root => return Vec::new(),
@@ -45,9 +40,7 @@ pub(super) fn look(
     let platform = match (&children.interpreter, node) {
         (Some(program), Some(node)) => {
             findings.extend(match node {
-                Ok(told) => {
-                    engines::look(target, &manifest, told, program, versions.keys())
-                }
+                Ok(told) => engines::look(target, &manifest, told, program, versions.keys()),
                 Err(finding) => vec![finding.clone()],
             });
             let (told, platform) = interpreted(target, noticed.native, running, children, program);

@@ -75,7 +75,8 @@ impl Platform {
         };
         let below: Vec<&str> = self::words(&inner).collect();
         let is_foreign_abi = |own: &str| {
-            let mut told = below.iter().filter_map(|word| number(word, "abi")).chain(node_abis(&below)).peekable();
+            let mut told =
+                below.iter().filter_map(|word| number(word, "abi")).chain(node_abis(&below)).peekable();
             told.peek().is_some() && !told.any(|abi| abi == own)
         };
         is_foreign(&SYSTEMS, &self.os)

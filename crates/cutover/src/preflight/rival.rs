@@ -26,16 +26,8 @@ const INTERPRETERS: [&str; 5] = ["node", "bun", "deno", "python", "ruby"];
 const CODE: [&str; 5] = ["-e", "--eval", "-p", "--print", "-pe"];
 
 /// Options of interpreters that take the next word.
-const WITH_VALUE: [&str; 8] = [
-    "-r",
-    "--require",
-    "--import",
-    "--loader",
-    "--experimental-loader",
-    "-C",
-    "--conditions",
-    "-m",
-];
+const WITH_VALUE: [&str; 8] =
+    ["-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions", "-m"];
 
 /// Whose units a directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -107,7 +107,8 @@ impl Executor {
     /// Whether what is still to be written will fit. The release itself has been measured before it was fetched.
     async fn room(&self) -> Result<Vec<Finding>, Fault> {
         let (paths, snapshots) = (self.site.state_paths(), self.site.snapshots());
-        let place = |name: &str, path: PathBuf| Use { name: name.into(), path, need: Need::Unknown, files: 0 };
+        let place =
+            |name: &str, path: PathBuf| Use { name: name.into(), path, need: Need::Unknown, files: 0 };
         let mut uses = vec![
             place("the daemon's state", self.site.layout.state.clone()),
             place("the service's log", self.site.directory().join("logs")),
@@ -226,7 +227,9 @@ impl Executor {
         let mut found = Vec::new();
         for directory in instances {
             // One that is just being started is looked at again with the stranger that it seems to be.
-            if let Ok(supervisor::Adopted::Running(live)) = supervisor::adopt(&directory, Duration::ZERO).await {
+            if let Ok(supervisor::Adopted::Running(live)) =
+                supervisor::adopt(&directory, Duration::ZERO).await
+            {
                 found.extend(family(&[live]).unwrap_or_default());
             }
         }
