@@ -154,7 +154,7 @@ pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
     check_unless(trees, cache, &|| false)
 }
 
-/// As [`check`], until it is given up: that is asked before each module.
+/// As [`check`], until it is given up: that is asked before each module, and once it is so it must stay so.
 ///
 /// # Errors
 /// As [`check`], and [`Error::GivenUp`].

@@ -151,22 +151,31 @@ impl Children {
         })
     }
 
-    /// Whether the caller's user, or the one that children run as, may read a file: an error says why not.
+    /// Whether whoever children run as may execute the interpreter; an error says why not.
+    pub(crate) fn may_execute(&self) -> io::Result<()> {
+        self.interpreter.as_deref().map_or(Ok(()), |program| self.may(program, Access::EXEC_OK))
+    }
+
+    /// Whether whoever children run as may read a file; an error says why not.
     pub(super) fn may_read(&self, file: &Path) -> io::Result<()> {
+        self.may(file, Access::READ_OK)
+    }
+
+    fn may(&self, file: &Path, access: Access) -> io::Result<()> {
         match &self.identity {
-            Some(identity) => identity.run(|| Ok(rustix::fs::access(file, Access::READ_OK)?)),
-            None => Ok(rustix::fs::accessat(CWD, file, Access::READ_OK, AtFlags::EACCESS)?),
+            Some(identity) => identity.run(|| Ok(rustix::fs::access(file, access)?)),
+            None => Ok(rustix::fs::accessat(CWD, file, access, AtFlags::EACCESS)?),
         }
     }
 
     /// Whom children run as.
-    pub(super) fn uid(&self) -> u32 {
+    pub(crate) fn uid(&self) -> u32 {
         self.identity.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |identity| identity.uid)
     }
 
     fn order<A: AsRef<OsStr>>(&self, program: &Path, args: &[A], home: &Path) -> Order {
         let passed_on = self.env.iter().filter(|(name, _)| PASSED_ON.contains(&name.as_str()));
-        let mut env: BTreeMap<OsString, OsString> =
+        let mut env: Vec<(OsString, OsString)> =
             passed_on.map(|(name, value)| (name.into(), value.into())).collect();
         env.extend(["HOME", "TMPDIR"].map(|name| (name.into(), home.into())));
         Order {

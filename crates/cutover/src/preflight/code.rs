@@ -72,7 +72,9 @@ pub(super) fn look(
             findings.push(Finding::new(Level::Warn, KIND, text));
         }
     }
-    if let Some(Err(error)) = code.cache.as_deref().map(|path| cache.save(path)) {
+    // A look that was given up has used little of the cache, and what is not used is forgotten.
+    let cached = code.cache.as_deref().filter(|_| !is_given_up());
+    if let Some(Err(error)) = cached.map(|path| cache.save(path)) {
         findings.push(Finding::new(Level::Note, KIND, format!("not remembered: {}", told(&error))));
     }
     findings

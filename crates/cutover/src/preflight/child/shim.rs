@@ -6,7 +6,6 @@
 use crate::store::Identity;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -28,7 +27,7 @@ pub(super) struct Order {
     pub parent: u32,
     pub program: OsString,
     pub args: Vec<OsString>,
-    pub env: BTreeMap<OsString, OsString>,
+    pub env: Vec<(OsString, OsString)>,
     pub user: Option<User>,
     /// Of one process.
     pub cpu_seconds_max: u64,
