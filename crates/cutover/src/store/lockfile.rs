@@ -1,24 +1,53 @@
-//! What npm says it installed, held against what was asked for.
+//! What npm says it installed: the format, and whether it is what was asked for.
 
 use super::{Error, Result};
 use cutover_core::Release;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+/// A lockfile of npm's, the visible or the hidden one. Fields that older versions do not write are as if they said no.
 #[derive(Deserialize)]
-struct Lockfile {
-    packages: BTreeMap<String, Locked>,
+pub(crate) struct Lockfile {
+    /// By the path below the lockfile's root; the root itself is empty.
+    pub(crate) packages: BTreeMap<String, Locked>,
 }
 
+/// One package as it was locked.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Locked {
-    version: Option<String>,
-    integrity: Option<String>,
+pub(crate) struct Locked {
+    pub(crate) name: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) integrity: Option<String>,
     #[serde(default)]
-    in_bundle: bool,
+    pub(crate) in_bundle: bool,
+    #[serde(default)]
+    pub(crate) link: bool,
+    #[serde(default)]
+    pub(crate) extraneous: bool,
+    #[serde(default)]
+    pub(crate) optional: bool,
+    #[serde(default)]
+    pub(crate) dev: bool,
+    #[serde(default)]
+    pub(crate) dev_optional: bool,
+    /// npm copies these lists as it finds them.
+    #[serde(default)]
+    pub(crate) os: Value,
+    #[serde(default)]
+    pub(crate) cpu: Value,
+    #[serde(default)]
+    pub(crate) libc: Value,
+}
+
+impl Locked {
+    /// Whether anybody vouches for its bytes: by an integrity, or as a part of another package. A link has none of its own.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        self.integrity.is_some() || self.in_bundle || self.link
+    }
 }
 
 #[derive(Deserialize)]
@@ -37,7 +66,7 @@ pub(super) fn check(core: &Path, release: &Release) -> Result<Vec<String>> {
         lock.holds(core, &plugin.package, &plugin.version, &plugin.digest)?;
     }
     let unvouched = |(path, locked): (String, Locked)| {
-        let vouched = path.is_empty() || locked.in_bundle || locked.integrity.is_some();
+        let vouched = path.is_empty() || locked.is_vouched_for();
         (!vouched).then(|| path.rsplit("node_modules/").next().unwrap_or(&path).to_owned())
     };
     Ok(lock.packages.into_iter().filter_map(unvouched).collect())
