@@ -14,7 +14,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the scripted demonstration several times and print medians and ratios.
+    /// Run the scripted demonstration several times and print medians and ratios; or, with `imports`, the check of
+    /// imports beside other programs.
     Measure(measure::Arguments),
     /// Apply deliberate mistakes to a copy of the core; a named test must notice each.
     Mutants,

@@ -1,5 +1,9 @@
-//! Figures of the scripted demonstration: several runs of the release binary, medians and ratios. Nothing here is asserted:
-//! times depend on the machine, so only ratios within one run mean anything.
+//! Figures: several runs of the release binary, medians and ratios. Nothing here is asserted: times depend on the
+//! machine, so only ratios within one run mean anything.
+
+mod bed;
+mod cost;
+mod imports;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -8,13 +12,23 @@ use std::process::Command;
 
 /// Flags of `cargo xtask measure`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    /// What is measured, if not the scripted demonstration.
+    #[command(subcommand)]
+    what: Option<What>,
     /// How often each scenario runs.
     #[arg(long, default_value_t = 3)]
     runs: u32,
     /// Only these scenarios.
     #[arg(long)]
     only: Vec<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// The reading of imports, beside parsing alone and beside other programs that look at imports.
+    Imports(imports::Arguments),
 }
 
 /// One scenario as the demonstration prints it with `--lines`.
@@ -31,6 +45,13 @@ struct Line {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.what {
+        Some(What::Imports(arguments)) => imports::run(arguments),
+        None => demonstration(arguments),
+    }
+}
+
+fn demonstration(arguments: &Arguments) -> anyhow::Result<()> {
     let mut lines: BTreeMap<String, Vec<Line>> = BTreeMap::new();
     let mut order = Vec::new();
     for _ in 0..arguments.runs {

@@ -12,7 +12,7 @@ mod settings;
 pub use file::{Error, load, parse, schema};
 pub use layout::{Account, Layout, Misplaced};
 pub(crate) use plugins::fill_plugins;
-pub use plugins::{PluginPolicy, PluginSettings, PluginWanted, plugin_directory};
+pub use plugins::{PluginPolicy, PluginSettings, PluginWanted};
 pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub(crate) use settings::fill;

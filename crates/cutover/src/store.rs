@@ -29,7 +29,7 @@ mod workspace;
 
 pub(crate) use access::existing;
 pub use error::{Error, Unfit};
-pub use generation::{GenerationRecord, SourceRecord};
+pub use generation::{GenerationRecord, SourceRecord, plugin_directory};
 pub use identity::Identity;
 pub(crate) use lockfile::{Locked, Lockfile};
 pub use manifest::{Changed, Fingerprint, Named};

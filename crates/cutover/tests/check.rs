@@ -1,8 +1,11 @@
 //! `cutover check`: a tree of packages looked at by the program, as a person calls it.
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
+use cutover_testkit::openclaw::{LATEST, PLUGIN, Runtime};
+use cutover_testkit::slow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 /// An installation with one package, `host`, whose entry imports from a chunk of its own.
 fn installation(chunk: &str) -> (tempfile::TempDir, PathBuf) {
@@ -71,6 +74,97 @@ fn r78110_a_plugin_that_asks_the_target_for_a_name_it_lacks_is_blocked_however_w
     let (code, told) = check(&[&package, Path::new("--plugin"), &plugin]);
     assert_eq!(code, Some(3), "{told}");
     assert!(told.contains("'host/sdk' does not provide an export named 'formatLine'"), "{told}");
+}
+
+#[test]
+fn a_plugin_s_files_are_those_that_its_manifest_names_for_its_host() {
+    let (directory, package) = installation(GOOD);
+    let plugin = directory.path().join("plugin");
+    let manifest = r#"{"name":"plugin","version":"1.0.0","type":"module",
+        "host":{"extensions":["./index.ts"],"runtime":["./dist/index.js"],"page":{"script":"./dist/page.js"}}}"#;
+    write(&plugin.join("package.json"), manifest);
+    write(&plugin.join("dist/index.js"), "import './gone.js';\n");
+    write(&plugin.join("dist/page.js"), "import './lost.js';\n");
+    let (code, told) = check(&[&package, Path::new("--plugin"), &plugin]);
+    assert_eq!(code, Some(3), "{told}");
+    let levels =
+        |name: &str| told.lines().filter(|line| line.contains(name)).map(|line| &line[..5]).collect();
+    let (gone, lost): (Vec<&str>, Vec<&str>) = (levels("gone.js'"), levels("lost.js'"));
+    assert_eq!((gone, lost), (vec!["block"], vec!["warn "]), "{told}");
+}
+
+#[test]
+fn a_plugin_that_does_not_fit_is_blocked_wherever_it_names_what_the_host_lacks() {
+    let (directory, package) = installation(GOOD);
+    let plugin = directory.path().join("plugin");
+    let manifest = r#"{"name":"plugin","version":"1.0.0","type":"module","main":"index.js"}"#;
+    write(&plugin.join("package.json"), manifest);
+    write(&plugin.join("index.js"), "export const load = (name) => import(`./${name}.js`);\n");
+    write(&plugin.join("later.js"), "import { format } from 'host/sdk';\nformat();\n");
+    assert_eq!(check(&[&package, Path::new("--plugin"), &plugin]).0, Some(0));
+    write(&plugin.join("later.js"), "import { formatLine } from 'host/sdk';\nformatLine();\n");
+    let (code, told) = check(&[&package, Path::new("--plugin"), &plugin]);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("later.js:1: SyntaxError: The requested module 'host/sdk'"), "{told}");
+}
+
+#[test]
+fn a_file_that_is_too_large_to_be_read_blocks_nothing() {
+    let (_directory, package) = installation(&format!("import './large.js';\n{GOOD}"));
+    let file = std::fs::File::create(package.join("large.js")).unwrap();
+    file.set_len(40 << 20).unwrap();
+    let (_before, before) = installation(GOOD);
+    for words in [vec![package.as_path()], vec![&package, Path::new("--against"), &before]] {
+        let (code, told) = check(&words);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("what it imports is not known"), "{told}");
+    }
+}
+
+/// The gateway and its plugin from npm, as `check` tells of them: 0 where they fit, 3 where they do not.
+#[test]
+fn the_latest_gateways_and_their_plugins_are_blocked_only_where_they_do_not_fit() {
+    let name = "the_latest_gateways_and_their_plugins_are_blocked_only_where_they_do_not_fit";
+    if !slow::is_asked_for("real", name) {
+        return;
+    }
+    let cache = std::env::var_os("CUTOVER_TEST_CACHE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/ci"), PathBuf::from);
+    let limit = Duration::from_secs(600);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let node = runtime.block_on(Runtime::kept_in(&cache, limit)).unwrap();
+    let kept = tempfile::tempdir().unwrap();
+    let kept = kept.path().join("cache");
+    let host = |version: &str| {
+        runtime.block_on(node.gateway(version, &cache.join("openclaw").join(version), limit)).unwrap()
+    };
+    let plugin = |version: &str| {
+        let package = format!("{PLUGIN}@{version}");
+        let project = cache.join("programs").join(package.replace('/', "+"));
+        runtime.block_on(node.packages(&[&package], &project, limit)).unwrap().join(PLUGIN)
+    };
+    let [older, newer] = LATEST;
+    let flag = Path::new;
+    let (interpreter, cached) = (node.node(), ["--cache".as_ref(), kept.as_path()]);
+    let looked = |target: &str, with: &str, against: Option<&str>| {
+        let (target, with, against) = (host(target), plugin(with), against.map(host));
+        let mut words = vec![target.as_path(), flag("--plugin"), &with, flag("--node"), &interpreter];
+        words.extend(cached);
+        words.extend(against.iter().flat_map(|against| [flag("--against"), against.as_path()]));
+        let (code, told) = check(&words);
+        println!("{words:?}\n{told}");
+        (code, told)
+    };
+    for (target, against) in [(newer, older), (older, newer)] {
+        let (code, told) = looked(target, older, Some(against));
+        assert_eq!(code, Some(0), "{told}");
+    }
+    let (code, told) = looked(older, newer, None);
+    assert_eq!(code, Some(3), "{told}");
+    let text = "SyntaxError: The requested module 'openclaw/plugin-sdk/channel-outbound' does not provide an export \
+                named 'createLivePreviewLifecycle'";
+    assert!(told.contains(text), "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("block (")).count(), 2, "{told}");
 }
 
 #[test]

@@ -4,17 +4,19 @@
 
 use crate::Error;
 use crate::module::{Facts, Goal};
-use serde::{Deserialize, Serialize};
+use crate::record::{Record, Recorder};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Changes whenever the facts of the same text would.
-const VERSION: u32 = 1;
+/// What a file begins with. The number changes whenever the facts of the same text would, or their form.
+const HEAD: &[u8] = b"cutover imports 2\n";
+
+/// The length of a hash.
+const HASH_BYTES: usize = 32;
 
 /// Facts of modules that were read before. Kept in memory; [`Cache::save`] and [`Cache::load`] carry it over.
 #[derive(Debug, Default)]
@@ -32,14 +34,8 @@ struct Known {
 /// The hash of a text, and how it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
-    hash: [u8; 32],
+    hash: [u8; HASH_BYTES],
     goal: Goal,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Saved<M> {
-    version: u32,
-    modules: Vec<(String, M)>,
 }
 
 impl Key {
@@ -47,31 +43,23 @@ impl Key {
         Key { hash: Sha256::digest(bytes).into(), goal }
     }
 
-    fn written(&self) -> String {
-        let goal = match self.goal {
-            Goal::Module => 'm',
-            Goal::Script => 's',
-            Goal::Either => 'e',
-        };
-        let digits = self.hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        std::iter::once(goal)
-            .chain(digits.map(|digit| char::from_digit(digit.into(), 16).expect("below 16")))
-            .collect()
+    fn write(&self, recorder: &mut Recorder) {
+        recorder.number(match self.goal {
+            Goal::Module => 0,
+            Goal::Script => 1,
+            Goal::Either => 2,
+        });
+        recorder.0.extend_from_slice(&self.hash);
     }
 
-    fn read(written: &str) -> Option<Key> {
-        let (goal, digits) = written.split_at_checked(1)?;
-        let goal = match goal {
-            "m" => Goal::Module,
-            "s" => Goal::Script,
-            "e" => Goal::Either,
+    fn read(record: &mut Record<'_>) -> Option<Key> {
+        let goal = match record.number()? {
+            0 => Goal::Module,
+            1 => Goal::Script,
+            2 => Goal::Either,
             _ => return None,
         };
-        let digits: Vec<u8> =
-            digits.chars().map(|digit| Some(digit.to_digit(16)? as u8)).collect::<Option<_>>()?;
-        let hash: Vec<u8> =
-            digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-        Some(Key { hash: hash.try_into().ok()?, goal })
+        Some(Key { hash: record.bytes(HASH_BYTES)?.try_into().ok()?, goal })
     }
 }
 
@@ -86,13 +74,7 @@ impl Cache {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Cache::default()),
             Err(source) => return Err(Error::LoadCache { path: path.to_owned(), source }),
         };
-        let saved =
-            serde_json::from_slice::<Saved<Facts>>(&bytes).ok().filter(|saved| saved.version == VERSION);
-        let modules = saved.map(|saved| saved.modules).unwrap_or_default();
-        let known = modules.into_iter().filter_map(|(key, facts)| {
-            Some((Key::read(&key)?, Known { facts: Arc::new(facts), is_used: AtomicBool::new(false) }))
-        });
-        Ok(Cache { known: known.collect() })
+        Ok(Cache { known: known(&bytes).unwrap_or_default() })
     }
 
     /// Writes what was of use since [`Cache::load`], so that it does not grow with every version. `path` is replaced as
@@ -102,20 +84,16 @@ impl Cache {
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let used = self.known.iter().filter(|(_, known)| known.is_used.load(Ordering::Relaxed));
-        let mut modules: Vec<(String, &Facts)> =
-            used.map(|(key, known)| (key.written(), &*known.facts)).collect();
-        modules.sort_by(|a, b| a.0.cmp(&b.0));
-        self.write(path, &Saved { version: VERSION, modules })
-            .map_err(|source| Error::SaveCache { path: path.to_owned(), source })
-    }
-
-    fn write(&self, path: &Path, saved: &Saved<&Facts>) -> std::io::Result<()> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let mut file = BufWriter::new(fs::File::create(&partial)?);
-        serde_json::to_writer(&mut file, saved)?;
-        file.flush()?;
-        fs::rename(&partial, path)
+        let mut used: Vec<(&Key, &Known)> = used.collect();
+        used.sort_by_key(|(key, _)| *key);
+        let mut recorder = Recorder(HEAD.to_vec());
+        for (key, known) in used {
+            key.write(&mut recorder);
+            recorder.facts(&known.facts);
+        }
+        let mut bytes = recorder.0;
+        bytes.extend_from_slice(&Sha256::digest(&bytes));
+        replace(path, &bytes).map_err(|source| Error::SaveCache { path: path.to_owned(), source })
     }
 
     /// How many modules it knows.
@@ -139,4 +117,26 @@ impl Cache {
     pub(crate) fn learn(&mut self, key: Key, facts: Arc<Facts>) {
         self.known.insert(key, Known { facts, is_used: AtomicBool::new(true) });
     }
+}
+
+/// What [`Cache::save`] wrote, if it is all there and of this version.
+fn known(bytes: &[u8]) -> Option<HashMap<Key, Known>> {
+    let (written, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
+    let mut record = Record(written.strip_prefix(HEAD)?);
+    if *hash != *Sha256::digest(written) {
+        return None;
+    }
+    let mut known = HashMap::new();
+    while !record.0.is_empty() {
+        let (key, facts) = (Key::read(&mut record)?, Arc::new(record.facts()?));
+        known.insert(key, Known { facts, is_used: AtomicBool::new(false) });
+    }
+    Some(known)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    fs::write(&partial, bytes)?;
+    fs::rename(&partial, path)
 }

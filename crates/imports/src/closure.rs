@@ -221,7 +221,8 @@ impl Walk<'_> {
     }
 
     fn work(&self) -> Harvest {
-        let mut reader = Reader { walk: self, arena: Allocator::default(), learnt: Vec::new() };
+        let mut reader =
+            Reader { walk: self, arena: Allocator::default(), bytes: Vec::new(), learnt: Vec::new() };
         let mut read = Vec::new();
         while let Some((number, path)) = self.next() {
             let content = reader.content(&path);
@@ -284,6 +285,8 @@ impl Walk<'_> {
 struct Reader<'w> {
     walk: &'w Walk<'w>,
     arena: Allocator,
+    /// The file that is read now, in memory that is used again.
+    bytes: Vec<u8>,
     learnt: Vec<(Key, Arc<Facts>)>,
 }
 
@@ -317,15 +320,19 @@ impl Reader<'_> {
             _ => {}
         }
         let _alone = (file.bytes > LARGE_BYTES).then(|| self.walk.large.lock().expect("no reader panics"));
-        let bytes = match file.read() {
-            Ok(bytes) => bytes,
-            Err(cause) => return Content::Unreadable(Unreadable::Io(cause)),
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let content = match file.read(&mut bytes) {
+            Err(cause) => Content::Unreadable(Unreadable::Io(cause)),
+            Ok(()) => match reading {
+                Reading::Code(goal) => Content::Code(self.facts(&bytes, goal)),
+                _ if manifest::is_json(&bytes) => Content::Json,
+                _ => Content::Unreadable(Unreadable::Json),
+            },
         };
-        match reading {
-            Reading::Code(goal) => Content::Code(self.facts(&bytes, goal)),
-            _ if manifest::is_json(&bytes) => Content::Json,
-            _ => Content::Unreadable(Unreadable::Json),
+        if file.bytes <= LARGE_BYTES {
+            self.bytes = bytes;
         }
+        content
     }
 
     fn facts(&mut self, bytes: &[u8], goal: Goal) -> Arc<Facts> {
@@ -362,11 +369,12 @@ fn open(path: &Path) -> Result<Open, String> {
 }
 
 impl Open {
-    fn read(&mut self) -> Result<Vec<u8>, String> {
-        let mut bytes = Vec::with_capacity(usize::try_from(self.bytes).unwrap_or_default() + 1);
+    fn read(&mut self, bytes: &mut Vec<u8>) -> Result<(), String> {
+        bytes.clear();
+        bytes.reserve(usize::try_from(self.bytes).unwrap_or_default() + 1);
         let mut limited = (&mut self.file).take(self.bytes);
-        limited.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        Ok(bytes)
+        limited.read_to_end(bytes).map_err(|error| error.to_string())?;
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ mod manifest;
 mod module;
 mod nesting;
 mod package;
+mod record;
 mod resolution;
 mod syntax;
 mod trees;

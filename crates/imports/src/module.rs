@@ -3,8 +3,6 @@
 //! Knows no file system and no other module: the same text in the same goal has the same facts wherever it lies, which
 //! is what makes them worth remembering.
 
-use serde::{Deserialize, Serialize};
-
 /// How a text is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Goal {
@@ -17,7 +15,7 @@ pub(crate) enum Goal {
 }
 
 /// What a module's text says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) format: Format,
     /// In the order of the text.
@@ -32,7 +30,7 @@ pub(crate) struct Facts {
 }
 
 /// Which of node's two kinds of module a text is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     #[default]
     CommonJs,
@@ -40,7 +38,7 @@ pub(crate) enum Format {
 }
 
 /// One place that names another module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) specifier: Box<str>,
     pub(crate) how: How,
@@ -55,7 +53,7 @@ pub(crate) struct Request {
 }
 
 /// A name taken from another module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) name: Box<str>,
     /// From 1.
@@ -63,7 +61,7 @@ pub(crate) struct Name {
 }
 
 /// What kind of request, and whether the module can be evaluated without it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum How {
     /// `import … from`, `export … from`: without it nothing is even linked.
     Import,
@@ -92,7 +90,7 @@ impl How {
 }
 
 /// An entry of an ECMAScript module's export table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Export {
     /// A binding of its own.
     Local { name: Box<str>, local: Box<str> },
@@ -105,7 +103,7 @@ pub(crate) enum Export {
 }
 
 /// Why a text could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     Syntax {
         line: u32,

@@ -95,7 +95,10 @@ fn a_torn_cache_is_an_empty_one() {
         fs::write(&file, &whole[..cut]).unwrap();
         assert!(Cache::load(&file).unwrap().is_empty(), "cut at {cut}");
     }
-    fs::write(&file, String::from_utf8(whole).unwrap().replacen("\"version\":1", "\"version\":0", 1))
-        .unwrap();
-    assert!(Cache::load(&file).unwrap().is_empty());
+    for changed in [0, b"cutover imports ".len(), whole.len() / 2, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[changed] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert!(Cache::load(&file).unwrap().is_empty(), "changed at {changed}");
+    }
 }

@@ -89,10 +89,37 @@ fn real_programs_are_linked_by_node_where_we_find_nothing() {
     for version in [openclaw::OLD, openclaw::NEW] {
         let project = cache().join("openclaw").join(version);
         let package = runtime.block_on(kept.gateway(version, &project, INSTALL)).unwrap();
-        agree(node, &package, Scope::Whole);
+        let _ = agree(node, &[package], Scope::Whole);
     }
     for (name, version) in PROGRAMS {
-        agree(node, &installed(name, version), Scope::Reachable);
+        let _ = agree(node, &[installed(name, version)], Scope::Reachable);
+    }
+}
+
+#[test]
+fn a_gateway_and_its_plugin_are_linked_by_node_where_we_find_nothing() {
+    if !slow::is_asked_for("programs", "a_gateway_and_its_plugin_are_linked_by_node_where_we_find_nothing") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let kept = runtime.block_on(openclaw::Runtime::kept_in(&cache(), INSTALL)).unwrap();
+    let [older, newer] = openclaw::LATEST;
+    for (host, version, missing) in
+        [(older, older, 0), (newer, newer, 0), (older, newer, 2), (newer, openclaw::PLUGIN_VERSIONS[1], 1)]
+    {
+        let project = cache().join("openclaw").join(host);
+        let host = runtime.block_on(kept.gateway(host, &project, INSTALL)).unwrap();
+        // Beside one another, so that node finds the host from the plugin.
+        let directory = tempfile::tempdir_in(cache()).unwrap();
+        let plugin = directory.path().join("node_modules").join(openclaw::PLUGIN);
+        std::fs::create_dir_all(plugin.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&host, directory.path().join("node_modules/openclaw")).unwrap();
+        let copied =
+            Command::new("cp").arg("-a").arg(installed(openclaw::PLUGIN, version)).arg(&plugin).status();
+        assert!(copied.unwrap().success());
+        let found = agree(kept.node().as_os_str(), &[host, plugin], Scope::Whole);
+        let of_host = |it: &&Finding| it.specifier.starts_with("openclaw/");
+        assert_eq!(found.iter().filter(of_host).count(), missing, "{version}");
     }
 }
 
@@ -162,10 +189,11 @@ fn answered(node: &OsStr, questions: Vec<String>) -> Vec<BTreeSet<Fault>> {
 
 /// Checks an installed package with all that leads out of it, and lets node link every module that was read, and look up
 /// every specifier that we did not find.
-fn agree(node: &OsStr, package: &Path, scope: Scope) {
-    let root = package.canonicalize().unwrap();
+fn agree(node: &OsStr, packages: &[PathBuf], scope: Scope) -> Vec<Finding> {
+    let roots: Vec<PathBuf> = packages.iter().map(|package| package.canonicalize().unwrap()).collect();
+    let root = roots[0].clone();
     let trees = Trees {
-        roots: vec![Root { directory: root.clone(), entries: Vec::new(), scope }],
+        roots: roots.into_iter().map(|directory| Root { directory, entries: Vec::new(), scope }).collect(),
         aliases: Vec::new(),
         interpreter: interpreter(node),
         builtins: builtins(node),
@@ -183,10 +211,21 @@ fn agree(node: &OsStr, package: &Path, scope: Scope) {
     let line = serde_json::to_string(&(&root, &checked.files, questions)).unwrap();
     let theirs = answered(node, vec![line]).remove(0);
     let ours: BTreeSet<Fault> = ours.into_iter().map(|it| without_wording(fault(&root, it))).collect();
-    let differences: Vec<_> = theirs.symmetric_difference(&ours).collect();
-    println!("{}: {} files, {} findings", package.display(), checked.files.len(), ours.len());
+    // Node says once, with a name that it does not know, that a module is not linked, in the words of the first fault that
+    // it met, which may be of another module that it imports.
+    let refused: Vec<&Fault> = theirs.iter().filter(|it| it.name.as_deref() == Some("?")).collect();
+    let is_told = |it: &Fault| {
+        if refused.contains(&it) {
+            ours.iter().any(|ours| ours.name.is_some() && ours.text == it.text)
+        } else {
+            it.name.is_some() && refused.iter().any(|refused| refused.file == it.file)
+        }
+    };
+    let differences: Vec<_> = theirs.symmetric_difference(&ours).filter(|it| !is_told(it)).collect();
+    println!("{packages:?}: {} files, {} findings", checked.files.len(), ours.len());
     let told: Vec<String> = differences.iter().map(|it| format!("{it:?}")).collect();
-    assert!(differences.is_empty(), "{}:\n{}", package.display(), told.join("\n"));
+    assert!(differences.is_empty(), "{packages:?}:\n{}", told.join("\n"));
+    checked.findings
 }
 
 fn found(root: &Path, entries: &[String], interpreter: Interpreter, builtins: &Builtins) -> BTreeSet<Fault> {

@@ -19,3 +19,9 @@ pub use sweep::{Sweep, sweep};
 pub const OLD: &str = "2026.5.3-1";
 /// The version that the incident was to end with.
 pub const NEW: &str = "2026.5.4";
+/// The last pair before this was written.
+pub const LATEST: [&str; 2] = ["2026.9.5", "2026.9.6"];
+/// A plugin of the gateway that is a package of its own.
+pub const PLUGIN: &str = "@openclaw/discord";
+/// Versions of it: two that the latest pair does not fit, and those of the latest pair.
+pub const PLUGIN_VERSIONS: [&str; 4] = ["2026.6.11", "2026.7.35", "2026.9.5", "2026.9.6"];

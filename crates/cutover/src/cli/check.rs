@@ -27,8 +27,10 @@ pub(super) async fn command(check: Check, output: Output) -> anyhow::Result<Exit
 }
 
 fn look(check: &Check) -> anyhow::Result<Vec<Finding>> {
-    let target = tree(&check.directory)?;
-    let running = check.against.as_deref().map(tree).transpose()?;
+    let plugins =
+        check.plugin.iter().map(|plugin| directory(plugin)).collect::<anyhow::Result<Vec<PathBuf>>>()?;
+    let target = tree(&check.directory, &plugins)?;
+    let running = check.against.as_deref().map(|running| tree(running, &plugins)).transpose()?;
     let search = std::env::var("PATH").ok();
     let interpreter = match &check.node {
         Some(node) => node.canonicalize().with_context(|| format!("--node {}", node.display()))?,
@@ -53,8 +55,7 @@ fn look(check: &Check) -> anyhow::Result<Vec<Finding>> {
             children.uid()
         )));
     }
-    let plugins = check.plugin.iter().map(|plugin| directory(plugin)).collect::<anyhow::Result<_>>()?;
-    let code = Code { entries: check.entry.clone(), plugins, cache: check.cache.clone() };
+    let code = Code { entries: check.entry.clone(), cache: check.cache.clone() };
     Ok(preflight::release(&target, running.as_ref(), &code, &children))
 }
 
@@ -73,7 +74,7 @@ fn identity(directory: &Path) -> anyhow::Result<Option<Identity>> {
 }
 
 /// The package and what is installed around it.
-fn tree(path: &Path) -> anyhow::Result<Tree> {
+fn tree(path: &Path, plugins: &[PathBuf]) -> anyhow::Result<Tree> {
     let package = directory(path)?;
     if !package.join("package.json").is_file() {
         bail!(usage(format!(
@@ -83,7 +84,7 @@ fn tree(path: &Path) -> anyhow::Result<Tree> {
     }
     let installed = package.ancestors().skip(1).take(2).find(|above| above.ends_with("node_modules"));
     let root = installed.and_then(Path::parent).unwrap_or(&package).to_owned();
-    Ok(Tree { root, package })
+    Ok(Tree { root, package, plugins: plugins.to_vec() })
 }
 
 fn directory(path: &Path) -> anyhow::Result<PathBuf> {

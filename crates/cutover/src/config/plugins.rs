@@ -1,9 +1,10 @@
 //! Plugins that are one thing with the package: how the file names them, and where they lie beside it.
 
 use super::settings::Complaint;
+use crate::store::plugin_directory;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A plugin that is installed, switched and taken back together with the package.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -83,13 +84,6 @@ pub(super) fn plugins(fragments: &[PluginFragment], is_npm: bool) -> Result<Vec<
         });
     }
     Ok(settings)
-}
-
-/// Where a plugin lies beside the package, whose directory is `root`: both in one `node_modules`.
-#[must_use]
-pub fn plugin_directory(root: &Path, package: &str, plugin: &str) -> PathBuf {
-    let modules = root.ancestors().nth(package.split('/').count()).unwrap_or(root);
-    modules.join(plugin)
 }
 
 /// Fills `{plugin:NAME}` with the directory of that plugin beside the package at `root`.

@@ -8,9 +8,10 @@ use super::{NAMED_MAX, Tree, counted};
 use crate::causes::told;
 use cutover_core::{Finding, Level};
 use cutover_imports::{
-    Alias, Builtins, Cache, Checked, Interpreter as Node, Limits, Reach, Root, Scope, Trees, Weight,
+    Alias, Builtins, Cache, Checked, Interpreter as Node, Kind, Limits, Reach, Root, Scope, Trees, Weight,
     check_unless, regressions,
 };
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 const KIND: &str = "import";
@@ -20,8 +21,6 @@ const KIND: &str = "import";
 pub struct Code {
     /// Files that are started, relative to the package, beside those that its `package.json` names.
     pub entries: Vec<PathBuf>,
-    /// Directories of plugins, which find the package by its name.
-    pub plugins: Vec<PathBuf>,
     /// Where what was read is remembered for the next version; nowhere, if none is named.
     pub cache: Option<PathBuf>,
 }
@@ -52,12 +51,15 @@ pub(super) fn look(
     };
     let (node, builtins) = asked(children, program, node);
     let is_given_up = || children.stop.is_asked();
-    let trees = |tree: &Tree| Trees {
-        roots: roots(tree, code),
-        aliases: host(tree).into_iter().collect(),
-        interpreter: node,
-        builtins: builtins.clone(),
-        limits: Limits { threads: threads(), ..Limits::default() },
+    let trees = |tree: &Tree| {
+        let host = host(tree);
+        Trees {
+            roots: roots(tree, code, host.as_ref()),
+            aliases: host.into_iter().collect(),
+            interpreter: node,
+            builtins: builtins.clone(),
+            limits: Limits { threads: threads(), ..Limits::default() },
+        }
     };
     let before = running.map(|running| check_unless(&trees(running), &mut cache, &is_given_up)).transpose();
     let before = before.unwrap_or_else(|error| {
@@ -65,8 +67,9 @@ pub(super) fn look(
         findings.push(Finding::new(Level::Warn, KIND, text));
         None
     });
-    match check_unless(&trees(target), &mut cache, &is_given_up) {
-        Ok(now) => findings.extend(judged(&now, before.as_ref())),
+    let trees = trees(target);
+    match check_unless(&trees, &mut cache, &is_given_up) {
+        Ok(now) => findings.extend(judged(&now, before.as_ref(), &trees.aliases)),
         Err(error) => {
             let text = format!("the imports were not looked at: {}", told(&error));
             findings.push(Finding::new(Level::Warn, KIND, text));
@@ -80,11 +83,11 @@ pub(super) fn look(
     findings
 }
 
-fn roots(tree: &Tree, code: &Code) -> Vec<Root> {
+fn roots(tree: &Tree, code: &Code, host: Option<&Alias>) -> Vec<Root> {
     let own = Root { directory: tree.package.clone(), entries: code.entries.clone(), scope: Scope::Whole };
-    let plugins = code.plugins.iter().map(|directory| Root {
+    let plugins = tree.plugins.iter().map(|directory| Root {
         directory: directory.clone(),
-        entries: Vec::new(),
+        entries: host.map(|host| loaded_by(&host.package, directory)).unwrap_or_default(),
         scope: Scope::Whole,
     });
     std::iter::once(own).chain(plugins).collect()
@@ -92,10 +95,36 @@ fn roots(tree: &Tree, code: &Code) -> Vec<Root> {
 
 /// The package under its own name, wherever a plugin lies.
 fn host(tree: &Tree) -> Option<Alias> {
-    let manifest = std::fs::read(tree.package.join("package.json")).ok()?;
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest).ok()?;
-    let package = manifest["name"].as_str()?.to_owned();
+    let package = manifest(&tree.package)?["name"].as_str()?.to_owned();
     Some(Alias { package, directory: tree.package.clone() })
+}
+
+/// What a plugin's manifest names for its host: it says so in an object under the host's name. Of alternatives only
+/// what is there counts, since a published plugin names its sources as well; what that object holds deeper may be for
+/// another program.
+fn loaded_by(host: &str, plugin: &Path) -> Vec<PathBuf> {
+    let manifest = manifest(plugin).unwrap_or_default();
+    let named = manifest[host].as_object().into_iter().flat_map(|named| named.values());
+    let paths = named.flat_map(|value| match value {
+        Value::Array(values) => values.iter().filter_map(Value::as_str).collect(),
+        value => value.as_str().into_iter().collect::<Vec<_>>(),
+    });
+    let is_code = |path: &Path| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        matches!(ending, Some("js" | "mjs" | "cjs")) && plugin.join(path).is_file()
+    };
+    let mut entries: Vec<PathBuf> = paths
+        .filter_map(|path| path.strip_prefix("./"))
+        .map(PathBuf::from)
+        .filter(|it| is_code(it))
+        .collect();
+    entries.sort();
+    entries.dedup();
+    entries
+}
+
+fn manifest(package: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(package.join("package.json")).ok()?).ok()
 }
 
 /// What the service's interpreter is and exports. One that does not answer is told about elsewhere.
@@ -111,11 +140,11 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn judged(now: &Checked, before: Option<&Checked>) -> Vec<Finding> {
+fn judged(now: &Checked, before: Option<&Checked>, hosts: &[Alias]) -> Vec<Finding> {
     let old = before.map(|before| before.findings.as_slice()).unwrap_or_default();
     let new = regressions(&now.findings, old);
     let (optional, missed): (Vec<_>, Vec<_>) = new.into_iter().partition(|finding| finding.is_optional());
-    let mut findings: Vec<Finding> = missed.iter().map(|one| finding(one, before.is_some())).collect();
+    let mut findings: Vec<Finding> = missed.iter().map(|one| finding(one, hosts, before.is_some())).collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let more = findings.len().saturating_sub(NAMED_MAX);
     if more > 0 {
@@ -137,12 +166,27 @@ fn judged(now: &Checked, before: Option<&Checked>) -> Vec<Finding> {
     findings
 }
 
+/// Whether a plugin names what its host does not export. A host loads its plugins' files by names that it computes, so
+/// that it does not count how the file is reached, and a path that the plugin may be able to do without is not such a
+/// name.
+fn lacks(host: &Alias, missed: &cutover_imports::Finding) -> bool {
+    let from_host = missed.specifier.strip_prefix(&host.package);
+    missed.kind == Kind::MissingExport
+        && missed.package != host.package
+        && from_host.is_some_and(|path| path.is_empty() || path.starts_with('/'))
+}
+
 /// A module that nothing written out leads to may never be loaded. Without a running version to compare with only what
-/// keeps the program from starting is certain to matter.
-fn finding(missed: &cutover_imports::Finding, is_compared: bool) -> Finding {
+/// keeps the program from starting is certain to matter, and a plugin that does not fit.
+fn finding(missed: &cutover_imports::Finding, hosts: &[Alias], is_compared: bool) -> Finding {
     let level = match (missed.weight, missed.reach) {
+        // Nothing is known of it, and nothing is wrong with it.
+        _ if missed.kind == Kind::OverLimit => return unread(missed),
+        // Bundled code for a browser is full of names that are not there, and handles that.
+        (_, Reach::Apart) if missed.kind == Kind::UndefinedName && !is_compared => Level::Note,
         (Weight::Hard, Reach::Start) => Level::Block,
         (_, Reach::Start | Reach::Later) if is_compared => Level::Block,
+        _ if hosts.iter().any(|host| lacks(host, missed)) => Level::Block,
         _ => Level::Warn,
     };
     let place = match missed.line {
@@ -156,4 +200,11 @@ fn finding(missed: &cutover_imports::Finding, is_compared: bool) -> Finding {
     Finding::new(level, KIND, format!("{place}: {}", missed.text)).advised(format!(
         "{when}; the release is incomplete or does not fit its plugins: take another version, or tell its makers"
     ))
+}
+
+/// A file that is larger or deeper than what is read.
+fn unread(missed: &cutover_imports::Finding) -> Finding {
+    let level = if missed.reach == Reach::Apart { Level::Note } else { Level::Warn };
+    Finding::new(level, KIND, format!("{}: what it imports is not known", missed.text))
+        .advised("it is not looked at; the proof after the start decides")
 }

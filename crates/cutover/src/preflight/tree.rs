@@ -4,7 +4,7 @@
 
 use super::stop::Stop;
 use crate::store::{self, Store};
-use cutover_core::Generation;
+use cutover_core::{Generation, Plugin};
 use std::fs;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
@@ -19,6 +19,8 @@ pub struct Tree {
     pub root: PathBuf,
     /// The release's own package: `root` itself, or `<root>/node_modules/<name>`.
     pub package: PathBuf,
+    /// Directories of plugins, which find the package by its name.
+    pub plugins: Vec<PathBuf>,
 }
 
 /// What one walk noticed, relative to the tree's root, sorted.
@@ -42,14 +44,17 @@ impl Tree {
     pub fn sealed(store: &Store, generation: Generation) -> store::Result<Self> {
         let record = store.record(generation)?;
         let package = store.root(generation)?;
-        Ok(Self::around(package, &record.root, &record.package_root))
+        let release = &record.release;
+        let beside = |plugin: &Plugin| store::plugin_directory(&package, &release.package, &plugin.package);
+        let plugins = release.plugins.iter().map(beside).collect();
+        Ok(Self { plugins, ..Self::around(package, &record.root, &record.package_root) })
     }
 
     /// The tree around a package, from where both lie in a generation.
     fn around(package: PathBuf, root: &Path, package_root: &Path) -> Self {
         let below = package_root.strip_prefix(root).map_or(0, |below| below.iter().count());
         let root = package.ancestors().nth(below).unwrap_or(&package).to_owned();
-        Self { root, package }
+        Self { root, package, plugins: Vec::new() }
     }
 
     /// Walks the whole tree once, unless it is given up; links are looked at and not followed.

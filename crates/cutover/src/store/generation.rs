@@ -78,6 +78,13 @@ fn without_user(url: &str) -> String {
     format!("{scheme}://{}", &rest[host..])
 }
 
+/// Where a plugin lies beside its package, whose directory is `root`: both in one `node_modules`.
+#[must_use]
+pub fn plugin_directory(root: &Path, package: &str, plugin: &str) -> PathBuf {
+    let modules = root.ancestors().nth(package.split('/').count()).unwrap_or(root);
+    modules.join(plugin)
+}
+
 impl Store {
     /// Directory of a generation, whether or not it is there.
     #[must_use]

@@ -126,8 +126,11 @@ struct Rotation {
 }
 
 impl Rotation {
+    /// The file is there from the beginning: a service that says nothing has an empty log, and not none.
     fn new(log: LogFile) -> Self {
-        Self { log, file: None, size: 0, dropped: 0, gap: 0 }
+        let file = open(&log.path).ok();
+        let size = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |found| found.len());
+        Self { log, file, size, dropped: 0, gap: 0 }
     }
 
     fn take(&mut self, mut bytes: &[u8]) {

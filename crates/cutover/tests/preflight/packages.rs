@@ -38,7 +38,7 @@ fn the_preflight_changes_nothing() {
 fn a_tree_that_is_none_of_packages_has_no_package_findings() {
     let world = World::new();
     let root = world.path("plain");
-    let tree = Tree { package: root.clone(), root };
+    let tree = Tree { package: root.clone(), root, plugins: Vec::new() };
     write(&tree, "bin/server", "");
     assert_eq!(world.findings(&tree, None), []);
 }
@@ -47,7 +47,7 @@ fn a_tree_that_is_none_of_packages_has_no_package_findings() {
 async fn a_sealed_generation_is_found_in_its_store_and_looked_at() {
     let world = World::new();
     let root = world.path("releases/1.0.0");
-    let release = Tree { package: root.clone(), root };
+    let release = Tree { package: root.clone(), root, plugins: Vec::new() };
     put(&release, "package.json", &json!({ "name": "own", "version": "1.0.0", "bin": "own.mjs" }));
     write(&release, "own.mjs", "0;\n");
     let store = Store::open(&world.path("store"));
@@ -115,7 +115,7 @@ fn a_main_file_is_found_as_node_finds_it() {
         [("lib", "lib/index.js"), ("./a", "a.js"), ("gone.js", "index.js"), ("b/", "b/index.json")]
     {
         let root = world.path("own");
-        let tree = Tree { package: root.clone(), root };
+        let tree = Tree { package: root.clone(), root, plugins: Vec::new() };
         put(&tree, "package.json", &json!({ "name": "own", "version": "1.0.0", "main": main }));
         write(&tree, file, "{}");
         is_quiet(&world.findings(&tree, None));

@@ -19,7 +19,7 @@ fn linked(from: &Tree, to: &Path) -> Tree {
     let copied = Command::new("cp").args(["-al"]).arg(&from.root).arg(to).status().unwrap();
     assert!(copied.success());
     let package = to.join(from.package.strip_prefix(&from.root).unwrap());
-    Tree { root: to.to_owned(), package }
+    Tree { root: to.to_owned(), package, plugins: Vec::new() }
 }
 
 fn blocks(findings: &[Finding]) -> Vec<&Finding> {
@@ -38,7 +38,7 @@ async fn the_real_trees_pass_and_what_is_damaged_is_named() {
     for version in [OLD, NEW] {
         let root = cache.join("openclaw").join(version);
         let package = runtime.gateway(version, &root, INSTALL).await.unwrap();
-        trees.push(Tree { root, package });
+        trees.push(Tree { root, package, plugins: Vec::new() });
     }
     let looked = tokio::task::spawn_blocking(move || look(&runtime, &trees[0], &trees[1])).await;
     looked.unwrap();

@@ -39,7 +39,7 @@ impl World {
     /// A whole installation of `@toy/app` in a version, with one dependency.
     pub(crate) fn installed(&self, name: &str, version: &str) -> Tree {
         let root = self.path(name);
-        let tree = Tree { package: root.join(APP), root };
+        let tree = Tree { package: root.join(APP), root, plugins: Vec::new() };
         put(
             &tree,
             &format!("{APP}/package.json"),

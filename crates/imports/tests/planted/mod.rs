@@ -55,6 +55,14 @@ impl Copy {
         Copy { directory }
     }
 
+    /// Puts a package beside those that are there, and tells where.
+    pub(crate) fn add(&self, package: &Path, name: &str) -> PathBuf {
+        let target = self.directory.path().join("node_modules").join(name);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        share(package, &target);
+        target.canonicalize().unwrap()
+    }
+
     pub(crate) fn core(&self) -> PathBuf {
         self.directory.path().join("node_modules/openclaw").canonicalize().unwrap()
     }
@@ -109,7 +117,11 @@ impl Copy {
 fn names(directory: &Path) -> Vec<String> {
     let names =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".js")).collect()
+    names.filter(|name| is_chunk(name)).collect()
+}
+
+fn is_chunk(name: &str) -> bool {
+    name.ends_with(".js") || name.ends_with(".mjs")
 }
 
 fn share(from: &Path, to: &Path) {
@@ -188,11 +200,7 @@ impl Text {
                     let is_comment =
                         line.trim_start().starts_with("//") || line.trim_start().starts_with('*');
                     let Some((name, _)) = line[at + before.len()..].split_once('"') else { continue };
-                    if is_comment
-                        || (!is_dynamic && !is_statement)
-                        || !name.ends_with(".js")
-                        || name.contains('/')
-                    {
+                    if is_comment || (!is_dynamic && !is_statement) || !is_chunk(name) || name.contains('/') {
                         continue;
                     }
                     let names = if is_dynamic { Vec::new() } else { taken(&line[..at]) };

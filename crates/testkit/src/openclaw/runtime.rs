@@ -31,7 +31,7 @@ impl Runtime {
         if runtime.tells_version(limit).await.is_ok() {
             return Ok(runtime);
         }
-        install(&mut npm(), &project, &format!("{package}@{NODE_VERSION}"), limit).await?;
+        install(&mut npm(), &project, &[&format!("{package}@{NODE_VERSION}")], limit).await?;
         runtime.tells_version(limit).await?;
         Ok(runtime)
     }
@@ -42,16 +42,31 @@ impl Runtime {
     /// # Errors
     /// If npm is not there or fails.
     pub async fn gateway(&self, version: &str, project: &Path, limit: Duration) -> anyhow::Result<PathBuf> {
-        let package = project.join("node_modules/openclaw");
+        let modules = self.packages(&[&format!("openclaw@{version}")], project, limit).await?;
+        Ok(modules.join("openclaw"))
+    }
+
+    /// Installs packages (`NAME@VERSION`) as a local project in `project`, trying four times, unless something is
+    /// installed there, and tells where its `node_modules` lies. Nothing of them is run. `limit` bounds each try.
+    ///
+    /// # Errors
+    /// If npm is not there or fails.
+    pub async fn packages(
+        &self,
+        packages: &[&str],
+        project: &Path,
+        limit: Duration,
+    ) -> anyhow::Result<PathBuf> {
+        let modules = project.join("node_modules");
         // Npm writes this file when all else is done.
-        if project.join("node_modules/.package-lock.json").exists() {
-            return Ok(package);
+        if modules.join(".package-lock.json").exists() {
+            return Ok(modules);
         }
         let mut npm = npm();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths([self.bin.clone()].into_iter().chain(std::env::split_paths(&path)))?;
-        install(npm.env("PATH", path), project, &format!("openclaw@{version}"), limit).await?;
-        Ok(package)
+        install(npm.env("PATH", path), project, packages, limit).await?;
+        Ok(modules)
     }
 
     /// The directory to put first on PATH.
@@ -81,12 +96,17 @@ pub async fn registry(limit: Duration) -> anyhow::Result<String> {
     said(npm().args(["config", "get", "registry"]), limit).await
 }
 
-async fn install(npm: &mut Command, project: &Path, what: &str, limit: Duration) -> anyhow::Result<()> {
+async fn install(
+    npm: &mut Command,
+    project: &Path,
+    packages: &[&str],
+    limit: Duration,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(project).with_context(|| format!("create {}", project.display()))?;
     let manifest = project.join("package.json");
     std::fs::write(&manifest, "{\"private\":true}\n")
         .with_context(|| format!("write {}", manifest.display()))?;
-    npm.arg("install").arg("--prefix").arg(project).arg(what);
+    npm.arg("install").arg("--prefix").arg(project).args(packages);
     npm.args(["--ignore-scripts", "--omit=dev", "--no-fund", "--no-audit", "--prefer-offline"]);
     for pause in PAUSES {
         if said(npm, limit).await.is_ok() {
@@ -97,7 +117,7 @@ async fn install(npm: &mut Command, project: &Path, what: &str, limit: Duration)
     said(npm, limit)
         .await
         .map(drop)
-        .with_context(|| format!("install {what}, tried {} times", PAUSES.len() + 1))
+        .with_context(|| format!("install {}, tried {} times", packages.join(" "), PAUSES.len() + 1))
 }
 
 fn package() -> anyhow::Result<&'static str> {

@@ -154,7 +154,6 @@ impl Executor {
         };
         let code = Code {
             entries: entry.strip_prefix(&target.package).map(Path::to_owned).into_iter().collect(),
-            plugins: Vec::new(),
             cache: Some(self.site.directory().join("imports.json")),
         };
         let mut findings = self.host(&target, source, launch, entry).await?;
