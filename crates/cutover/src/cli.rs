@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Runs the program. Hidden halves (keeper, exec, front, sample gateway) are dispatched before anything else is set up.
+/// Runs the program. Hidden halves (keeper, exec, front, sandbox, sample gateway) are dispatched before anything else is set up.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let rest = || args.iter().skip(2).cloned().collect::<Vec<_>>();
@@ -31,6 +31,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("keeper") => return crate::supervisor::keeper::main(rest()),
         Some("exec") => return crate::supervisor::launch::main(rest()),
         Some("front") => return crate::front_process::main(rest()),
+        Some(crate::sandbox::NAME) => return crate::sandbox::main(&rest()),
         Some("sample-gateway") => return sample_gateway::process::main(rest()),
         _ => {}
     }
