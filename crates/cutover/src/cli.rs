@@ -125,12 +125,32 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
             let path = config_file(arguments)?;
             let settings = crate::config::load(&path)?;
             scripts(&path, &settings)?;
+            accounts(&path, &settings)?;
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
             println!("{}: valid; services: {}", path.display(), names.join(", "));
         }
         ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
     }
     Ok(ExitStatus::Done)
+}
+
+/// Refuses users and groups that this machine does not have. Whether they may be taken on is seen by whoever serves.
+fn accounts(path: &Path, settings: &Settings) -> Result<(), crate::config::Error> {
+    use crate::supervisor::{Error, Identity};
+    let problem = |service: &ServiceSettings| {
+        let error = Identity::resolve(service.user.as_deref(), service.group.as_deref()).err()?;
+        let key = match &error {
+            Error::NotRoot { .. } => return None,
+            Error::UnknownGroup { .. } | Error::GroupMissing { .. } => "group",
+            _ => "user",
+        };
+        Some(format!("  service.{}.{key}: {}", service.name, crate::causes::told(&error)))
+    };
+    let problems: Vec<String> = settings.services.values().filter_map(problem).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(crate::config::Error::Check { path: path.to_owned(), problems })
 }
 
 /// Refuses programs that are scripts, as far as they lie outside a release.

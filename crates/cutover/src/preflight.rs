@@ -10,8 +10,10 @@
 mod access;
 mod child;
 mod code;
+mod configuration;
 mod declared;
 mod engines;
+mod group;
 mod host;
 mod lock;
 mod manifest;
@@ -20,6 +22,7 @@ mod native;
 mod packages;
 mod platform;
 mod port;
+mod refusal;
 mod rival;
 mod space;
 mod tree;
@@ -28,6 +31,7 @@ mod version;
 
 pub use child::Children;
 pub use code::{Code, code};
+pub use configuration::{Validation, configuration};
 pub use host::{Host, host};
 pub use memory::Rehearsal;
 pub use packages::packages;

@@ -109,7 +109,7 @@ impl Site {
             .collect()
     }
 
-    fn filled(&self, template: &str, root: &Path) -> String {
+    pub(super) fn filled(&self, template: &str, root: &Path) -> String {
         fill(template, root, self.port, &self.settings, &self.env)
     }
 

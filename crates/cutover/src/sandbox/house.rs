@@ -175,7 +175,7 @@ fn devices() -> Result<(), Obstacle> {
         for (device, held) in &held {
             let path = Path::new("/dev").join(device);
             File::create(&path)?;
-            mount_bind(&name(held), &path)?;
+            mount_bind(name(held), &path)?;
         }
         for (link, to) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
             symlink(format!("/proc/self/fd{to}"), Path::new("/dev").join(link))?;
@@ -214,11 +214,11 @@ fn lay(place: &Place, mounts: &[Mount], order: &Order) -> Result<(), Obstacle> {
     match place {
         Place::Seen { path, held, is_directory } => {
             make(path, *is_directory)?;
-            mount_bind_recursive(&name(held), path).map_err(Obstacle::at(step()))
+            mount_bind_recursive(name(held), path).map_err(Obstacle::at(step()))
         }
         Place::Written { path, held, is_directory } => {
             make(path, *is_directory)?;
-            mount_bind_recursive(&name(held), path).map_err(Obstacle::at(step()))?;
+            mount_bind_recursive(name(held), path).map_err(Obstacle::at(step()))?;
             let id = mount_of(held).map_err(Obstacle::at(step()))?;
             let known = mounts.iter().find(|mount| mount.id == id).map(|mount| mount.flags);
             let kept = known.unwrap_or(MountFlags::empty()) | MountFlags::NOSUID | MountFlags::NODEV;

@@ -61,6 +61,7 @@ impl Executor {
         let is_way_back = source.is_some_and(|source| target.generation < source.generation);
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
+            findings.extend(self.validated(target, source, &launch).await?);
         }
         Ok(config::weighed(findings, &self.site.settings.preflight))
     }
@@ -196,7 +197,8 @@ impl Executor {
         let state = site.settings.state.iter().map(|state| state.path.clone());
         Ok(Host {
             identity: site.identity.as_ref().map(crate::store::Identity::from),
-            writable: state.chain([temporary]).collect(),
+            writable: state.clone().chain([temporary]).collect(),
+            state: state.collect(),
             address: Some(site.address()),
             ours,
             service: Some(Service {
@@ -242,10 +244,11 @@ impl Executor {
 
 /// What may be a false alarm here is no block, unless the service's own policy makes it one: facts that the proof after
 /// the cut looks at anyway, what has nothing to be compared with, and rules of node for what node does not run.
-fn tempered(finding: Finding, (is_compared, is_node): (bool, bool)) -> Finding {
+pub(super) fn tempered(finding: Finding, (is_compared, is_node): (bool, bool)) -> Finding {
     let is_doubtful = match finding.kind.as_str() {
         "version" | "empty" => true,
         "access" => is_compared,
+        "configuration" => !is_compared,
         "import" | "files" | "lock" | "native" => !is_compared || !is_node,
         _ => false,
     };
@@ -254,7 +257,7 @@ fn tempered(finding: Finding, (is_compared, is_node): (bool, bool)) -> Finding {
 }
 
 /// Homes of children that a killed daemon left.
-fn clear(scratch: &Path) {
+pub(super) fn clear(scratch: &Path) {
     for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
         // What cannot be removed now is tried again the next time.
         let _ = std::fs::remove_dir_all(entry.path());
