@@ -5,10 +5,12 @@ use cutover::preflight::{Validation, configuration};
 use cutover::sandbox::Sandbox;
 use cutover::store::snapshot::{Moment, StateKind, StatePath};
 use cutover_core::{BootId, Finding, Level};
+use cutover_testkit::openclaw::{NEW, OLD, Runtime};
+use cutover_testkit::slow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A gateway's validator as it is: it reads its configuration where it always lies, and leaves traces.
 const REFUSES: &str = r#"echo "$0" >> "$1/traces"; printf '{"valid":false,"issues":[{"path":"gateway.port","message":"expected number, received string"}]}'; exit 1"#;
@@ -188,4 +190,79 @@ fn a_database_is_seen_as_its_consistent_copy_and_written_to_there() {
     let count: i64 = database.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 1);
     gateway.is_untouched();
+}
+
+const INSTALL: Duration = Duration::from_secs(600);
+
+/// The real OpenClaw with the example's own validator: what 2026.5.4 has learned, 2026.5.3-1 refuses.
+///
+/// `CUTOVER_TEST=real cargo test -p cutover --test preflight real -- --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_gateway_names_the_key_that_only_the_other_version_knows() {
+    if !slow::is_asked_for("real", "the real gateway's validator is asked") {
+        return;
+    }
+    let target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/ci");
+    let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(target, PathBuf::from);
+    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
+    let mut packages = Vec::new();
+    for version in [OLD, NEW] {
+        packages
+            .push(runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap());
+    }
+    let asked = tokio::task::spawn_blocking(move || real(&runtime, &cache, &packages[0], &packages[1])).await;
+    asked.unwrap();
+}
+
+fn real(runtime: &Runtime, cache: &Path, old: &Path, new: &Path) {
+    let example = include_str!("../../../../examples/openclaw.toml").parse::<toml::Table>().unwrap();
+    let words = example["service"]["openclaw"]["preflight"]["validate"].as_array().unwrap().clone();
+    let gateway = Gateway::new();
+    fs::create_dir(gateway.world.path("home")).unwrap();
+    let validator = |package: &Path| {
+        let fill = |word: &toml::Value| {
+            let word = word.as_str().unwrap().replace("{root}", &package.to_string_lossy());
+            word.replace("{node}", &runtime.node().to_string_lossy())
+        };
+        let words: Vec<String> = words.iter().map(fill).collect();
+        Sandbox {
+            program: words[0].clone().into(),
+            args: words[1..].to_vec(),
+            env: BTreeMap::from([
+                ("PATH".into(), "/usr/bin:/bin".into()),
+                ("HOME".into(), gateway.world.path("home").display().to_string()),
+                ("OPENCLAW_STATE_DIR".into(), gateway.state().display().to_string()),
+            ]),
+            private: vec!["/tmp".into(), gateway.world.path("home")],
+            visible: vec![cache.canonicalize().unwrap()],
+            private_max: 64 << 20,
+            ..gateway.validator("")
+        }
+    };
+    let asked = |config: &str, target: &Path, running: &Path| {
+        fs::write(gateway.state().join("openclaw.json"), config).unwrap();
+        let begun = Instant::now();
+        let running = Some((validator(running), "the other".to_owned()));
+        let findings =
+            configuration(&Validation { target: validator(target), running, ..gateway.validation("", None) });
+        println!("{:?}: {findings:#?}", begun.elapsed());
+        findings
+    };
+    let good = r#"{"gateway":{"mode":"local"}}"#;
+    only(&asked(good, new, old), "configuration", Level::Note);
+
+    let learned =
+        r#"{"gateway":{"mode":"local"},"tools":{"loopDetection":{"postCompactionGuard":{"windowSize":3}}}}"#;
+    only(&asked(learned, new, old), "configuration", Level::Note);
+    let findings = asked(learned, old, new);
+    let block = only(&findings, "configuration", Level::Block);
+    assert!(block.text.contains("refused at `tools.loopDetection.postCompactionGuard`: "), "{block}");
+
+    let wrong = r#"{"gateway":{"mode":"local","port":"abc"}}"#;
+    let findings = asked(wrong, new, old);
+    let warn = only(&findings, "configuration", Level::Warn);
+    assert!(warn.text.contains("`gateway.port`") && warn.text.contains("expected number"), "{warn}");
+    let state: Vec<_> =
+        fs::read_dir(gateway.state()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(state.len(), 2, "the live state was written to: {state:?}");
 }
