@@ -31,7 +31,7 @@ mod version;
 
 pub use child::Children;
 pub use code::{Code, code};
-pub use configuration::{Validation, configuration};
+pub use configuration::{Validation, configuration, forget_copies};
 pub use host::{Host, host};
 pub use memory::Rehearsal;
 pub use packages::packages;

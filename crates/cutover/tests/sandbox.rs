@@ -273,6 +273,48 @@ fn a_child_that_makes_itself_independent_is_gone_when_the_answer_comes() {
     }
 }
 
+/// The process with this word among its own, and with it in the last place.
+fn named(word: &str) -> Option<u32> {
+    let begun = Instant::now();
+    while begun.elapsed() < LIMIT {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if line.starts_with(word.as_bytes()) {
+                return entry.file_name().to_str()?.parse().ok();
+            }
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
+fn parent(pid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn whichever_half_is_killed_everything_ends_and_that_is_no_success() {
+    for (half, generations) in [("outside", 2), ("inside", 1)] {
+        let world = World::new(Who::Oneself);
+        let mark = format!("{half}-{}", std::process::id());
+        let sandbox = world.sandbox(&format!("exec -a {mark} sleep 600"));
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| sandbox.run(&world.executable(), LIMIT));
+            let command = named(&mark).expect("the command does not run");
+            let killed = (0..generations).fold(command, |pid, _| parent(pid));
+            let words = fs::read_to_string(format!("/proc/{killed}/cmdline")).unwrap();
+            assert!(words.ends_with(&format!("sandbox\0{half}\0")), "{words}");
+            let killed = rustix::process::Pid::from_raw(i32::try_from(killed).unwrap()).unwrap();
+            rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+            let error = running.join().unwrap().unwrap_err();
+            assert!(matches!(error, Error::Silent | Error::House { .. }), "{error:?}");
+            assert!(!lives(&mark), "{half}");
+        });
+    }
+}
+
 #[test]
 fn a_hanging_candidate_ends_at_the_limit_with_what_it_said_until_then() {
     for who in everybody() {

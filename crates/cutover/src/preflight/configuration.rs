@@ -36,6 +36,14 @@ pub struct Validation {
     pub limit: Duration,
 }
 
+/// Removes copies that were being made when the daemon was killed. Nobody may be making one.
+pub fn forget_copies(scratch: &Path) {
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        // What cannot be removed now is tried again the next time.
+        let _ = snapshot::discard(&entry.path());
+    }
+}
+
 /// What a version said.
 enum Answer {
     Accepted {
@@ -130,21 +138,27 @@ fn asked(command: &Sandbox, validation: &Validation) -> Answer {
 /// A copy of the state, for one command.
 struct Copied {
     covers: Vec<Cover>,
-    /// Removed with it.
-    _directory: tempfile::TempDir,
+    directory: PathBuf,
 }
 
 impl Copied {
     fn of(state: &[StatePath], validation: &Validation) -> Result<Self, String> {
+        let failed =
+            |error| format!("making a place for a copy in {}: {error}", validation.scratch.display());
         let directory = tempfile::Builder::new().prefix("copy-").tempdir_in(&validation.scratch);
-        let directory = directory
-            .map_err(|error| format!("making a copy in {}: {error}", validation.scratch.display()))?;
-        if state.is_empty() {
-            return Ok(Self { covers: Vec::new(), _directory: directory });
+        let mut copied = Self { covers: Vec::new(), directory: directory.map_err(failed)?.keep() };
+        if !state.is_empty() {
+            let copies = copies(state, &copied.directory, &validation.moment)?;
+            copied.covers = copies.into_iter().map(|(copy, live)| Cover { copy, live }).collect();
         }
-        let copies = copies(state, directory.path(), &validation.moment)?;
-        let covers = copies.into_iter().map(|(copy, live)| Cover { copy, live }).collect();
-        Ok(Self { covers, _directory: directory })
+        Ok(copied)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // Directories that nobody may write are removed too. What is left all the same is tried again the next time.
+        let _ = snapshot::discard(&self.directory);
     }
 }
 

@@ -37,7 +37,10 @@ pub(super) fn look(state: &[PathBuf], identity: Option<&Identity>) -> Vec<Findin
     let denied = |doubtful: &mut Vec<(PathBuf, u32, u32)>| doubtful.retain(|(path, ..)| is_denied(path));
     match identity {
         Some(identity) => {
-            let asked = identity.run(|| Ok(denied(&mut doubtful)));
+            let asked = identity.run(|| {
+                denied(&mut doubtful);
+                Ok(())
+            });
             if let Err(error) = asked {
                 let text = format!("whether uid {} may write the state cannot be told: {error}", own.uid);
                 return vec![Finding::new(Level::Warn, KIND, text)];

@@ -10,6 +10,9 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+/// `MS_NOSYMFOLLOW`: links on it are not followed.
+const NO_SYMLINKS: u32 = 256;
+
 /// One mount of the caller's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mount {
@@ -36,6 +39,7 @@ fn parsed(line: &[u8]) -> Option<Mount> {
         "nosuid" => MountFlags::NOSUID,
         "nodev" => MountFlags::NODEV,
         "noexec" => MountFlags::NOEXEC,
+        "nosymfollow" => MountFlags::from_bits_retain(NO_SYMLINKS),
         _ => MountFlags::empty(),
     };
     Some(Mount { id, point, flags: options.split(',').map(flag).collect() })

@@ -65,7 +65,7 @@ impl Executor {
         };
         let asked = tokio::task::spawn_blocking(move || {
             let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-            super::preflight::clear(&validation.scratch);
+            preflight::forget_copies(&validation.scratch);
             preflight::configuration(&validation)
         });
         let findings = asked.await.expect("BUG: asking for the configuration panicked");
@@ -98,10 +98,7 @@ impl Executor {
             env,
             cwd: launch.cwd.clone(),
             identity: site.identity.as_ref().map(crate::store::Identity::from),
-            visible: visible
-                .into_iter()
-                .filter(|path| private.iter().any(|one| path.starts_with(one)))
-                .collect(),
+            visible: visible.into_iter().filter(|path| is_in(path, &private)).collect(),
             private,
             writable: Vec::new(),
             covers: Vec::new(),
@@ -122,6 +119,13 @@ impl Executor {
             |path: &PathBuf| path.is_absolute() && !SYSTEM.iter().any(|system| path == Path::new(system));
         all.map(|path| path.canonicalize().unwrap_or(path)).filter(is_usable).collect()
     }
+}
+
+/// Whether a path leads into a private place, by its own name or through links.
+fn is_in(path: &Path, private: &[PathBuf]) -> bool {
+    let real = path.canonicalize();
+    let names = [Ok(path), real.as_deref()];
+    private.iter().any(|private| names.iter().flatten().any(|name| name.starts_with(private)))
 }
 
 /// What a program needs around it: the installation of an interpreter in `…/bin`, unless all of a private place would be

@@ -257,7 +257,7 @@ pub(super) fn tempered(finding: Finding, (is_compared, is_node): (bool, bool)) -
 }
 
 /// Homes of children that a killed daemon left.
-pub(super) fn clear(scratch: &Path) {
+fn clear(scratch: &Path) {
     for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
         // What cannot be removed now is tried again the next time.
         let _ = std::fs::remove_dir_all(entry.path());
