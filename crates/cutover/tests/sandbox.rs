@@ -41,7 +41,7 @@ struct World {
 impl World {
     /// A directory with `live` (state of the command's user) and `copy` (of that state).
     fn new(who: Who) -> World {
-        let directory = tempfile::Builder::new().prefix("cutover-sandbox-").tempdir().unwrap();
+        let directory = tempfile::Builder::new().prefix("cutover-sandbox-").tempdir_in("/tmp").unwrap();
         let world = World { directory, who };
         world.open_to_all(world.directory.path());
         for name in ["live", "copy", "home"] {
@@ -165,18 +165,26 @@ fn a_candidate_that_dials_out_reaches_nobody_and_has_a_loopback_of_its_own() {
 fn a_candidate_writes_to_the_copy_at_the_live_path_and_to_nothing_else() {
     for who in everybody() {
         let world = World::new(who);
-        // Outside of /tmp, where the empty directory would hide what is asked.
         let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         fs::set_permissions(beside.path(), fs::Permissions::from_mode(0o777)).unwrap();
         fs::write(beside.path().join("file"), "untouched").unwrap();
         fs::set_permissions(beside.path().join("file"), fs::Permissions::from_mode(0o666)).unwrap();
+        // Without empty directories, which could hide what is asked.
+        let bare = Sandbox {
+            private: Vec::new(),
+            ..world.sandbox(&format!(
+                "cat {beside}/file; echo x > {beside}/file || echo x > {beside}/more || echo x > $1/mine || echo kept",
+                beside = beside.path().display()
+            ))
+        };
+        let ended = world.run(&bare);
+        assert_eq!(ended.stdout.text(), "untouchedkept\n", "{who:?}: {}", ended.stderr);
+        assert_eq!(ended.stderr.text().matches("Read-only file system").count(), 3, "{}", ended.stderr);
         let said = world.said(&format!(
             "cat $1/live/file; echo new > $1/live/file; echo more > $1/live/more\n\
-             echo x 2>/dev/null > {beside}/file && echo WRITTEN\necho x 2>/dev/null > {beside}/more && echo WRITTEN\n\
              echo mine > $1/home/mine && echo mine > /tmp/mine && echo mine > /dev/shm/mine && cat $1/home/mine\n\
              ls -A $1; ls /tmp; echo lost > /dev/null; head -c4 /dev/urandom | wc -c; {fine}",
             fine = if who == Who::Ordinary { "echo fine" } else { "echo fine > /dev/stdout" },
-            beside = beside.path().display()
         ));
         let name = world.directory.path().file_name().unwrap().to_string_lossy().into_owned();
         assert_eq!(said, format!("copymine\nhome\nlive\n{name}\nmine\n4\nfine\n"), "{who:?}");
