@@ -24,17 +24,19 @@ pub use error::Error;
 pub use said::Said;
 
 use crate::store::Identity;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::{Order, Word};
 
 /// The hidden word of the command line under which both halves are run.
@@ -118,12 +120,18 @@ pub enum Exit {
 
 impl Sandbox {
     /// Runs the command to its end, or to `limit`. Everything that it started ends with it, and with the caller.
-    /// `executable` is this program, which is run for the sandbox's own two halves.
+    /// `executable` is this program, which is run for the sandbox's own two halves. As soon as `unwanted` is ready nobody
+    /// wants to know any more, and it ends at once.
     ///
     /// # Errors
-    /// [`Error`]: the house could not be made for another reason than the kernel's refusal, or the command could not be
-    /// executed. Nothing of it is left then either.
-    pub fn run(&self, executable: &Path, limit: Duration) -> Result<Outcome, Error> {
+    /// [`Error`]: the house could not be made for another reason than the kernel's refusal, the command could not be
+    /// executed, or it was given up. Nothing of it is left then either.
+    pub fn run(
+        &self,
+        executable: &Path,
+        limit: Duration,
+        unwanted: Option<PollFd<'_>>,
+    ) -> Result<Outcome, Error> {
         self.check()?;
         let failed = |source| Error::Spawn { path: executable.to_owned(), source };
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
@@ -142,7 +150,7 @@ impl Sandbox {
         let (answer, stdout, stderr) = thread::scope(|scope| {
             let stdout = scope.spawn(|| said::listen(stdout, self.said_max));
             let stderr = scope.spawn(|| said::listen(stderr, self.said_max));
-            let answer = asked(&control, &Order::new(self, limit), limit);
+            let answer = asked(&control, &Order::new(self, limit), limit, unwanted);
             end(child, answer.is_err());
             let heard = |thread: thread::ScopedJoinHandle<'_, Said>| {
                 thread.join().expect("BUG: listening to a pipe panicked")
@@ -176,16 +184,41 @@ impl Sandbox {
     }
 }
 
-fn asked(mut control: &UnixStream, order: &Order, limit: Duration) -> Result<Word, Error> {
-    control.set_read_timeout(Some(limit + ENDING)).map_err(Error::Talk)?;
+fn asked(
+    mut control: &UnixStream,
+    order: &Order,
+    limit: Duration,
+    unwanted: Option<PollFd<'_>>,
+) -> Result<Word, Error> {
     let line = serde_json::to_string(order).map_err(|source| Error::Talk(source.into()))?;
     control.write_all(format!("{line}\n").as_bytes()).map_err(Error::Talk)?;
+    answered(control, limit + ENDING, unwanted)?;
     let mut answer = String::new();
     BufReader::new(control).read_line(&mut answer).map_err(Error::Talk)?;
     if answer.is_empty() {
         return Err(Error::Silent);
     }
     serde_json::from_str(&answer).map_err(|source| Error::Talk(source.into()))
+}
+
+/// Waits for the answer, or until nobody wants it any more.
+fn answered(control: &UnixStream, limit: Duration, unwanted: Option<PollFd<'_>>) -> Result<(), Error> {
+    let begun = Instant::now();
+    let mut watched = vec![PollFd::new(control, PollFlags::IN)];
+    watched.extend(unwanted);
+    loop {
+        let left = limit.saturating_sub(begun.elapsed());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        match rustix::event::poll(&mut watched, Some(&timeout)) {
+            Ok(0) if begun.elapsed() >= limit => return Err(Error::Talk(io::ErrorKind::TimedOut.into())),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) if watched.get(1).is_some_and(|unwanted| !unwanted.revents().is_empty()) => {
+                return Err(Error::GivenUp);
+            }
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(Error::Talk(errno.into())),
+        }
+    }
 }
 
 /// Waits for the outer half, which goes when the space that it made is empty. One that did not answer is killed; the inner

@@ -120,7 +120,7 @@ impl World {
     }
 
     fn run_for(&self, sandbox: &Sandbox, limit: Duration) -> Ended {
-        match sandbox.run(&self.executable(), limit).unwrap() {
+        match sandbox.run(&self.executable(), limit, None).unwrap() {
             Outcome::Ended(ended) => ended,
             Outcome::NoIsolation { why } => panic!("this machine gives {:?} no isolation: {why}", self.who),
         }
@@ -309,7 +309,7 @@ fn whichever_half_is_killed_everything_ends_and_that_is_no_success() {
         let mark = format!("{half}-{}", std::process::id());
         let sandbox = world.sandbox(&format!("exec -a {mark} sleep 600"));
         std::thread::scope(|scope| {
-            let running = scope.spawn(|| sandbox.run(&world.executable(), LIMIT));
+            let running = scope.spawn(|| sandbox.run(&world.executable(), LIMIT, None));
             let command = named(&mark).expect("the command does not run");
             let killed = (0..generations).fold(command, |pid, _| parent(pid));
             let words = fs::read_to_string(format!("/proc/{killed}/cmdline")).unwrap();
@@ -388,7 +388,7 @@ fn a_kernel_that_refuses_is_an_outcome_and_nothing_is_run() {
         writable: vec![world.path("home")],
         ..world.sandbox("echo ran > $1/home/ran")
     };
-    match sandbox.run(&world.script(&script), LIMIT).unwrap() {
+    match sandbox.run(&world.script(&script), LIMIT, None).unwrap() {
         Outcome::NoIsolation { why } => {
             assert!(why.starts_with("leaving the machine's namespaces: "), "{why}")
         }
@@ -400,7 +400,7 @@ fn a_kernel_that_refuses_is_an_outcome_and_nothing_is_run() {
 #[test]
 fn what_cannot_be_laid_or_executed_is_an_error_that_names_it() {
     let world = World::new(Who::Oneself);
-    let run = |sandbox: &Sandbox| sandbox.run(&world.executable(), LIMIT).unwrap_err();
+    let run = |sandbox: &Sandbox| sandbox.run(&world.executable(), LIMIT, None).unwrap_err();
     let missing = Sandbox { program: world.path("nothing"), ..world.sandbox("") };
     assert!(matches!(run(&missing), Error::NotExecuted { path, .. } if path == world.path("nothing")));
     let gone = Sandbox { visible: vec![world.path("gone")], ..world.sandbox("") };
@@ -410,6 +410,6 @@ fn what_cannot_be_laid_or_executed_is_an_error_that_names_it() {
     assert!(matches!(run(&relative), Error::Relative { .. }));
     let root = Sandbox { private: vec!["/".into()], ..world.sandbox("") };
     assert!(matches!(run(&root), Error::Root { .. }));
-    let silent = world.sandbox("").run(Path::new("/bin/false"), LIMIT).unwrap_err();
+    let silent = world.sandbox("").run(Path::new("/bin/false"), LIMIT, None).unwrap_err();
     assert!(matches!(silent, Error::Silent | Error::Talk(_)), "{silent:?}");
 }

@@ -33,6 +33,9 @@ pub enum Error {
     /// The outer half ended without a word.
     #[error("the sandbox ended without a word")]
     Silent,
+    /// Nobody wanted to know any more; what ran was killed.
+    #[error("given up before the sandbox answered")]
+    GivenUp,
     /// The house could not be furnished, for a reason that is not the kernel's refusal.
     #[error("furnishing the sandbox: {why}")]
     House {

@@ -57,6 +57,7 @@ impl Gateway {
             scratch: self.world.path("scratch"),
             moment: Moment { boot_id: BootId("boot".into()), at: "2026-01-01T00:00:00Z".parse().unwrap() },
             limit: Duration::from_secs(60),
+            wanted: None,
         }
     }
 
@@ -143,6 +144,26 @@ fn a_refusal_without_a_key_says_so_and_gives_the_last_lines() {
         only(&findings, "configuration", Level::Block).text.contains("/nowhere/validator"),
         "{findings:?}"
     );
+    gateway.is_untouched();
+}
+
+#[test]
+fn an_asking_that_nobody_wants_any_more_ends_at_once_and_its_copy_is_removed() {
+    let gateway = Gateway::new();
+    let (wanted, interest) = std::io::pipe().unwrap();
+    let wanted = Some(std::sync::Arc::new(wanted));
+    let validation = Validation { wanted, ..gateway.validation("sleep 600", Some("sleep 600")) };
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| configuration(&validation));
+        while fs::read_dir(gateway.world.path("scratch")).unwrap().next().is_none() {
+            std::thread::yield_now();
+        }
+        drop(interest);
+        let findings = asked.join().unwrap();
+        assert!(only(&findings, "configuration", Level::Warn).text.contains("given up"), "{findings:?}");
+    });
+    assert!(begun.elapsed() < validation.limit);
     gateway.is_untouched();
 }
 

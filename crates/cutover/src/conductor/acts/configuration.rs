@@ -11,8 +11,9 @@ use crate::supervisor::Launch;
 use anyhow::Context as _;
 use cutover_core::{Fault, Finding, Installed, Level};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// Longest time that one version may take to say what it thinks of the configuration. OpenClaw's takes 4 s to 6 s on two
 /// busy cores.
@@ -26,8 +27,8 @@ const SAID_MAX: usize = 256 << 10;
 const SYSTEM: [&str; 12] =
     ["/", "/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/lib", "/etc", "/dev", "/proc", "/sys", "/var"];
 
-/// A copy of the state takes space: one at a time in a daemon.
-static ONE: Mutex<()> = Mutex::new(());
+/// A copy of the state takes space: one at a time in a daemon. Held until the asking is really over.
+static ONE: Mutex<()> = Mutex::const_new(());
 
 impl Executor {
     /// Asks the target's validator, if one is declared, whether it accepts the real configuration.
@@ -54,6 +55,9 @@ impl Executor {
         if self.site.identity.is_some() {
             passage(&scratch).map_err(failed)?;
         }
+        // Given up with this act, wherever that is: what is begun here ends with it.
+        let pipe = std::io::pipe().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
+        let (wanted, _interest) = pipe;
         let validation = Validation {
             target: self.validator(target, launch)?,
             running,
@@ -62,9 +66,11 @@ impl Executor {
             scratch,
             moment: moment(),
             limit: VALIDATION,
+            wanted: Some(Arc::new(wanted)),
         };
+        let one = ONE.lock().await;
         let asked = tokio::task::spawn_blocking(move || {
-            let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = one;
             preflight::forget_copies(&validation.scratch);
             preflight::configuration(&validation)
         });
