@@ -48,7 +48,8 @@ impl fmt::Display for Instance {
     }
 }
 
-/// A published thing that can be installed: package, version and the digest that freezes its bytes.
+/// A published thing that can be installed: package, version and the digest that freezes its bytes, and with it the
+/// plugins that are installed, switched and taken back together with it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
@@ -58,6 +59,27 @@ pub struct Release {
     pub version: String,
     /// `sha512-…` as the registry states it, or our own tree digest for a directory.
     pub digest: String,
+    /// Sorted by package.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<Plugin>,
+}
+
+/// A plugin in one exact version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plugin {
+    /// Package name.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// `sha512-…` as the registry states it.
+    pub digest: String,
+}
+
+impl fmt::Display for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.package, self.version)
+    }
 }
 
 /// A generation and the release that is sealed in it.

@@ -18,7 +18,7 @@ pub struct Expectation {
     pub instance: Instance,
     /// The service's own instance id as the first passing round saw it; a change breaks the streak.
     pub service_instance: Option<String>,
-    /// The plugins that must run, as `name@version`, sorted.
+    /// The plugins that must run, as `id@version`, sorted. Others may run as well.
     pub plugins: Vec<String>,
     /// The code in the sealed generation, and where it runs.
     pub code: Code,
@@ -207,7 +207,13 @@ fn facts(expectation: &Expectation, seen: &Observations) -> Vec<Fact> {
         fact(FactName::Liveness, &seen.live, required, "live".into(), |live| answer(*live)),
         fact(FactName::Readiness, &seen.ready, required, "ready".into(), |ready| answer(*ready)),
         fact(FactName::Plugins, &seen.plugins, required, expectation.plugins.join(", "), |plugins| {
-            (plugins.join(", "), eventually(*plugins == expectation.plugins))
+            let missing: Vec<_> =
+                expectation.plugins.iter().filter(|plugin| !runs(plugin, plugins)).collect();
+            let observed = match missing.as_slice() {
+                [] => format!("all of them, of {} that run", plugins.len()),
+                missing => format!("not {missing:?}, of {} that run", plugins.len()),
+            };
+            (observed, eventually(missing.is_empty()))
         }),
         fact(FactName::UserPath, &seen.user_path, required, "works".into(), |works| answer(*works)),
         fact(FactName::Traffic, &seen.traffic, required, "no worse than before".into(), |good| answer(*good)),
@@ -219,6 +225,12 @@ fn facts(expectation: &Expectation, seen: &Observations) -> Vec<Fact> {
         }),
     ]);
     facts
+}
+
+/// Whether a plugin is among those that run. A service that tells no versions proves no version.
+fn runs(plugin: &str, running: &[String]) -> bool {
+    let id = plugin.rsplit_once('@').map_or(plugin, |(id, _)| id);
+    running.iter().any(|one| one == plugin || one == id)
 }
 
 fn fact<T>(

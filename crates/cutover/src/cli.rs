@@ -23,13 +23,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Runs the program. Hidden halves (keeper, exec, front, sandbox, sample gateway) are dispatched before anything else is set up.
+/// Runs the program. Hidden halves (keeper, exec, child, front, sandbox, sample gateway) come before anything is set up.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let rest = || args.iter().skip(2).cloned().collect::<Vec<_>>();
     match args.get(1).and_then(|word| word.to_str()) {
         Some("keeper") => return crate::supervisor::keeper::main(rest()),
         Some("exec") => return crate::supervisor::launch::main(rest()),
+        Some("child") => return crate::preflight::child(),
         Some("front") => return crate::front_process::main(rest()),
         Some(crate::sandbox::NAME) => return crate::sandbox::main(&rest()),
         Some("sample-gateway") => return sample_gateway::process::main(rest()),

@@ -6,11 +6,14 @@ mod conflict;
 mod file;
 mod fragment;
 mod layout;
+mod plugins;
 mod script;
 mod settings;
 
 pub use file::{Error, load, parse, schema};
 pub use layout::{Account, Layout, Misplaced};
+pub(crate) use plugins::fill_plugins;
+pub use plugins::{PluginPolicy, PluginSettings, PluginWanted, plugin_directory};
 pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub(crate) use settings::fill;

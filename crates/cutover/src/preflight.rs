@@ -25,33 +25,42 @@ mod port;
 mod refusal;
 mod rival;
 mod space;
+mod stop;
 mod tree;
 mod unit;
 mod version;
 
 pub use child::Children;
-pub use code::{Code, code};
+pub(crate) use child::main as child;
+pub use code::Code;
 pub use configuration::{Validation, configuration, forget_copies};
 pub use host::{Host, host};
 pub use memory::Rehearsal;
 pub use packages::packages;
 pub use rival::{Scope, Service, UnitDirectory};
 pub use space::Use;
+pub use stop::{Interest, Stop};
 pub use tree::Tree;
 pub use version::Told;
 
-use cutover_core::Finding;
+use cutover_core::{Finding, Level};
+use engines::Interpreter;
 use std::time::Duration;
 
 /// Longest time that one child may take, and all that load native modules together.
 pub(crate) const CHILD: Duration = Duration::from_secs(20);
 pub(crate) const CHILDREN: Duration = Duration::from_secs(120);
 
-/// Looks at a release: its packages, and every import in them. As [`packages`] and [`code`].
+/// Looks at a release: its packages, as [`packages`], and without running any of it every import in every module. A missing
+/// import that the running version has as well keeps nobody from updating. A look that is given up blocks.
 #[must_use]
 pub fn release(target: &Tree, running: Option<&Tree>, code: &Code, children: &Children) -> Vec<Finding> {
-    let mut findings = packages(target, running, children);
-    findings.extend(code::code(target, running, code, children));
+    let node = Interpreter::of(children);
+    let mut findings = packages::look(target, running, children, &node);
+    findings.extend(code::look(target, running, code, children, &node));
+    if children.stop.is_asked() {
+        findings.push(Finding::new(Level::Block, "preflight", "given up before everything was looked at"));
+    }
     findings
 }
 

@@ -31,9 +31,9 @@ pub(crate) use access::existing;
 pub use error::{Error, Unfit};
 pub use generation::{GenerationRecord, SourceRecord};
 pub use identity::Identity;
+pub(crate) use lockfile::{Locked, Lockfile};
 pub use manifest::{Changed, Fingerprint, Named};
-pub use source::{Directory, Limits, Npm, Resolved, Scripts, Source, Wanted};
-pub(crate) use space::free_bytes;
+pub use source::{Directory, Limits, Npm, PluginSource, Resolved, Scripts, Source, Wanted};
 pub use space::{Need, Space};
 pub use stage::{Phase, Progress};
 

@@ -111,3 +111,32 @@ fn a_user_or_group_that_this_machine_does_not_have_is_refused_with_its_key() {
     let (code, told) = configured("user = \"4242\"\ngroup = \"4343\"");
     assert_eq!(code, Some(0), "{told}");
 }
+
+#[test]
+fn as_root_native_modules_are_loaded_as_the_tree_s_owner_or_as_nobody() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can load a module as somebody else");
+        return;
+    }
+    let (directory, package) = installation(GOOD);
+    let passable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), passable).unwrap();
+    let nobody = Command::new("id").args(["-u", "nobody"]).output().unwrap().stdout;
+    let nobody: u32 = String::from_utf8(nobody).unwrap().trim().parse().unwrap();
+    for (owner, expected) in [(0, nobody), (4242, 4242)] {
+        std::os::unix::fs::chown(&package, Some(owner), Some(owner)).unwrap();
+        let code = format!(
+            "#include <stdlib.h>\n#include <unistd.h>
+            __attribute__((constructor)) static void who(void) {{ if (getuid() != {expected}) abort(); }}
+            void *napi_register_module_v1(void *env, void *exports) {{ return exports; }}\n"
+        );
+        let source = directory.path().join("module.c");
+        std::fs::write(&source, code).unwrap();
+        let module = package.join("own.node");
+        let cc = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&module).arg(&source).status();
+        assert!(cc.unwrap().success());
+        let (code, told) = check(&[&package]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("1 native module loads"), "{told}");
+    }
+}

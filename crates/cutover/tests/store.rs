@@ -446,6 +446,7 @@ async fn r68_a_store_that_may_not_be_written_is_refused_before_the_first_byte() 
     fs::set_permissions(yard.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let source = Source::Npm(Npm {
         package: "toy".into(),
+        plugins: Vec::new(),
         registry: None,
         npm: vec!["npm".into()],
         node: None,

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests outside of `#[test]` functions too")]
 
 use cutover::store::{
-    Error, Identity, Limits, Need, Npm, Phase, Progress, Resolved, Result, Scripts, Source, Store, Wanted,
+    Error, Identity, Limits, Need, Npm, Phase, PluginSource, Progress, Resolved, Result, Scripts, Source,
+    Store, Wanted,
 };
 use cutover_core::Generation;
 use cutover_testkit::registry::{Package, Registry, Trouble};
@@ -76,6 +77,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 fn toy_npm(registry: &str, dir: &Path) -> Npm {
     Npm {
         package: "toy".into(),
+        plugins: Vec::new(),
         registry: Some(registry.into()),
         npm: vec!["npm".into()],
         node: None,
@@ -365,4 +367,88 @@ async fn under_root_npm_runs_as_the_service_and_cannot_change_what_it_made() {
     assert_eq!((dir.uid(), dir.mode() & 0o222), (0, 0));
     assert_eq!(fs::metadata(yard.dir.path().join("cache")).unwrap().uid(), 65534);
     yard.store.verify(generation).unwrap();
+}
+
+fn plugin(name: &str, wanted: Wanted, may_lack: bool) -> PluginSource {
+    PluginSource { package: name.into(), wanted, may_lack }
+}
+
+/// A plugin that names its host as a peer and asks it for its version.
+fn extra(version: &str, host: &str) -> Package {
+    Package::new("@toy/extra", version)
+        .file("index.js", "exports.host = require('toy').version\n")
+        .field("peerDependencies", serde_json::json!({ "toy": host }))
+}
+
+#[tokio::test]
+async fn plugins_are_resolved_and_sealed_with_the_package_in_one_tree_in_which_they_find_it() {
+    let mut yard = Yard::new().await;
+    yard.registry.publish(&toy("2.0.0"));
+    yard.registry.publish(&extra("1.0.0", "*"));
+    yard.registry.publish(&extra("2.0.0", "^2.0.0"));
+    yard.registry.publish(&extra("3.0.0", "*"));
+    yard.npm.plugins = vec![plugin("@toy/extra", Wanted::Version("{version}".into()), false)];
+    let resolved = yard.latest().await.unwrap();
+    let [found] = resolved.release.plugins.as_slice() else { panic!("{resolved:?}") };
+    assert_eq!(
+        (found.package.as_str(), found.version.as_str()),
+        ("@toy/extra", "2.0.0"),
+        "the package's own"
+    );
+    assert!(found.digest.starts_with("sha512-"));
+    let generation = yard.stage(&resolved).await.unwrap();
+    assert_eq!(yard.store.record(generation).unwrap().release, resolved.release);
+    let root = yard.store.root(generation).unwrap();
+    let extra = root.parent().unwrap().join("@toy/extra");
+    assert!(extra.starts_with(yard.store.generation_dir(generation)));
+    let told =
+        Command::new("node").args(["-p", "require('./index.js').host"]).current_dir(&extra).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), "2.0.0", "{told:?}");
+    yard.registry.tag("@toy/extra", "latest", "3.0.0");
+    // Another plugin makes another release, though the package is the same.
+    yard.npm.plugins = vec![plugin("@toy/extra", Wanted::Channel("latest".into()), false)];
+    let other = yard.latest().await.unwrap();
+    assert_eq!(other.release.plugins[0].version, "3.0.0");
+    assert_ne!(other.release, resolved.release);
+}
+
+#[tokio::test]
+async fn a_plugin_that_the_registry_does_not_have_is_an_error_unless_the_package_may_go_without() {
+    let mut yard = Yard::new().await;
+    yard.registry.publish(&toy("1.0.0"));
+    yard.npm.plugins = vec![plugin("@toy/none", Wanted::Channel("latest".into()), false)];
+    let refused = yard.latest().await.unwrap_err();
+    assert!(matches!(&refused, Error::NotFound { package, .. } if package == "@toy/none"), "{refused}");
+    yard.npm.plugins[0].may_lack = true;
+    assert_eq!(yard.latest().await.unwrap().release.plugins, []);
+    yard.npm.plugins = vec![plugin("../x", Wanted::Channel("latest".into()), true)];
+    assert!(matches!(yard.latest().await, Err(Error::NotExact { .. })), "a wrong name is never gone without");
+}
+
+#[tokio::test]
+async fn a_plugin_whose_bytes_are_not_those_that_were_resolved_is_not_sealed() {
+    let mut yard = Yard::new().await;
+    yard.registry.publish(&toy("1.0.0"));
+    yard.registry.publish(&extra("1.0.0", "*"));
+    yard.npm.plugins = vec![plugin("@toy/extra", Wanted::Channel("latest".into()), false)];
+    let mut resolved = yard.latest().await.unwrap();
+    resolved.release.plugins[0].digest = resolved.release.digest.clone();
+    let refused = yard.stage(&resolved).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::BadIntegrity { package, .. } if package == "@toy/extra@1.0.0"),
+        "{refused}"
+    );
+    assert_eq!(yard.staging(), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_fit_the_package_is_refused_in_npms_own_words() {
+    let mut yard = Yard::new().await;
+    yard.registry.publish(&toy("1.0.0"));
+    yard.registry.publish(&extra("9.0.0", "^9.0.0"));
+    yard.npm.plugins = vec![plugin("@toy/extra", Wanted::Channel("latest".into()), false)];
+    let resolved = yard.latest().await.unwrap();
+    let refused = yard.stage(&resolved).await.unwrap_err();
+    let said = format!("{:#}", anyhow::Error::from(refused));
+    assert!(said.contains("ERESOLVE"), "{said}");
 }

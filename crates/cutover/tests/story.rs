@@ -19,6 +19,8 @@ mod daemon;
 mod front;
 #[path = "story/orders.rs"]
 mod orders;
+#[path = "story/preflight.rs"]
+mod preflight;
 #[path = "story/process.rs"]
 mod process;
 #[path = "story/state.rs"]

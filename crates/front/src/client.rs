@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Reply};
+use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Word};
 use crate::wire::{LineReader, LineWriter, split};
-use crate::{Drained, Error, Posture, Stats};
+use crate::{Claim, Claimed, Drained, Error, Posture, Say, Stats};
 
 /// The pause between attempts to reach a front that is still starting.
 const RETRY: Duration = Duration::from_millis(5);
@@ -26,6 +26,7 @@ const CALLS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub struct ControlClient {
     calls: mpsc::Sender<Pending>,
+    claimed: Arc<Mutex<mpsc::UnboundedReceiver<Claimed>>>,
     gone: CancellationToken,
     hello: Arc<Hello>,
 }
@@ -68,15 +69,16 @@ impl ControlClient {
 
     fn start(reader: LineReader, writer: LineWriter, hello: Hello) -> Self {
         let (calls, inbox) = mpsc::channel(CALLS_MAX);
+        let (claims, claimed) = mpsc::unbounded_channel();
         let gone = CancellationToken::new();
         let ended = gone.clone().drop_guard();
         tokio::spawn(async move {
             let _ended = ended;
-            if let Err(error) = correspond(reader, writer, inbox).await {
+            if let Err(error) = correspond(reader, writer, inbox, claims).await {
                 debug!(%error, "the front's control connection");
             }
         });
-        Self { calls, gone, hello: Arc::new(hello) }
+        Self { calls, claimed: Arc::new(Mutex::new(claimed)), gone, hello: Arc::new(hello) }
     }
 
     /// What the front said when the connection began.
@@ -139,6 +141,19 @@ impl ControlClient {
         }
     }
 
+    /// Waits until no WebSocket is owed an answer by the process that is about to be stopped, for `answer_limit` at most;
+    /// answers how many still are. To be ordered after a hold was set and before the process is told to end. `limit`
+    /// bounds the call and should exceed `answer_limit`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Gone`], [`Error::Overdue`].
+    pub async fn answers(&self, answer_limit: Duration, limit: Duration) -> Result<u64, Error> {
+        match self.call(Order::Answers { limit: answer_limit }, Vec::new(), limit).await? {
+            (Answer::Owed(owed), _) => Ok(owed),
+            (other, _) => Err(unexpected("wait for answers", &other)),
+        }
+    }
+
     /// Waits until no exchange with a former upstream is open; what is left after `drain_limit` is cut. To be ordered
     /// after a hold was set, while the process ends. `limit` bounds the call and should exceed `drain_limit` by 3 s.
     ///
@@ -148,6 +163,36 @@ impl ControlClient {
         match self.call(Order::Drain { limit: drain_limit }, Vec::new(), limit).await? {
             (Answer::Drained(drained), _) => Ok(drained),
             (other, _) => Err(unexpected("drain", &other)),
+        }
+    }
+
+    /// Claims calls on WebSockets that are opened from now on, or none.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Gone`], [`Error::Overdue`].
+    pub async fn claim(&self, claim: Option<Claim>, limit: Duration) -> Result<(), Error> {
+        match self.call(Order::Claim(claim), Vec::new(), limit).await? {
+            (Answer::Claims, _) => Ok(()),
+            (other, _) => Err(unexpected("claim calls", &other)),
+        }
+    }
+
+    /// The next call that was claimed. Pends for ever once the front is gone; it may be dropped at any moment.
+    pub async fn claimed(&self) -> Claimed {
+        match self.claimed.lock().await.recv().await {
+            Some(claimed) => claimed,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says something on a WebSocket; answers whether there was still somebody to say it to.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Gone`], [`Error::Overdue`].
+    pub async fn say(&self, say: Say, limit: Duration) -> Result<bool, Error> {
+        match self.call(Order::Say(say), Vec::new(), limit).await? {
+            (Answer::Said(is_said), _) => Ok(is_said),
+            (other, _) => Err(unexpected("say something", &other)),
         }
     }
 
@@ -209,6 +254,7 @@ async fn correspond(
     mut reader: LineReader,
     writer: LineWriter,
     mut inbox: mpsc::Receiver<Pending>,
+    claims: mpsc::UnboundedSender<Claimed>,
 ) -> io::Result<()> {
     let mut waiting = HashMap::new();
     let mut calls = 0;
@@ -223,7 +269,14 @@ async fn correspond(
             }
             line = reader.line() => {
                 let Some(line) = line? else { return Ok(()) };
-                let reply: Reply = serde_json::from_slice(&line)?;
+                let reply = match serde_json::from_slice(&line)? {
+                    Word::Reply(reply) => reply,
+                    Word::Claimed(claimed) => {
+                        // A daemon that does not ask for claimed calls has claimed none.
+                        let _ = claims.send(claimed);
+                        continue;
+                    }
+                };
                 let sockets = match reply.answer {
                     Answer::Sockets(count) => reader.take_descriptors(count).ok_or(io::ErrorKind::InvalidData)?,
                     _ => Vec::new(),

@@ -29,6 +29,7 @@ pub(crate) async fn converse(shared: Arc<Shared>, socket: Socket, address: Optio
         gate: Arc::clone(&shared.gate),
         counters: Arc::clone(&shared.counters),
         websockets: shared.clients.clone(),
+        claims: Arc::clone(&shared.claims),
         socket: Arc::clone(&socket),
         judgement: Arc::clone(&judgement),
         address: address.map(|address| address.ip()),

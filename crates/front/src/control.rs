@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::client::ControlClient;
 use crate::milliseconds;
-use crate::{Drained, Posture, Stats};
+use crate::{Claim, Claimed, Drained, Posture, Say, Stats};
 
 /// The protocol's number; a front of another number is not understood.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The front's first line on each connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,12 +51,22 @@ pub enum Order {
     Sockets,
     /// Take this posture.
     Posture(Posture),
+    /// Wait until no WebSocket of a former upstream is owed an answer.
+    Answers {
+        /// After which what is owed then is told.
+        #[serde(rename = "limit_ms", with = "milliseconds")]
+        limit: Duration,
+    },
     /// Wait until no exchange with a former upstream is open.
     Drain {
         /// After which what is left is cut.
         #[serde(rename = "limit_ms", with = "milliseconds")]
         limit: Duration,
     },
+    /// Claim such calls from now on, or none.
+    Claim(Option<Claim>),
+    /// Say this on a WebSocket.
+    Say(Say),
     /// Tell the numbers.
     Stats,
     /// Stop accepting, finish what is open, end.
@@ -70,11 +80,24 @@ impl Order {
             Self::Listen { .. } => "listen",
             Self::Sockets => "hand back its sockets",
             Self::Posture(posture) => posture.word(),
+            Self::Answers { .. } => "wait for answers",
             Self::Drain { .. } => "drain",
+            Self::Claim(_) => "claim calls",
+            Self::Say(_) => "say something",
             Self::Stats => "tell its numbers",
             Self::Quit => "quit",
         }
     }
+}
+
+/// A line of the front's after its hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Word {
+    /// An order was obeyed or refused.
+    Reply(Reply),
+    /// A client has called what is claimed.
+    Claimed(Claimed),
 }
 
 /// The answer to one order.
@@ -96,8 +119,14 @@ pub enum Answer {
     Sockets(usize),
     /// The front is in this posture now.
     Is(Posture),
+    /// So many WebSockets are still owed an answer.
+    Owed(u64),
     /// The drain has ended.
     Drained(Drained),
+    /// Such calls are claimed.
+    Claims,
+    /// Whether there was still somebody to say it to.
+    Said(bool),
     /// The numbers.
     Stats(Stats),
     /// The front stops accepting and ends.

@@ -1,7 +1,30 @@
 //! Where WebSocket frames begin and end in a stream of bytes (RFC 6455). It reads headers and changes no byte.
 
+/// Opcode of a message's first frame if it is text.
+const TEXT: u8 = 0x1;
 /// Opcode of a close frame.
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+/// Who hears what messages say while the walk goes over them; control frames are not heard.
+pub(crate) trait Ear {
+    /// A message begins.
+    fn begin(&mut self, is_text: bool);
+    /// Its next byte.
+    fn hear(&mut self, byte: u8);
+    /// It has ended.
+    fn end(&mut self);
+}
+
+/// Who hears nothing.
+pub(crate) struct Deaf;
+
+impl Ear for Deaf {
+    fn begin(&mut self, _: bool) {}
+    fn hear(&mut self, _: u8) {}
+    fn end(&mut self) {}
+}
 
 /// Walks one direction of a WebSocket.
 #[derive(Clone, Debug, Default)]
@@ -18,22 +41,23 @@ pub(crate) struct FrameWalk {
 
 impl FrameWalk {
     /// Walks over the next bytes.
-    pub(crate) fn walk(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn walk(&mut self, mut bytes: &[u8], ear: &mut impl Ear) {
         while !bytes.is_empty() {
-            bytes = &bytes[self.advance(bytes)..];
+            bytes = &bytes[self.advance(bytes, ear)..];
         }
     }
 
     /// Walks to the end of the current frame, or of the bytes if they end before. Answers how many were walked.
-    pub(crate) fn advance(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn advance(&mut self, bytes: &[u8], ear: &mut impl Ear) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             if let Some((frame, left)) = self.body {
                 let step = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                frame.tell(frame.payload - left, &bytes[at..at + step], ear);
                 at += step;
                 self.body = Some((frame, left - step as u64)).filter(|(_, left)| *left > 0);
                 if self.body.is_none() {
-                    self.end(frame);
+                    self.end(frame, ear);
                     return at;
                 }
                 continue;
@@ -42,10 +66,9 @@ impl FrameWalk {
             self.have += 1;
             at += 1;
             if let Some(frame) = parse(&self.head[..self.have]) {
-                self.closed |= frame.opcode == CLOSE;
-                self.have = 0;
+                self.begin(frame, ear);
                 if frame.payload == 0 {
-                    self.end(frame);
+                    self.end(frame, ear);
                     return at;
                 }
                 self.body = Some((frame, frame.payload));
@@ -54,10 +77,21 @@ impl FrameWalk {
         at
     }
 
-    fn end(&mut self, frame: FrameHead) {
+    fn begin(&mut self, frame: FrameHead, ear: &mut impl Ear) {
+        self.have = 0;
+        self.closed |= frame.opcode == CLOSE;
+        if !is_control(frame.opcode) && !self.is_in_message {
+            ear.begin(frame.opcode == TEXT);
+        }
+    }
+
+    fn end(&mut self, frame: FrameHead, ear: &mut impl Ear) {
         if !is_control(frame.opcode) {
             self.is_in_message = !frame.is_final;
             self.messages += u64::from(frame.is_final);
+            if frame.is_final {
+                ear.end();
+            }
         }
     }
 
@@ -97,6 +131,21 @@ struct FrameHead {
     opcode: u8,
     is_final: bool,
     payload: u64,
+    /// All zero where there is none.
+    mask: [u8; 4],
+}
+
+impl FrameHead {
+    /// Tells a piece of the frame's payload that begins so many bytes after the payload's start.
+    fn tell(&self, from: u64, piece: &[u8], ear: &mut impl Ear) {
+        if is_control(self.opcode) {
+            return;
+        }
+        // The remainder is below four.
+        let shift = (from % 4) as usize;
+        let mask = self.mask.iter().cycle().skip(shift);
+        piece.iter().zip(mask).for_each(|(byte, mask)| ear.hear(byte ^ mask));
+    }
 }
 
 /// Reads a frame's header from the start of `bytes`; `None` while it is not complete.
@@ -107,22 +156,69 @@ fn parse(bytes: &[u8]) -> Option<FrameHead> {
         127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?), 10),
         short => (u64::from(short), 2),
     };
-    let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    (bytes.len() >= after + mask).then_some(FrameHead {
-        opcode: first & 0x0f,
-        is_final: first & 0x80 != 0,
-        payload,
-    })
+    let mask = match second & 0x80 {
+        0 => [0; 4],
+        _ => bytes.get(after..after + 4)?.try_into().ok()?,
+    };
+    let is_complete = bytes.len() >= after;
+    is_complete.then_some(FrameHead { opcode: first & 0x0f, is_final: first & 0x80 != 0, payload, mask })
+}
+
+/// A control frame that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    Ping(Vec<u8>),
+    Pong,
+    Close,
+}
+
+impl Control {
+    pub(crate) fn read(frame: &[u8]) -> Option<Self> {
+        let head = (2..=frame.len()).find_map(|end| parse(&frame[..end]).map(|head| (head, end)));
+        let (head, end) = head?;
+        Some(match head.opcode {
+            PING => {
+                let masked = frame[end..].iter().zip(head.mask.iter().cycle());
+                Self::Ping(masked.map(|(byte, mask)| byte ^ mask).collect())
+            }
+            CLOSE => Self::Close,
+            _ => Self::Pong,
+        })
+    }
+}
+
+/// A text frame as a server sends it: unmasked, in one piece.
+pub(crate) fn text_frame(text: &[u8]) -> Vec<u8> {
+    server_frame(TEXT, text)
+}
+
+/// The answer to a ping.
+pub(crate) fn pong_frame(payload: &[u8]) -> Vec<u8> {
+    server_frame(PONG, payload)
+}
+
+fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    frame.push(0x80 | opcode);
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(short @ 0..=125), _) => frame.push(short),
+        (_, Ok(long)) => {
+            frame.push(126);
+            frame.extend_from_slice(&long.to_be_bytes());
+        }
+        _ => {
+            frame.push(127);
+            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
 }
 
 /// A close frame as a server sends it: unmasked, with a code and at most 123 bytes of reason.
 pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     let reason = &reason.as_bytes()[..reason.len().min(123)];
-    let length = u8::try_from(reason.len() + 2).expect("a reason is cut to 123 bytes");
-    let mut frame = vec![0x80 | CLOSE, length];
-    frame.extend_from_slice(&code.to_be_bytes());
-    frame.extend_from_slice(reason);
-    frame
+    server_frame(CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
 #[cfg(test)]
@@ -168,7 +264,7 @@ mod tests {
             let mut walk = FrameWalk::default();
             let mut at = 0;
             for chunk in bytes.chunks(step) {
-                walk.walk(chunk);
+                walk.walk(chunk, &mut Deaf);
                 at += chunk.len();
                 assert_eq!(walk.is_at_boundary(), ends.contains(&at), "{at} in steps of {step}");
             }
@@ -192,7 +288,7 @@ mod tests {
             for (first, size, messages, is_between) in frames {
                 let bytes = frame(first, &vec![0; size], Some([1, 2, 3, 4]));
                 for chunk in bytes.chunks(step.min(bytes.len())) {
-                    walk.walk(chunk);
+                    walk.walk(chunk, &mut Deaf);
                 }
                 assert_eq!(
                     (walk.messages(), walk.is_between_messages()),
@@ -204,13 +300,45 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_heard_unmasked_and_whole_however_the_bytes_arrive() {
+        #[derive(Default)]
+        struct Heard(Vec<(bool, Vec<u8>, bool)>);
+        impl Ear for Heard {
+            fn begin(&mut self, is_text: bool) {
+                self.0.push((is_text, Vec::new(), false));
+            }
+            fn hear(&mut self, byte: u8) {
+                self.0.last_mut().unwrap().1.push(byte);
+            }
+            fn end(&mut self) {
+                self.0.last_mut().unwrap().2 = true;
+            }
+        }
+        let frames = [
+            frame(0x01, b"one ", Some([1, 2, 3, 4])),
+            frame(0x89, b"ping", Some([5; 4])),
+            frame(0x00, b"", None),
+            frame(0x80, &[b'x'; 300], Some([7, 8, 9, 10])),
+            frame(0x82, b"\x00\x01", None),
+            frame(0x81, b"", Some([1; 4])),
+        ];
+        for step in [1, 3, 5, usize::MAX] {
+            let (mut walk, mut heard) = (FrameWalk::default(), Heard::default());
+            let bytes = frames.concat();
+            bytes.chunks(step.min(bytes.len())).for_each(|chunk| walk.walk(chunk, &mut heard));
+            let first = [b"one ".as_slice(), &[b'x'; 300]].concat();
+            assert_eq!(heard.0, [(true, first, true), (false, vec![0, 1], true), (true, Vec::new(), true)]);
+        }
+    }
+
+    #[test]
     fn an_advance_stops_where_a_frame_ends() {
         let (first, second) = (frame(0x82, &[7; 300], None), frame(0x89, &[], Some([0; 4])));
         let both = [first.clone(), second.clone()].concat();
         let mut walk = FrameWalk::default();
-        assert_eq!(walk.advance(&both[..2]), 2);
-        assert_eq!(walk.advance(&both[2..]), first.len() - 2);
-        assert_eq!(walk.advance(&both[first.len()..]), second.len());
+        assert_eq!(walk.advance(&both[..2], &mut Deaf), 2);
+        assert_eq!(walk.advance(&both[2..], &mut Deaf), first.len() - 2);
+        assert_eq!(walk.advance(&both[first.len()..], &mut Deaf), second.len());
         assert!(walk.is_between_messages());
     }
 
@@ -219,7 +347,7 @@ mod tests {
         let frame = close_frame(1012, "service restart");
         assert_eq!(&frame[..4], &[0x88, 17, 0x03, 0xf4]);
         let mut walk = FrameWalk::default();
-        walk.walk(&frame);
+        walk.walk(&frame, &mut Deaf);
         assert!(walk.has_closed() && walk.is_at_boundary());
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::claims::Claims;
 use crate::connection;
 use crate::gate::{Caps, Gate};
 use crate::listeners::Listeners;
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) listeners: Listeners,
+    pub(crate) claims: Arc<Claims>,
     /// Client connections and WebSockets.
     pub(crate) clients: TaskTracker,
     pub(crate) leaving: CancellationToken,
@@ -92,6 +94,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> Result<(), Erro
         gate: Gate::closed(options.patience, Arc::clone(&counters), caps),
         counters,
         listeners: Listeners::default(),
+        claims: Arc::default(),
         clients: TaskTracker::new(),
         leaving: stop,
     });

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use crate::peer::Socket;
 use crate::stats::{Counters, Drained, Stats, count};
-use crate::upstream::{ANSWER_LIMIT, Epoch, Pass, Reuse};
+use crate::upstream::{Epoch, Pass, Reuse};
 use crate::{HoldId, Notice, Patience, Posture};
 
 /// How many held requests are let through at once; the first batch at once, the next after each pause.
@@ -29,8 +29,6 @@ const KNOCK_LAST: Duration = Duration::from_millis(10);
 /// How long a new posture waits for exchanges that are all but over, so that a process that is then told to stop has
 /// no request in its socket that it has not read.
 const SETTLE: Duration = Duration::from_millis(10);
-/// How long it waits for WebSockets: what they were given just now is to be answered, and to end at a message's end.
-const SOCKETS_SETTLE: Duration = ANSWER_LIMIT.saturating_add(Duration::from_millis(50));
 /// How long a cut exchange may take to end: a WebSocket waits for its client's farewell.
 const CUT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -198,28 +196,15 @@ impl Gate {
         self.set(Posture::Maintain { notice, upstream: None });
     }
 
-    /// Waits, briefly, until exchanges that are all but over have ended, idle connections are closed and, in a hold,
-    /// WebSockets have the answers to what they were given.
+    /// Waits, briefly, until exchanges that are all but over have ended and idle connections are closed.
     pub(crate) async fn settle(&self) {
-        let (former, is_holding) = {
-            let inner = self.lock();
-            (inner.former.clone(), matches!(inner.posture, Posture::Hold { .. }))
-        };
-        let disconnected = timeout(SETTLE, async {
+        let former = self.lock().former.clone();
+        let disconnected = async {
             for epoch in &former {
                 epoch.disconnected().await;
             }
-        });
-        if !is_holding {
-            let _ = disconnected.await;
-            return;
-        }
-        let answered = timeout(SOCKETS_SETTLE, async {
-            for epoch in &former {
-                epoch.answered().await;
-            }
-        });
-        let _ = tokio::join!(disconnected, answered);
+        };
+        let _ = timeout(SETTLE, disconnected).await;
     }
 
     /// Registers a request; its place in the order is from now.
@@ -469,6 +454,17 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
+    /// Waits until nobody is owed an answer, for `limit` at most; answers how many WebSockets still are.
+    pub(crate) async fn answers(self, limit: Duration) -> u64 {
+        let all = async {
+            for epoch in &self.former {
+                epoch.answered().await;
+            }
+        };
+        let _ = timeout(limit, all).await;
+        self.former.iter().map(|epoch| epoch.owing()).sum()
+    }
+
     /// Waits until all is over; at the limit cuts what is left.
     pub(crate) async fn finish(self, limit: Duration) -> Drained {
         let all_quiet = async {

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod body;
+mod calls;
+mod claim;
+mod claims;
 mod client;
 mod connection;
 pub mod control;
@@ -26,12 +29,15 @@ mod posture;
 pub mod process;
 mod proxy;
 mod session;
+mod sieve;
+mod sorters;
 mod stats;
 mod uplink;
 mod upstream;
 mod websocket;
 mod wire;
 
+pub use claim::{Claim, Claimed, Fill, Say};
 pub use front::{Limits, Options, serve};
 pub use listeners::bind;
 pub use notice::Notice;

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::Notice;
 use crate::body::{Inbound, Outbound, Relayed};
+use crate::claims::Claims;
 use crate::gate::{Admission, Arrival, ClientGone, Gate};
 use crate::headers;
 use crate::notice::Asker;
@@ -45,6 +46,7 @@ pub(crate) struct Client {
     pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) websockets: TaskTracker,
+    pub(crate) claims: Arc<Claims>,
     pub(crate) socket: Arc<Socket>,
     pub(crate) judgement: Arc<Judgement>,
     pub(crate) address: Option<IpAddr>,
@@ -169,7 +171,11 @@ impl Client {
                 return self.fail(&pass, "the service switched to a protocol that nobody asked for");
             };
             let service = hyper::upgrade::on(&mut response);
-            self.websockets.spawn(websocket::join(client, service, link, pass.into_websocket()));
+            let seat = match self.lane {
+                Lane::Public => self.claims.enter(),
+                Lane::Probe => None,
+            };
+            self.websockets.spawn(websocket::join(client, service, link, pass.into_websocket(), seat));
             let (mut head, _) = response.into_parts();
             headers::for_client(&mut head.headers);
             head.headers.remove(SEC_WEBSOCKET_EXTENSIONS);

@@ -8,28 +8,40 @@ use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
-use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Reply};
+use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Reply, Word};
 use crate::front::Shared;
 use crate::wire::{DESCRIPTORS_MAX, LineReader, split};
 
-/// Speaks with one daemon until it leaves. Its drains end with it; postures stay.
+/// Speaks with one daemon until it leaves. What waits in it ends with it; postures stay.
 pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     let (mut reader, writer) = split(stream);
     writer.send(&hello(&shared), &[]).await?;
-    let mut drains = JoinSet::new();
+    let mut waits = JoinSet::new();
+    let mut attendance = shared.claims.attend();
     loop {
         let reply = tokio::select! {
             line = reader.line() => {
                 let Some(line) = line? else { return Ok(()) };
                 let Call { id, order } = serde_json::from_slice(&line)?;
-                if let Order::Drain { limit } = order {
-                    let drain = shared.gate.begin_drain();
-                    drains.spawn(async move { Reply { id, answer: Answer::Drained(drain.finish(limit).await) } });
-                    continue;
+                match order {
+                    Order::Answers { limit } => {
+                        let drain = shared.gate.begin_drain();
+                        waits.spawn(async move { Reply { id, answer: Answer::Owed(drain.answers(limit).await) } });
+                        continue;
+                    }
+                    Order::Drain { limit } => {
+                        let drain = shared.gate.begin_drain();
+                        waits.spawn(async move { Reply { id, answer: Answer::Drained(drain.finish(limit).await) } });
+                        continue;
+                    }
+                    order => Reply { id, answer: obey(&shared, &mut reader, order).await },
                 }
-                Reply { id, answer: obey(&shared, &mut reader, order).await }
             }
-            Some(Ok(reply)) = drains.join_next() => reply,
+            Some(Ok(reply)) = waits.join_next() => reply,
+            Some(claimed) = attendance.claimed.recv() => {
+                writer.send(&Word::Claimed(claimed), &[]).await?;
+                continue;
+            }
         };
         let duplicates = match reply.answer {
             Answer::Sockets(_) => shared.listeners.duplicates()?,
@@ -37,7 +49,7 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
         };
         let borrowed: Vec<_> = duplicates.iter().map(AsFd::as_fd).collect();
         let is_last = reply.answer == Answer::Quitting;
-        writer.send(&reply, &borrowed).await?;
+        writer.send(&Word::Reply(reply), &borrowed).await?;
         if is_last {
             shared.leaving.cancel();
         }
@@ -63,9 +75,16 @@ async fn obey(shared: &Arc<Shared>, reader: &mut LineReader, order: Order) -> An
             shared.gate.settle().await;
             Answer::Is(shared.gate.posture())
         }
+        Order::Claim(claim) => {
+            shared.claims.set(claim);
+            Answer::Claims
+        }
+        Order::Say(say) => Answer::Said(shared.claims.say(say)),
         Order::Stats => Answer::Stats(shared.gate.stats()),
         Order::Quit => Answer::Quitting,
-        Order::Drain { .. } => Answer::Refused("a drain is not obeyed in line".to_owned()),
+        Order::Answers { .. } | Order::Drain { .. } => {
+            Answer::Refused("what takes time is not obeyed in line".to_owned())
+        }
     }
 }
 

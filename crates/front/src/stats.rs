@@ -23,7 +23,8 @@ pub struct Stats {
     pub held: u64,
     /// WebSockets now open.
     pub websockets: u64,
-    /// Exchanges cut since the last hold began: answered 502, aborted, or an event stream that was ended.
+    /// Exchanges cut since the last hold began: answered 502, aborted, an event stream that was ended, or a call over a
+    /// WebSocket that got no answer.
     pub cut: u64,
     /// Exchanges cut since the front's start.
     pub cut_total: u64,
@@ -47,11 +48,11 @@ pub struct Stats {
     pub upgraded_total: u64,
     /// WebSockets that the front closed itself: in a drain, in maintenance, or because the upstream vanished.
     pub closed_total: u64,
+    /// Of these, the ones whose upstream vanished without a farewell.
+    pub abnormal_total: u64,
     /// Messages on WebSockets that came when the service was to be stopped, and that were given to nobody.
     #[serde(default)]
     pub withheld_total: u64,
-    /// Of these, the ones whose upstream vanished without a farewell.
-    pub abnormal_total: u64,
     /// Requests refused for ambiguous framing.
     pub malformed_total: u64,
 }
@@ -61,7 +62,7 @@ pub struct Stats {
 pub struct Drained {
     /// Exchanges (WebSockets included) that were open when the drain began.
     pub open: u64,
-    /// Requests that failed since the hold began: their upstream vanished, or the limit came.
+    /// Exchanges that failed since the hold began: their upstream vanished, or the limit came.
     pub cut: u64,
     /// WebSockets that the front had to close, during this drain.
     pub websockets: u64,

@@ -5,8 +5,10 @@ use std::future::pending;
 use std::io;
 use std::sync::Arc;
 
-use crate::frames::{FrameWalk, begins_control};
+use crate::calls::{Hearing, Said};
+use crate::frames::{Deaf, FrameWalk, begins_control};
 use crate::peer::Socket;
+use crate::sieve::{Sieve, Sorter};
 use crate::upstream::Intake;
 
 const BUFFER: usize = 16 * 1024;
@@ -27,18 +29,40 @@ pub(crate) struct Flow {
     buffer: Vec<u8>,
     sent: usize,
     walk: FrameWalk,
+    hearing: Hearing,
+    /// What is read goes through it first.
+    sieve: Option<Sieve>,
+    /// Frames of the front's own, which go between two messages.
+    own: Vec<u8>,
 }
 
 impl Flow {
-    pub(crate) fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8]) -> Self {
+    pub(crate) fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8], mut sieve: Option<Sieve>) -> Self {
         let mut buffer = Vec::with_capacity(BUFFER.max(early.len()));
-        buffer.extend_from_slice(early);
-        Self { from, to, buffer, sent: 0, walk: FrameWalk::default() }
+        match &mut sieve {
+            Some(sieve) => buffer.extend(sieve.sift(early)),
+            None => buffer.extend_from_slice(early),
+        }
+        Self {
+            from,
+            to,
+            buffer,
+            sent: 0,
+            walk: FrameWalk::default(),
+            hearing: Hearing::default(),
+            sieve,
+            own: Vec::new(),
+        }
     }
 
     /// What was delivered so far.
     pub(crate) fn walk(&self) -> &FrameWalk {
         &self.walk
+    }
+
+    /// Calls and answers that were delivered whole since the last question.
+    pub(crate) fn said(&mut self) -> Vec<Said> {
+        self.hearing.take()
     }
 
     /// Delivers the next bytes. It may be dropped at any moment and called again.
@@ -62,29 +86,67 @@ impl Flow {
         self.flush().await
     }
 
+    /// Delivers frames of the front's own between two messages, as soon as it is [`step`](Self::step)ped.
+    pub(crate) fn put_in(&mut self, frames: &[u8]) {
+        self.own.extend_from_slice(frames);
+    }
+
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        while self.sent < self.buffer.len() {
-            self.deliver(self.buffer.len()).await?;
+        loop {
+            self.join_own();
+            if self.rest().is_empty() {
+                return Ok(());
+            }
+            let end = match self.own.is_empty() {
+                true => self.buffer.len(),
+                false => self.sent + self.walk.clone().advance(self.rest(), &mut Deaf),
+            };
+            self.deliver(end).await?;
         }
-        Ok(())
+    }
+
+    /// Puts the front's own frames next, if they may stand there.
+    fn join_own(&mut self) {
+        if self.own.is_empty() || !self.walk.is_between_messages() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.own);
+        bytes.extend_from_slice(self.rest());
+        (self.buffer, self.sent) = (bytes, 0);
     }
 
     /// Writes once, of the buffer's bytes before `end`.
     async fn deliver(&mut self, end: usize) -> io::Result<()> {
         let written = self.to.write(&self.buffer[self.sent..end]).await?;
-        self.walk.walk(&self.buffer[self.sent..self.sent + written]);
+        self.walk.walk(&self.buffer[self.sent..self.sent + written], &mut self.hearing);
         self.sent += written;
         Ok(())
     }
 
     /// Reads the next bytes unless there are some to deliver.
     async fn fill(&mut self) -> Result<(), End> {
+        self.join_own();
         if self.sent < self.buffer.len() {
             return Ok(());
         }
         match self.read().await {
-            Ok(0) | Err(_) => Err(End::Source),
-            Ok(_) => Ok(()),
+            Ok(0) | Err(_) => return Err(End::Source),
+            Ok(_) => {}
+        }
+        if let Some(sieve) = &mut self.sieve {
+            self.buffer = sieve.sift(&self.buffer);
+        }
+        Ok(())
+    }
+
+    /// Reads on without delivering anything: what matters is what the sieve takes.
+    async fn listen(&mut self) -> End {
+        loop {
+            self.buffer.clear();
+            self.sent = 0;
+            if let Err(end) = self.fill().await {
+                return end;
+            }
         }
     }
 
@@ -106,11 +168,13 @@ pub(crate) struct Uplink {
     kept: Vec<u8>,
     /// Covers what is kept.
     kept_walk: FrameWalk,
+    /// Messages that came when there was nobody left to give them to.
+    late: u64,
 }
 
 impl Uplink {
     pub(crate) fn new(flow: Flow) -> Self {
-        Self { flow, kept: Vec::new(), kept_walk: FrameWalk::default() }
+        Self { flow, kept: Vec::new(), kept_walk: FrameWalk::default(), late: 0 }
     }
 
     /// What the service was given so far.
@@ -118,14 +182,19 @@ impl Uplink {
         &self.flow.walk
     }
 
+    /// As [`Flow::said`].
+    pub(crate) fn said(&mut self) -> Vec<Said> {
+        self.flow.said()
+    }
+
     /// Whether the client has begun a message that the service is not given.
     pub(crate) fn keeps_any(&self) -> bool {
         !self.kept.is_empty()
     }
 
-    /// How many whole messages are kept back.
+    /// How many whole messages nobody was given.
     pub(crate) fn kept_messages(&self) -> u64 {
-        self.kept_walk.messages()
+        self.kept_walk.messages() + self.late
     }
 
     /// Takes the client's next bytes, and delivers them or keeps them back. It may be dropped at any moment and called
@@ -156,16 +225,32 @@ impl Uplink {
         }
     }
 
+    /// There is nobody to deliver to any more: what was kept back goes through the sieve again, and all that comes.
+    pub(crate) async fn listen(&mut self, again: impl Sorter + 'static) -> End {
+        let mut kept = std::mem::take(&mut self.kept);
+        let rest = self.flow.rest();
+        // The rest of a frame whose beginning was delivered says nothing to anybody.
+        let is_begun = self.kept_walk.is_at_boundary() && !self.flow.walk.is_at_boundary();
+        let begun = if is_begun { self.flow.walk.clone().advance(rest, &mut Deaf) } else { 0 };
+        kept.extend_from_slice(&rest[begun..]);
+        self.kept_walk = FrameWalk::default();
+        Sieve::new(again).sift(&kept);
+        self.flow.listen().await
+    }
+
     /// Reads on, delivering nothing, until a close frame or the end.
     pub(crate) async fn until_closed(&mut self) {
         let is_keeping = !self.kept_walk.is_at_boundary();
         let mut walk = if is_keeping { &self.kept_walk } else { &self.flow.walk }.clone();
-        walk.walk(self.flow.rest());
+        let before = walk.messages();
+        walk.walk(self.flow.rest(), &mut Deaf);
+        self.late = walk.messages() - before;
         while !walk.has_closed() && !self.flow.walk.has_closed() {
             match self.flow.read().await {
                 Ok(0) | Err(_) => return,
-                Ok(_) => walk.walk(&self.flow.buffer),
+                Ok(_) => walk.walk(&self.flow.buffer, &mut Deaf),
             }
+            self.late = walk.messages() - before;
         }
     }
 
@@ -187,7 +272,7 @@ impl Uplink {
 
     /// Delivers the rest of a control frame that had begun to pass.
     async fn end_frame(&mut self) -> io::Result<()> {
-        let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest());
+        let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest(), &mut Deaf);
         while self.flow.sent < end {
             self.flow.deliver(end).await?;
         }
@@ -198,11 +283,11 @@ impl Uplink {
     async fn sift(&mut self) -> io::Result<()> {
         while let Some(first) = self.flow.rest().first() {
             if self.keeps(*first) {
-                let step = self.kept_walk.advance(self.flow.rest());
+                let step = self.kept_walk.advance(self.flow.rest(), &mut Deaf);
                 self.kept.extend_from_slice(&self.flow.buffer[self.flow.sent..self.flow.sent + step]);
                 self.flow.sent += step;
             } else {
-                let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest());
+                let end = self.flow.sent + self.flow.walk.clone().advance(self.flow.rest(), &mut Deaf);
                 self.flow.deliver(end).await?;
             }
         }

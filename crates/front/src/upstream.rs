@@ -34,9 +34,6 @@ const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// How long a connection that has just ended an exchange may take to say that it is ready for the next.
 const READY_LIMIT: Duration = Duration::from_millis(5);
 
-/// How long a new posture waits for the answers to what WebSockets have been given just now.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_millis(250);
-
 /// What becomes of the messages that clients send on the WebSockets of an epoch. Control frames always pass, and so does
 /// everything that the service sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +156,11 @@ impl Epoch {
     /// be known.
     pub(crate) async fn answered(&self) {
         self.talks.wait().await;
+    }
+
+    /// How many WebSockets are still waited for.
+    pub(crate) fn owing(&self) -> u64 {
+        self.talks.len() as u64
     }
 
     /// Tells long-lived streams that maintenance has begun.
@@ -347,7 +349,7 @@ impl Outgoing {
 pub(crate) struct Pass {
     epoch: Arc<Epoch>,
     counters: Option<Arc<Counters>>,
-    _open: TaskTrackerToken,
+    open: Option<TaskTrackerToken>,
     _gauge: Option<Gauge>,
 }
 
@@ -355,7 +357,7 @@ impl Pass {
     /// A pass for the public lane.
     pub(crate) fn public(epoch: &Arc<Epoch>, counters: &Arc<Counters>) -> Self {
         Self {
-            _open: epoch.exchanges.token(),
+            open: Some(epoch.exchanges.token()),
             _gauge: Some(Gauge::raise(counters, |counters| &counters.in_flight)),
             counters: Some(Arc::clone(counters)),
             epoch: Arc::clone(epoch),
@@ -364,7 +366,7 @@ impl Pass {
 
     /// A pass for the probe lane, which is counted nowhere.
     pub(crate) fn probe(epoch: &Arc<Epoch>) -> Self {
-        Self { _open: epoch.exchanges.token(), _gauge: None, counters: None, epoch: Arc::clone(epoch) }
+        Self { open: Some(epoch.exchanges.token()), _gauge: None, counters: None, epoch: Arc::clone(epoch) }
     }
 
     pub(crate) fn epoch(&self) -> &Arc<Epoch> {
@@ -382,6 +384,11 @@ impl Pass {
             count(&counters.cut);
             count(&counters.cut_total);
         }
+    }
+
+    /// Its upstream is not needed any more: nobody has to wait for the end of this exchange.
+    pub(crate) fn release(&mut self) {
+        self.open = None;
     }
 
     /// From here on the exchange is a WebSocket, no longer a request.

@@ -1,6 +1,7 @@
 //! A WebSocket between a client and the service: bytes pass untouched, frames are only walked, so that a close frame
 //! can be put where one may stand, and so that a service that is to be stopped is given no further message.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -8,15 +9,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use crate::frames::close_frame;
+use crate::calls::Calls;
+use crate::claims::{Seat, Turn};
+use crate::frames::{close_frame, pong_frame, text_frame};
 use crate::peer::{Socket, Stream};
+use crate::sieve::Sieve;
+use crate::sorters::{FromClient, FromService};
 use crate::stats::count;
 use crate::uplink::{End, Flow, Uplink};
-use crate::upstream::{ANSWER_LIMIT, Intake, Link, Pass};
+use crate::upstream::{Intake, Link, Pass};
 
 /// How long both sides may take to finish the handshake that they have agreed on.
 const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
@@ -24,9 +30,14 @@ const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 /// How long a frame that has begun may take to end, when the socket is to be closed.
 const FRAME_LIMIT: Duration = Duration::from_millis(250);
+/// How long an answer is waited for where calls and answers cannot be told from other messages.
+const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 /// How long a service that is being stopped may say nothing on a WebSocket that waits for no answer and whose client goes
 /// on calling, before the front says goodbye for it: each further call would be one that nobody takes.
 const FAREWELL_FIRST: Duration = Duration::from_millis(500);
+
+/// How long a client may wait for the daemon without a service: longer than any run.
+const STRANDED_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// RFC 6455 registry: the service is being restarted, come back.
 const SERVICE_RESTART: (u16, &str) = (1012, "service restart");
@@ -34,7 +45,13 @@ const SERVICE_RESTART: (u16, &str) = (1012, "service restart");
 const TRY_AGAIN_LATER: (u16, &str) = (1013, "try again later");
 
 /// Joins the two halves once both handshakes are through, and relays until one side ends.
-pub(crate) async fn join(client: OnUpgrade, service: OnUpgrade, link: Link, pass: Pass) {
+pub(crate) async fn join(
+    client: OnUpgrade,
+    service: OnUpgrade,
+    link: Link,
+    pass: Pass,
+    seat: Option<(Arc<Seat>, UnboundedReceiver<Turn>)>,
+) {
     let both = timeout(UPGRADE_LIMIT, async { tokio::try_join!(client, service) }).await;
     let Ok(Ok((client, service))) = both else {
         debug!("a WebSocket handshake was not finished");
@@ -44,10 +61,13 @@ pub(crate) async fn join(client: OnUpgrade, service: OnUpgrade, link: Link, pass
     let (Some((client, from_client)), Some((service, from_service))) = (raw(client), raw(service)) else {
         return;
     };
-    let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service);
-    let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client));
+    let (seat, turns) = seat.unzip();
+    let sieves = seat.clone().map(|seat| (FromService(Arc::clone(&seat)), FromClient(seat)));
+    let (down, up) = sieves.map(|(down, up)| (Sieve::new(down), Sieve::new(up))).unzip();
+    let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service, down);
+    let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client, up));
     let talk = Talk::begun(&pass);
-    Relay { client, service, down, up, talk, pass }.run().await;
+    Relay { client, service, down, up, talk, pass, seat, turns }.run().await;
 }
 
 fn raw(upgraded: Upgraded) -> Option<(Arc<Socket>, Bytes)> {
@@ -64,6 +84,9 @@ struct Relay {
     up: Uplink,
     talk: Talk,
     pass: Pass,
+    /// Where calls are claimed: its place among those who may call the daemon.
+    seat: Option<Arc<Seat>>,
+    turns: Option<UnboundedReceiver<Turn>>,
 }
 
 /// Why a relay is over.
@@ -79,12 +102,15 @@ enum Over {
     Maintained,
     /// All that was passed is answered, the client calls on, and the service is being stopped.
     Outlived,
+    /// The daemon wants the client to come back on another WebSocket.
+    Dismissed,
+    /// The client's calls cannot be judged.
+    Refused((u16, &'static str)),
 }
 
 impl Relay {
     async fn run(mut self) {
         let mut over = self.converse().await;
-        self.talk.open = None;
         if over == Over::ClientDeaf {
             let _ = timeout(FAREWELL_LIMIT, self.up.pump(self.talk.intake)).await;
             over = Over::ClientGone;
@@ -92,6 +118,16 @@ impl Relay {
         if over == Over::ServiceDeaf {
             let _ = timeout(FAREWELL_LIMIT, self.down.pump()).await;
             over = Over::ServiceGone;
+        }
+        self.talk.listen(&mut self.down, &mut self.up);
+        self.talk.open = None;
+        if over != Over::ClientGone {
+            (0..self.talk.calls.open().unwrap_or(0)).for_each(|_| self.pass.count_cut());
+        }
+        let is_left =
+            matches!(over, Over::ClientGone | Over::ClientDeaf | Over::Dismissed | Over::Refused(_));
+        if let Some(seat) = self.seat.clone().filter(|seat| !is_left && seat.is_waiting()) {
+            return self.strand(seat).await;
         }
         match over {
             Over::ClientGone | Over::ClientDeaf => {
@@ -110,9 +146,13 @@ impl Relay {
                 self.service.abandon();
                 self.close_client(TRY_AGAIN_LATER).await;
             }
-            Over::Outlived => {
+            Over::Outlived | Over::Dismissed => {
                 self.service.finish();
                 self.close_client(SERVICE_RESTART).await;
+            }
+            Over::Refused(why) => {
+                self.service.finish();
+                self.close_client(why).await;
             }
             Over::ServiceGone | Over::ServiceDeaf => {
                 if !self.down.walk().has_closed()
@@ -132,7 +172,7 @@ impl Relay {
         let mut intake = epoch.intake();
         loop {
             self.talk.take_in(*intake.borrow_and_update(), &self.pass);
-            let wait = match self.talk.judge(&self.down, &self.up) {
+            let wait = match self.talk.judge(&mut self.down, &mut self.up) {
                 Judged::Over => return Over::Outlived,
                 Judged::Goes => None,
                 Judged::Again(wait) => Some(wait),
@@ -150,11 +190,64 @@ impl Relay {
                 },
                 // Its sender lives in the epoch, which is held here.
                 _ = intake.changed() => {}
+                turn = next(&mut self.turns) => match turn {
+                    Turn::Say(say) => {
+                        self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                        if say.closes {
+                            return Over::Dismissed;
+                        }
+                    }
+                    Turn::Farewell => return Over::ServiceGone,
+                    Turn::Refuse(why) => return Over::Refused(why),
+                    // Only where there is no service to answer them.
+                    Turn::Pong(_) | Turn::Leave => {}
+                },
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = cutting.cancelled() => return Over::Cut,
                 () = maintained.cancelled() => return Over::Maintained,
             }
         }
+    }
+
+    /// The client waits for the daemon's answer while there is no service to speak with: what it says else is put off.
+    async fn strand(&mut self, seat: Arc<Seat>) {
+        self.service.abandon();
+        self.pass.release();
+        seat.strand();
+        let again = FromClient(Arc::clone(&seat));
+        let Self { down, up, turns, client, .. } = self;
+        // A message of the service's that has not come whole never will.
+        let _ = timeout(FRAME_LIMIT, down.flush()).await;
+        let stay = async {
+            let mut limit = STRANDED_MAX;
+            while let Ok(turn) = timeout(limit, next(turns)).await {
+                match turn {
+                    Turn::Say(say) => {
+                        down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                        if say.closes {
+                            down.put_in(&close_frame(SERVICE_RESTART.0, SERVICE_RESTART.1));
+                            limit = FAREWELL_LIMIT;
+                        }
+                    }
+                    Turn::Pong(payload) => down.put_in(&pong_frame(&payload)),
+                    Turn::Refuse((code, reason)) => {
+                        down.put_in(&close_frame(code, reason));
+                        limit = FAREWELL_LIMIT;
+                    }
+                    Turn::Leave => return,
+                    Turn::Farewell => {}
+                }
+                if !down.walk().is_between_messages() || down.flush().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = stay => {}
+            _ = up.listen(again) => {}
+        }
+        client.finish();
+        client.linger(FAREWELL_LIMIT).await;
     }
 
     /// Ends the client's side: with a close frame unless the service has sent one, and not inside a frame.
@@ -189,18 +282,31 @@ impl Drop for Relay {
     }
 }
 
-/// Who has said how much, as far as messages tell: which one answers which is known to the two sides only. One message of
-/// the service counts as the answer to one of the client's.
+/// The next turn, where there are any.
+async fn next(turns: &mut Option<UnboundedReceiver<Turn>>) -> Turn {
+    let turn = match turns {
+        Some(turns) => turns.recv().await,
+        None => None,
+    };
+    match turn {
+        Some(turn) => turn,
+        None => pending().await,
+    }
+}
+
+/// Who owes whom an answer. Calls that bear an id are matched with their answers. Where a client does not call this way,
+/// one message of the service counts as the answer to one of the client's, and is not waited for long.
 struct Talk {
     intake: Intake,
     intake_since: Instant,
+    calls: Calls,
     asked: u64,
     answered: u64,
     /// Messages of the client that no message of the service has followed.
-    owed: u64,
+    unfollowed: u64,
     /// When the last message ended, either way.
     last: Instant,
-    /// While it is there, a hold waits, briefly, before it is confirmed.
+    /// While it is there, a process that is to be stopped is waited for.
     open: Option<TaskTrackerToken>,
 }
 
@@ -219,9 +325,10 @@ impl Talk {
         Self {
             intake: Intake::Open,
             intake_since: now,
+            calls: Calls::default(),
             asked: 0,
             answered: 0,
-            owed: 0,
+            unfollowed: 0,
             last: now,
             open: Some(pass.epoch().talk()),
         }
@@ -238,14 +345,34 @@ impl Talk {
         }
     }
 
-    fn judge(&mut self, down: &Flow, up: &Uplink) -> Judged {
+    /// Takes what was said since the last time.
+    fn listen(&mut self, down: &mut Flow, up: &mut Uplink) {
+        self.calls.take(up.said(), down.said());
         let (asked, answered) = (up.walk().messages(), down.walk().messages());
         if (asked, answered) != (self.asked, self.answered) {
             // What the service has said was not an answer to what came at the same time.
-            self.owed = self.owed.saturating_sub(answered - self.answered) + (asked - self.asked);
+            self.unfollowed = self.unfollowed.saturating_sub(answered - self.answered) + (asked - self.asked);
             (self.asked, self.answered) = (asked, answered);
             self.last = Instant::now();
         }
+    }
+
+    fn owes_answers(&self) -> bool {
+        self.calls.open().map_or(self.unfollowed > 0, |open| open > 0)
+    }
+
+    /// How much longer a process that is to be stopped may be waited for; `None` as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        match self.calls.open() {
+            Some(0) => Some(Duration::ZERO),
+            Some(_) => None,
+            None if self.unfollowed == 0 => Some(Duration::ZERO),
+            None => Some(ANSWER_LIMIT.saturating_sub(self.last.elapsed())),
+        }
+    }
+
+    fn judge(&mut self, down: &mut Flow, up: &mut Uplink) -> Judged {
+        self.listen(down, up);
         if self.intake == Intake::Open
             || !up.walk().is_between_messages()
             || !down.walk().is_between_messages()
@@ -253,13 +380,13 @@ impl Talk {
             return Judged::Goes;
         }
         if self.open.is_some() {
-            let left = ANSWER_LIMIT.saturating_sub(self.last.elapsed());
-            if self.owed > 0 && !left.is_zero() {
-                return Judged::Again(left);
+            match self.patience() {
+                None => return Judged::Goes,
+                Some(Duration::ZERO) => self.open = None,
+                Some(left) => return Judged::Again(left),
             }
-            self.open = None;
         }
-        if self.intake != Intake::Draining || self.owed > 0 || !up.keeps_any() {
+        if self.intake != Intake::Draining || self.owes_answers() || !up.keeps_any() {
             return Judged::Goes;
         }
         match FAREWELL_FIRST.saturating_sub(self.last.max(self.intake_since).elapsed()) {

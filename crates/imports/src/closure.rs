@@ -73,18 +73,20 @@ pub(crate) struct Entry {
 /// Reads all that `entries` lead to.
 ///
 /// # Errors
-/// If the machine gives no thread.
+/// If the machine gives no thread, or it is given up.
 pub(crate) fn walk(
     entries: &[Entry],
     resolver: &Resolver<'_>,
     interpreter: &Interpreter,
     limits: &Limits,
     cache: &mut Cache,
+    is_given_up: &(dyn Fn() -> bool + Sync),
 ) -> Result<Closure, Error> {
     let walk = Walk {
         resolver,
         interpreter,
         limits,
+        is_given_up,
         cache,
         front: Mutex::default(),
         bell: Condvar::new(),
@@ -97,6 +99,9 @@ pub(crate) fn walk(
     let (read, learnt) = walk.run()?;
     for (key, facts) in learnt {
         cache.learn(key, facts);
+    }
+    if is_given_up() {
+        return Err(Error::GivenUp);
     }
     let mut modules: Vec<Option<Module>> = Vec::new();
     modules.resize_with(read.len(), || None);
@@ -181,6 +186,7 @@ struct Walk<'w> {
     resolver: &'w Resolver<'w>,
     interpreter: &'w Interpreter,
     limits: &'w Limits,
+    is_given_up: &'w (dyn Fn() -> bool + Sync),
     cache: &'w Cache,
     front: Mutex<Front>,
     bell: Condvar,
@@ -228,7 +234,11 @@ impl Walk<'_> {
 
     /// Waits for something to read; `None` when there will be nothing more.
     fn next(&self) -> Option<(u32, Arc<Path>)> {
+        let is_given_up = (self.is_given_up)();
         let mut front = self.front();
+        if is_given_up {
+            front.queue.clear();
+        }
         loop {
             if let Some(next) = front.queue.pop() {
                 front.busy += 1;

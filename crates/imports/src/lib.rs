@@ -31,7 +31,7 @@ pub use builtins::Builtins;
 pub use cache::Cache;
 pub use finding::{Finding, Kind, Reach, Weight, regressions};
 pub use floor::{Parsed, parse_only};
-pub use trees::{Alias, Checked, Interpreter, Limits, Root, Scope, Trees, check};
+pub use trees::{Alias, Checked, Interpreter, Limits, Root, Scope, Trees, check, check_unless};
 
 use std::path::PathBuf;
 
@@ -50,6 +50,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Whoever asked does not want to know any more.
+    #[error("given up")]
+    GivenUp,
     /// The cache is there and cannot be read.
     #[error("read the cache {path}")]
     LoadCache {

@@ -151,6 +151,18 @@ impl Default for Limits {
 /// # Errors
 /// If a directory that is given is none, or the machine gives no thread.
 pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
+    check_unless(trees, cache, &|| false)
+}
+
+/// As [`check`], until it is given up: that is asked before each module, and once it is so it must stay so.
+///
+/// # Errors
+/// As [`check`], and [`Error::GivenUp`].
+pub fn check_unless(
+    trees: &Trees,
+    cache: &mut Cache,
+    is_given_up: &(dyn Fn() -> bool + Sync),
+) -> Result<Checked, Error> {
     let disk = Disk::default();
     let aliases: Vec<(String, Arc<Directory>)> = trees
         .aliases
@@ -177,7 +189,7 @@ pub fn check(trees: &Trees, cache: &mut Cache) -> Result<Checked, Error> {
         roots.push((directory.path.to_path_buf(), found.name()));
         lost.append(&mut found.lost);
     }
-    let closure = closure::walk(&entries, &resolver, &trees.interpreter, &trees.limits, cache)?;
+    let closure = closure::walk(&entries, &resolver, &trees.interpreter, &trees.limits, cache, is_given_up)?;
     let mut checked = link(&closure, &roots, trees)?;
     checked.findings.append(&mut lost);
     checked.findings.sort();

@@ -1,9 +1,10 @@
 //! What was read once is not read again, and a cache is never more than that.
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
-use cutover_imports::{Cache, Checked, Limits, Root, Scope, Trees, check};
+use cutover_imports::{Cache, Checked, Error, Limits, Root, Scope, Trees, check, check_unless};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn checked(root: &Path, cache: &mut Cache) -> Checked {
     let root = Root { directory: root.to_owned(), entries: vec!["main.mjs".into()], scope: Scope::Reachable };
@@ -30,6 +31,18 @@ fn findings_are_the_same_with_a_cache_that_was_carried_over() {
     assert_eq!(carried.len(), 2);
     assert_eq!(checked(tree.path(), &mut carried).findings, first);
     assert_eq!(carried.len(), 2);
+}
+
+#[test]
+fn a_check_that_is_given_up_reads_no_further_and_is_no_answer() {
+    let tree = tree("import { a } from './other.mjs';", "export const a = 1;");
+    let root =
+        Root { directory: tree.path().to_owned(), entries: vec!["main.mjs".into()], scope: Scope::Reachable };
+    let trees = Trees { roots: vec![root], ..Trees::default() };
+    let (asked, mut cache) = (AtomicUsize::new(0), Cache::default());
+    let given_up = check_unless(&trees, &mut cache, &|| asked.fetch_add(1, Ordering::Relaxed) > 0);
+    assert!(matches!(given_up, Err(Error::GivenUp)));
+    assert_eq!(cache.len(), 1, "the first module was read, the second was not");
 }
 
 #[test]

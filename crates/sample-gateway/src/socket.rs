@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Between two tick events.
 const TICK: Duration = Duration::from_secs(1);
@@ -44,11 +45,14 @@ struct Session {
     connected: bool,
     echoes: u64,
     ticks: u64,
+    /// Echoes that were asked for a later moment; a farewell does not wait for them.
+    later: JoinSet<(String, Value)>,
 }
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(service: Arc<Service>, socket: WebSocket) {
-    let mut session = Session { service, socket, connected: false, echoes: 0, ticks: 0 };
+    let mut session =
+        Session { service, socket, connected: false, echoes: 0, ticks: 0, later: JoinSet::new() };
     // A connection that broke has nobody left to be told.
     let _ = session.run().await;
 }
@@ -76,6 +80,7 @@ impl Session {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error),
                 },
+                Some(Ok((id, payload))) = self.later.join_next() => self.grant(&id, payload).await?,
                 _ = ticks.tick(), if self.connected => {
                     self.ticks += 1;
                     let payload = self.service.identity();
@@ -105,7 +110,16 @@ impl Session {
             (true, "echo") => {
                 self.echoes += 1;
                 let payload = json!({"params": request.params, "served": self.echoes});
-                self.grant(id, payload).await?;
+                match request.params.get("afterMs").and_then(Value::as_u64) {
+                    None => self.grant(id, payload).await?,
+                    Some(ms) => {
+                        let id = request.id.clone();
+                        self.later.spawn(async move {
+                            sleep(Duration::from_millis(ms)).await;
+                            (id, payload)
+                        });
+                    }
+                }
             }
             (true, "chunk") => self.chunk(id, &request.params).await?,
             (true, other) => {

@@ -28,7 +28,12 @@ pub(crate) fn instance(pid: u32) -> Instance {
 }
 
 pub(crate) fn release(number: u32) -> Release {
-    Release { package: "web".into(), version: format!("{number}.0"), digest: String::new() }
+    Release {
+        package: "web".into(),
+        version: format!("{number}.0"),
+        digest: String::new(),
+        plugins: Vec::new(),
+    }
 }
 
 /// The number that [`release`] was made of.

@@ -2,7 +2,7 @@
 
 use super::logs;
 use crate::conductor::{Expected, Handle};
-use cutover_core::{DataWish, Generation, Installed, Order, Phase, Refusal, RunId, Wanted};
+use cutover_core::{DataWish, Generation, Installed, Order, Refusal, RunId, Wanted};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -239,13 +239,10 @@ impl Registry {
     fn rollback(&self, params: &Params) -> Result<Order, Failure> {
         let view = self.service(params)?.view();
         let state = view.state();
-        if let Phase::Maintenance(_) = &state.phase {
-            let why = "the service is in maintenance, where the way back is `recover --rollback`";
-            return Err(Refusal::NotNow { why: why.into() }.into());
-        }
         let previous = state.previous.as_ref().map(|kept| kept.installed.clone());
         let to: Installed = match params.generation {
-            None => previous.ok_or(Refusal::NothingKept)?,
+            // Where nothing is kept the order names what is current: why that is no way back, the state says.
+            None => previous.or_else(|| state.current.clone()).ok_or(Refusal::NothingKept)?,
             Some(generation) => self
                 .service(params)?
                 .installed(generation)

@@ -5,10 +5,15 @@ use super::exit::{ExitStatus, Failed};
 use super::print;
 use crate::api::Failure;
 use crate::config;
-use crate::preflight::{self, Children, Code, Tree};
+use crate::preflight::{self, Children, Code, Stop, Tree};
+use crate::supervisor::Identity;
 use anyhow::{Context as _, bail};
 use cutover_core::Finding;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+/// The account that owns nothing.
+const NOBODY: &str = "nobody";
 
 pub(super) async fn command(check: Check, output: Output) -> anyhow::Result<ExitStatus> {
     let explain = check.explain;
@@ -30,17 +35,41 @@ fn look(check: &Check) -> anyhow::Result<Vec<Finding>> {
         None => config::found("node", search.as_deref())
             .context("no node is in PATH: name the one that will run the package with --node")?,
     };
+    let identity = identity(&check.directory)?;
     let children = Children {
+        executable: std::env::current_exe().context("finding this program")?,
         interpreter: Some(interpreter),
-        identity: None,
+        identity: identity.as_ref().map(Into::into),
         scratch: std::env::temp_dir(),
         env: search.map(|search| ("PATH".to_owned(), search)).into_iter().collect(),
         limit: preflight::CHILD,
         limit_all: preflight::CHILDREN,
+        stop: Stop::never(),
     };
+    if let Err(error) = children.may_execute() {
+        bail!(usage(format!(
+            "native modules are loaded as uid {}, which may not execute node: {error}; name one that everybody may \
+             execute with --node, or run the check as another account",
+            children.uid()
+        )));
+    }
     let plugins = check.plugin.iter().map(|plugin| directory(plugin)).collect::<anyhow::Result<_>>()?;
     let code = Code { entries: check.entry.clone(), plugins, cache: check.cache.clone() };
     Ok(preflight::release(&target, running.as_ref(), &code, &children))
+}
+
+/// Whom the tree's native modules are loaded as: a tree that root looks at need not be trusted by root. Its owner, or
+/// nobody where that is root too.
+fn identity(directory: &Path) -> anyhow::Result<Option<Identity>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let owner =
+        std::fs::metadata(directory).with_context(|| format!("looking at {}", directory.display()))?;
+    match (owner.uid(), owner.gid()) {
+        (0, _) => Identity::resolve(Some(NOBODY), None).context("finding whom native modules are loaded as"),
+        (uid, gid) => Ok(Some(Identity { uid, gid, groups: vec![gid], name: None, home: None })),
+    }
 }
 
 /// The package and what is installed around it.

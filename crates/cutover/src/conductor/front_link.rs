@@ -69,6 +69,8 @@ pub(super) struct FrontLink {
 
 /// What a front is asked once.
 enum Order {
+    /// Wait until no WebSocket is owed an answer; answer how many still are.
+    Answers { limit: Duration, reply: oneshot::Sender<Option<u64>> },
     /// Let in-flight exchanges end; answer how many were cut.
     Drain { limit: Duration, reply: oneshot::Sender<Option<u64>> },
     /// End.
@@ -152,14 +154,28 @@ impl FrontLink {
         }
     }
 
+    /// Waits until the process that is about to be stopped owes nobody an answer over a WebSocket, for `limit` at most.
+    /// Answers how many WebSockets still wait, or `None` without a front that could tell.
+    pub(super) async fn answers(&self, limit: Duration) -> Option<u64> {
+        self.ask(limit, |reply| Order::Answers { limit, reply }).await
+    }
+
     /// Lets in-flight exchanges end within `limit`; answers how many were cut, or `None` without a front that could tell.
     pub(super) async fn drain(&self, limit: Duration) -> Option<u64> {
+        self.ask(limit, |reply| Order::Drain { limit, reply }).await
+    }
+
+    async fn ask(
+        &self,
+        limit: Duration,
+        order: impl FnOnce(oneshot::Sender<Option<u64>>) -> Order,
+    ) -> Option<u64> {
         let (reply, answer) = oneshot::channel();
-        let drained = async {
-            self.orders.send(Order::Drain { limit, reply }).await.ok()?;
+        let answered = async {
+            self.orders.send(order(reply)).await.ok()?;
             answer.await.ok().flatten()
         };
-        tokio::time::timeout(limit + CALL, drained).await.ok().flatten()
+        tokio::time::timeout(limit + CALL, answered).await.ok().flatten()
     }
 
     /// Ends the front: its sockets are closed.
@@ -345,6 +361,12 @@ impl Actor {
                     }
                 }
                 Some(order) = self.orders.recv() => match order {
+                    Order::Answers { limit, reply } => {
+                        let client = client.clone();
+                        tokio::spawn(async move {
+                            let _ = reply.send(client.answers(limit, limit + CALL).await.ok());
+                        });
+                    }
                     Order::Drain { limit, reply } => {
                         let client = client.clone();
                         tokio::spawn(async move {

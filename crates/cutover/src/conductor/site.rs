@@ -2,7 +2,8 @@
 
 use super::age;
 use crate::config::{
-    self, Layout, Misplaced, Port, Scripts, ServiceSettings, SourceSettings, VersionSettings, fill, found,
+    self, Layout, Misplaced, PluginPolicy, PluginWanted, Port, Scripts, ServiceSettings, SourceSettings,
+    VersionSettings, fill, found,
 };
 use crate::probe::{
     Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
@@ -11,7 +12,7 @@ use crate::store::snapshot::StatePath;
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
 use anyhow::{Context, bail};
-use cutover_core::Generation;
+use cutover_core::{Generation, Plugin, Release};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -110,7 +111,11 @@ impl Site {
     }
 
     pub(super) fn filled(&self, template: &str, root: &Path) -> String {
-        fill(template, root, self.port, &self.settings, &self.env)
+        let text = match &self.settings.source {
+            SourceSettings::Npm { package, .. } => config::fill_plugins(template, root, package),
+            SourceSettings::Directory { .. } => template.to_owned(),
+        };
+        fill(&text, root, self.port, &self.settings, &self.env)
     }
 
     /// The entry file of a generation.
@@ -179,14 +184,44 @@ impl Site {
         self.identity.as_ref().map(|identity| cutover_intent::Owner { uid: identity.uid, gid: identity.gid })
     }
 
-    /// The source as the store takes it.
+    /// The source as the store takes it, with the plugins that the settings want now.
     pub(super) fn source(&self) -> store::Source {
+        let kept = || {
+            let current = self.store.current().ok()??;
+            Some(self.store.record(current).ok()?.release.plugins)
+        };
+        let kept = kept().unwrap_or_default();
+        let plugins = self.settings.plugins.iter().map(|plugin| {
+            let kept = kept.iter().find(|kept| kept.package == plugin.package);
+            let wanted = match (plugin.policy, kept, &plugin.wanted) {
+                (PluginPolicy::Keep, Some(kept), _) => store::Wanted::Version(kept.version.clone()),
+                (_, _, PluginWanted::Channel(channel)) => store::Wanted::Channel(channel.clone()),
+                (_, _, PluginWanted::Version(version)) => store::Wanted::Version(version.clone()),
+            };
+            let may_lack = plugin.policy == PluginPolicy::Wanted;
+            store::PluginSource { package: plugin.package.clone(), wanted, may_lack }
+        });
+        self.source_with(plugins.collect())
+    }
+
+    /// The same with the plugins that a release was frozen with.
+    pub(super) fn source_of(&self, release: &Release) -> store::Source {
+        let exact = |plugin: &Plugin| store::PluginSource {
+            package: plugin.package.clone(),
+            wanted: store::Wanted::Version(plugin.version.clone()),
+            may_lack: false,
+        };
+        self.source_with(release.plugins.iter().map(exact).collect())
+    }
+
+    fn source_with(&self, plugins: Vec<store::PluginSource>) -> store::Source {
         match &self.settings.source {
             SourceSettings::Directory { directory, .. } => {
                 store::Source::Directory(store::Directory { dir: directory.clone() })
             }
             SourceSettings::Npm { package, registry, npm, scripts, .. } => store::Source::Npm(store::Npm {
                 package: package.clone(),
+                plugins,
                 registry: registry.clone(),
                 npm: self.npm_command(npm.as_deref()),
                 node: self.settings.node.clone(),
@@ -228,13 +263,13 @@ impl Site {
             })
         };
         let version = match &settings.version {
-            VersionSettings::Http { path, pointer, build, instance } => VersionProbe {
+            VersionSettings::Http { path, pointer, build, instance, plugins } => VersionProbe {
                 ask: Ask::Http(check(path)?),
                 fields: Fields {
                     version: Pointer::new(pointer)?,
                     build: field(build)?,
                     instance: field(instance)?,
-                    plugins: Field::Unasked,
+                    plugins: field(plugins)?,
                 },
             },
             VersionSettings::OpenClaw { token } => VersionProbe {
@@ -246,7 +281,7 @@ impl Site {
             live: settings.live.as_deref().map(check).transpose()?,
             ready: settings.ready.as_deref().map(check).transpose()?,
             version: Some(version),
-            page: None,
+            page: settings.page.as_deref().map(check).transpose()?,
             first_frame: None,
             request_limit: settings.probe_timeout,
         })

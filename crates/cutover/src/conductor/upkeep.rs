@@ -123,8 +123,7 @@ impl Executor {
         if self.running().await?.is_empty() {
             return self.stop_all(&settings.policy).await.map(drop);
         }
-        let (_, ended) =
-            tokio::join!(self.front.drain(settings.policy.drain), self.stop_all(&settings.policy));
+        let (_, ended) = self.parting(settings.policy.drain, self.stop_all(&settings.policy)).await;
         ended.map(drop)
     }
 

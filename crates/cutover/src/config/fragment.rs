@@ -1,6 +1,7 @@
 //! The file as people write it. Every key is optional here that has a default; unknown keys are errors.
 
 use super::amount::{Size, Span};
+use super::plugins::PluginFragment;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -39,7 +40,11 @@ pub(super) struct Daemon {
 pub(super) struct Service {
     /// Where releases come from.
     pub source: Source,
-    /// Program and arguments; `{root}` is the generation's directory, `{port}` the service's own port.
+    /// Plugins that are installed, switched and taken back together with it.
+    #[serde(default)]
+    pub plugins: Vec<PluginFragment>,
+    /// Program and arguments; `{root}` is the package's directory in the generation, `{port}` the service's own port,
+    /// `{plugin:NAME}` a plugin's directory.
     pub command: Vec<String>,
     /// The file that proves which code runs; default: the first word of `command` below `{root}`.
     pub entry: Option<String>,
@@ -167,6 +172,8 @@ pub(super) struct Probe {
     pub live: Option<String>,
     /// Path of the readiness endpoint.
     pub ready: Option<String>,
+    /// Path of a page that users open: it must be HTML.
+    pub page: Option<String>,
     /// How the service states its version. Required: without it nothing can be proven.
     pub version: Version,
     /// Headers sent with every probe; a value may be `{env:NAME}`, read from the service's environment.
@@ -190,6 +197,8 @@ pub(super) struct Version {
     pub build: Option<String>,
     /// JSON pointer to an id that changes with every start, where there is one.
     pub instance: Option<String>,
+    /// JSON pointer to the plugins that run: a list of ids, of `id@version` or of `{id, version}`.
+    pub plugins: Option<String>,
 }
 
 /// A piece of declared state.

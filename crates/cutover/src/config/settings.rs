@@ -5,6 +5,7 @@ use super::fragment::{
     PreflightFragment, ReleaseFragment, RollbackFragment, ScriptsFragment, Service, Source, StateKind,
     StrategyFragment,
 };
+use super::plugins::{PluginSettings, plugins};
 use cutover_core::{
     DataClass, Finding, Intake, Level, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy,
 };
@@ -42,6 +43,8 @@ pub struct ServiceSettings {
     pub name: String,
     /// Where releases come from.
     pub source: SourceSettings,
+    /// Plugins that are one thing with it.
+    pub plugins: Vec<PluginSettings>,
     /// Program and arguments with placeholders.
     pub command: Vec<String>,
     /// The file that proves which code runs, with placeholders.
@@ -72,6 +75,8 @@ pub struct ServiceSettings {
     pub live: Option<String>,
     /// Readiness path.
     pub ready: Option<String>,
+    /// Path of a page that users open.
+    pub page: Option<String>,
     /// How it states its version.
     pub version: VersionSettings,
     /// Headers of every probe, with placeholders.
@@ -177,6 +182,8 @@ pub enum VersionSettings {
         build: Option<String>,
         /// Pointer to an instance id.
         instance: Option<String>,
+        /// Pointer to the plugins that run.
+        plugins: Option<String>,
     },
     /// The `hello-ok` of an OpenClaw gateway, which says where version, build and boot id stand.
     OpenClaw {
@@ -251,6 +258,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     let mut complaints = Vec::new();
     name_is_plain(name, &mut complaints);
     let source = keep(source(&fragment.source), &mut complaints);
+    let plugins = keep(plugins(&fragment.plugins, fragment.source.npm.is_some()), &mut complaints);
     let version = keep(version(&fragment), &mut complaints);
     let listen = keep(addresses(fragment.listen.as_ref()), &mut complaints).unwrap_or_default();
     let port = keep(port(fragment.port.as_ref()), &mut complaints).unwrap_or(Port::Auto);
@@ -272,6 +280,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     Ok(ServiceSettings {
         name: name.to_owned(),
         source,
+        plugins: plugins.unwrap_or_default(),
         command: fragment.command,
         entry,
         listen,
@@ -287,6 +296,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         intake,
         live: fragment.probe.live,
         ready: fragment.probe.ready,
+        page: fragment.probe.page,
         version,
         probe_headers: fragment.probe.headers,
         probe_timeout: fragment.probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
@@ -335,20 +345,21 @@ fn source(source: &Source) -> Result<SourceSettings, Complaint> {
 fn version(service: &Service) -> Result<VersionSettings, Complaint> {
     let version = &service.probe.version;
     let (build, instance) = (version.build.clone(), version.instance.clone());
+    let is_known =
+        version.pointer.is_none() && build.is_none() && instance.is_none() && version.plugins.is_none();
     match (&version.http, &version.openclaw) {
         (Some(path), None) if path.starts_with('/') => Ok(VersionSettings::Http {
             path: path.clone(),
             pointer: version.pointer.clone().unwrap_or_else(|| "/version".into()),
             build,
             instance,
+            plugins: version.plugins.clone(),
         }),
         (Some(_), None) => Err(Complaint::new("probe.version.http", "a path begins with /")),
-        (None, Some(token)) if version.pointer.is_none() && build.is_none() && instance.is_none() => {
-            Ok(VersionSettings::OpenClaw { token: token.clone() })
-        }
+        (None, Some(token)) if is_known => Ok(VersionSettings::OpenClaw { token: token.clone() }),
         (None, Some(_)) => Err(Complaint::new(
             "probe.version",
-            "with `openclaw` leave `pointer`, `build` and `instance` out: its handshake says where they stand",
+            "with `openclaw` leave the pointers out: it is known where its handshake has them",
         )),
         _ => Err(Complaint::new(
             "probe.version",

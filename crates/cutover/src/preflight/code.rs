@@ -3,15 +3,15 @@
 //! Knows how much a missing import weighs. Must not know how imports are found and resolved.
 
 use super::child::Children;
-use super::engines::Interpreter;
+use super::engines::Asked;
 use super::{NAMED_MAX, Tree, counted};
 use crate::causes::told;
 use cutover_core::{Finding, Level};
 use cutover_imports::{
-    Alias, Builtins, Cache, Checked, Interpreter as Node, Limits, Reach, Root, Scope, Trees, Weight, check,
-    regressions,
+    Alias, Builtins, Cache, Checked, Interpreter as Node, Limits, Reach, Root, Scope, Trees, Weight,
+    check_unless, regressions,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const KIND: &str = "import";
 
@@ -28,15 +28,20 @@ pub struct Code {
 
 /// Reads every module of the target, and of the running tree, without running any. A missing import that the running
 /// version has as well keeps nobody from updating. A tree without `package.json` is none of packages and has no findings.
-#[must_use]
-pub fn code(target: &Tree, running: Option<&Tree>, code: &Code, children: &Children) -> Vec<Finding> {
+pub(super) fn look(
+    target: &Tree,
+    running: Option<&Tree>,
+    code: &Code,
+    children: &Children,
+    node: &Asked,
+) -> Vec<Finding> {
     if !target.package.join("package.json").is_file() {
         return Vec::new();
     }
-    if children.interpreter.is_none() {
+    let Some(program) = &children.interpreter else {
         let text = "the service is not run by node: its imports are not looked at";
         return vec![Finding::new(Level::Note, KIND, text)];
-    }
+    };
     let mut findings = Vec::new();
     let mut cache = match code.cache.as_deref().map(Cache::load).transpose() {
         Ok(cache) => cache.unwrap_or_default(),
@@ -45,7 +50,8 @@ pub fn code(target: &Tree, running: Option<&Tree>, code: &Code, children: &Child
             Cache::default()
         }
     };
-    let (node, builtins) = asked(children);
+    let (node, builtins) = asked(children, program, node);
+    let is_given_up = || children.stop.is_asked();
     let trees = |tree: &Tree| Trees {
         roots: roots(tree, code),
         aliases: host(tree).into_iter().collect(),
@@ -53,20 +59,22 @@ pub fn code(target: &Tree, running: Option<&Tree>, code: &Code, children: &Child
         builtins: builtins.clone(),
         limits: Limits { threads: threads(), ..Limits::default() },
     };
-    let before = running.map(|running| check(&trees(running), &mut cache)).transpose();
+    let before = running.map(|running| check_unless(&trees(running), &mut cache, &is_given_up)).transpose();
     let before = before.unwrap_or_else(|error| {
         let text = format!("what runs cannot be read, so that nothing is compared: {}", told(&error));
         findings.push(Finding::new(Level::Warn, KIND, text));
         None
     });
-    match check(&trees(target), &mut cache) {
+    match check_unless(&trees(target), &mut cache, &is_given_up) {
         Ok(now) => findings.extend(judged(&now, before.as_ref())),
         Err(error) => {
             let text = format!("the imports were not looked at: {}", told(&error));
             findings.push(Finding::new(Level::Warn, KIND, text));
         }
     }
-    if let Some(Err(error)) = code.cache.as_deref().map(|path| cache.save(path)) {
+    // A look that was given up has used little of the cache, and what is not used is forgotten.
+    let cached = code.cache.as_deref().filter(|_| !is_given_up());
+    if let Some(Err(error)) = cached.map(|path| cache.save(path)) {
         findings.push(Finding::new(Level::Note, KIND, format!("not remembered: {}", told(&error))));
     }
     findings
@@ -91,9 +99,8 @@ fn host(tree: &Tree) -> Option<Alias> {
 }
 
 /// What the service's interpreter is and exports. One that does not answer is told about elsewhere.
-fn asked(children: &Children) -> (Node, Builtins) {
-    let Some(program) = &children.interpreter else { return Default::default() };
-    let Ok(interpreter) = Interpreter::ask(children, program) else { return Default::default() };
+fn asked(children: &Children, program: &Path, node: &Asked) -> (Node, Builtins) {
+    let Some(Ok(interpreter)) = node else { return Default::default() };
     let (major, minor) = interpreter.major_minor();
     let answer = children.run(program, &["-e", Builtins::QUESTION]);
     let builtins = answer.ok().and_then(|ran| Builtins::told(ran.stdout.as_bytes()));

@@ -4,14 +4,12 @@
 
 use super::listed;
 use super::refusal::{Issue, issues};
+use super::stop::Stop;
 use crate::causes::told;
 use crate::sandbox::{self, Cover, Exit, Outcome, Sandbox};
 use crate::store::snapshot::{self, Moment, StatePath};
 use cutover_core::{Finding, Level};
-use rustix::event::{PollFd, PollFlags};
-use std::io::PipeReader;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const KIND: &str = "configuration";
@@ -37,15 +35,8 @@ pub struct Validation {
     pub moment: Moment,
     /// Longest time that one command may take.
     pub limit: Duration,
-    /// At its end of file nobody wants to know any more, and the asking ends; `None` where it ends with the process.
-    pub wanted: Option<Arc<PipeReader>>,
-}
-
-impl Validation {
-    /// What becomes ready once nobody wants to know any more.
-    fn unwanted(&self) -> Option<PollFd<'_>> {
-        self.wanted.as_ref().map(|wanted| PollFd::new(&**wanted, PollFlags::IN))
-    }
+    /// Ends the asking at once.
+    pub stop: Stop,
 }
 
 /// Removes copies that were being made when the daemon was killed. Nobody may be making one.
@@ -125,7 +116,7 @@ fn asked(command: &Sandbox, validation: &Validation) -> Answer {
     };
     let house = Sandbox { covers: copied.covers.clone(), ..command.clone() };
     let begun = Instant::now();
-    let ended = match house.run(&validation.executable, validation.limit, validation.unwanted()) {
+    let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
         Ok(Outcome::Ended(ended)) => ended,
         Ok(Outcome::NoIsolation { why }) => {
             let text = format!("skipped: no isolation ({why})");

@@ -24,9 +24,17 @@ pub(super) struct Interpreter {
     version: Version,
 }
 
+/// What the service's interpreter said; `None` without one, a finding if it told nothing.
+pub(super) type Asked = Option<Result<Interpreter, Finding>>;
+
 impl Interpreter {
-    /// Runs the interpreter as the service's user. A finding says why it told nothing.
-    pub(super) fn ask(children: &Children, program: &Path) -> Result<Self, Finding> {
+    /// Asks the service's interpreter, where it has one.
+    pub(super) fn of(children: &Children) -> Asked {
+        children.interpreter.as_deref().map(|program| Self::ask(children, program))
+    }
+
+    /// Runs the interpreter as the service's user.
+    fn ask(children: &Children, program: &Path) -> Result<Self, Finding> {
         let name = program.display();
         let ran = children.run(program, &["--version"]).map_err(|error| {
             let level = if matches!(error, Error::Execute { .. }) { Level::Block } else { Level::Warn };
@@ -68,7 +76,8 @@ impl Interpreter {
     }
 }
 
-/// Holds the interpreter against the ranges of the package and of everything installed with it.
+/// Holds the interpreter against the ranges of the package and of everything installed with it. What runs is no excuse: it
+/// may have been started by another node than the one that is configured now.
 pub(super) fn look<'a>(
     target: &Tree,
     manifest: &Manifest,

@@ -27,6 +27,8 @@ pub struct Host {
     pub address: Option<SocketAddr>,
     /// Every process of ours: instances, their keepers, what they started, and the front.
     pub ours: Vec<Instance>,
+    /// Every process of the other services that the same daemon runs: no rivals, whatever they are of.
+    pub siblings: Vec<Instance>,
     /// How the service is known, to find who else supervises it.
     pub service: Option<Service>,
     /// Set where a second process is to run beside the first.
@@ -42,7 +44,8 @@ pub fn host(host: &Host) -> Vec<Finding> {
     findings.extend(access::look(&host.writable, host.identity.as_ref()));
     findings.extend(group::look(&host.state, host.identity.as_ref()));
     findings.extend(host.address.into_iter().flat_map(|address| port::look(address, &host.ours)));
-    findings.extend(host.service.iter().flat_map(|service| rival::look(service, &host.ours)));
+    let known: Vec<Instance> = host.ours.iter().chain(&host.siblings).cloned().collect();
+    findings.extend(host.service.iter().flat_map(|service| rival::look(service, &known)));
     findings.extend(host.rehearsal.iter().flat_map(memory::look));
     findings.extend(host.version.iter().map(version::look));
     findings

@@ -5,8 +5,8 @@
 use super::manifest::Manifest;
 use super::platform::Platform;
 use super::{Tree, counted, listed};
+use crate::store::{Locked, Lockfile};
 use cutover_core::{Finding, Level};
-use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,37 +14,6 @@ use std::io;
 use std::path::Path;
 
 const KIND: &str = "lock";
-
-#[derive(Deserialize)]
-struct Lockfile {
-    packages: BTreeMap<String, Locked>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Locked {
-    name: Option<String>,
-    version: Option<String>,
-    integrity: Option<String>,
-    #[serde(default)]
-    in_bundle: bool,
-    #[serde(default)]
-    link: bool,
-    #[serde(default)]
-    extraneous: bool,
-    #[serde(default)]
-    optional: bool,
-    #[serde(default)]
-    dev: bool,
-    #[serde(default)]
-    dev_optional: bool,
-    #[serde(default)]
-    os: Value,
-    #[serde(default)]
-    cpu: Value,
-    #[serde(default)]
-    libc: Value,
-}
 
 /// What a tree has of what its lockfile names.
 #[derive(Default)]
@@ -120,10 +89,10 @@ impl Held {
         for (path, locked) in
             lock.packages.iter().filter(|(path, locked)| !path.is_empty() && !locked.extraneous)
         {
-            if let Some(how) = locked.wrong(&root.join(path), path, platform) {
+            if let Some(how) = wrong(locked, &root.join(path), path, platform) {
                 held.wrong.insert(path.clone(), how);
             }
-            if locked.integrity.is_none() && !locked.in_bundle && !locked.link {
+            if !locked.is_vouched_for() {
                 held.unvouched.push(path.clone());
             }
         }
@@ -131,36 +100,34 @@ impl Held {
     }
 }
 
-impl Locked {
-    /// How what lies at `directory` differs from what is locked.
-    fn wrong(&self, directory: &Path, path: &str, platform: &Platform) -> Option<String> {
-        if self.link {
-            return (!directory.exists()).then(|| "is a link that leads nowhere".to_owned());
-        }
-        let found = match Manifest::read(directory) {
-            Ok(Some(found)) => found,
-            Ok(None) if self.may_be_absent(platform) => return None,
-            Ok(None) => return Some("is missing".to_owned()),
-            Err(why) => return Some(format!("is damaged: {why}")),
-        };
-        let below = path.rsplit("node_modules/").next().unwrap_or(path);
-        let name = self.name.as_deref().unwrap_or(below);
-        let is_version = match (found.version(), self.version.as_deref()) {
-            (Some(found), Some(locked)) => found == locked || clean(found) == clean(locked),
-            (found, locked) => found == locked,
-        };
-        let is_name = found.name() == Some(name);
-        if is_name && is_version {
-            return None;
-        }
-        let locked = self.version.as_deref().unwrap_or("of no version");
-        Some(format!("is {} and was locked as {name} {locked}", found.title()))
+/// How what lies at `directory` differs from what is locked.
+fn wrong(locked: &Locked, directory: &Path, path: &str, platform: &Platform) -> Option<String> {
+    if locked.link {
+        return (!directory.exists()).then(|| "is a link that leads nowhere".to_owned());
     }
+    let found = match Manifest::read(directory) {
+        Ok(Some(found)) => found,
+        Ok(None) if may_be_absent(locked, platform) => return None,
+        Ok(None) => return Some("is missing".to_owned()),
+        Err(why) => return Some(format!("is damaged: {why}")),
+    };
+    let below = path.rsplit("node_modules/").next().unwrap_or(path);
+    let name = locked.name.as_deref().unwrap_or(below);
+    let is_version = match (found.version(), locked.version.as_deref()) {
+        (Some(found), Some(wanted)) => found == wanted || clean(found) == clean(wanted),
+        (found, wanted) => found == wanted,
+    };
+    let is_name = found.name() == Some(name);
+    if is_name && is_version {
+        return None;
+    }
+    let version = locked.version.as_deref().unwrap_or("of no version");
+    Some(format!("is {} and was locked as {name} {version}", found.title()))
+}
 
-    fn may_be_absent(&self, platform: &Platform) -> bool {
-        let fits = platform.is_allowed(&words(&self.os), &words(&self.cpu), &words(&self.libc));
-        self.optional || self.dev || self.dev_optional || !fits
-    }
+fn may_be_absent(locked: &Locked, platform: &Platform) -> bool {
+    let fits = platform.is_allowed(&words(&locked.os), &words(&locked.cpu), &words(&locked.libc));
+    locked.optional || locked.dev || locked.dev_optional || !fits
 }
 
 /// A version as npm writes it down: `v1.2.3` is `1.2.3`.

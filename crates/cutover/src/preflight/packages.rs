@@ -3,11 +3,11 @@
 //! Knows which look comes when. Must not know what any of them looks at.
 
 use super::child::Children;
-use super::engines::{self, Interpreter};
+use super::engines::{self, Asked, Interpreter};
 use super::manifest::Manifest;
 use super::native::{self, Modules};
 use super::platform::Platform;
-use super::tree::{Noticed, Tree, in_package};
+use super::tree::{Noticed, Tree, package_directory};
 use super::{counted, declared, listed, lock};
 use cutover_core::{Finding, Level};
 use std::collections::BTreeMap;
@@ -18,6 +18,10 @@ use std::path::{Path, PathBuf};
 /// limits are in [`Children`].
 #[must_use]
 pub fn packages(target: &Tree, running: Option<&Tree>, children: &Children) -> Vec<Finding> {
+    look(target, running, children, &Interpreter::of(children))
+}
+
+pub(super) fn look(target: &Tree, running: Option<&Tree>, children: &Children, node: &Asked) -> Vec<Finding> {
     let manifest = match Manifest::read(&target.package) {
         Ok(Some(manifest)) => manifest,
         Ok(None) if target.package == target.root => return Vec::new(),
@@ -27,19 +31,23 @@ pub fn packages(target: &Tree, running: Option<&Tree>, children: &Children) -> V
         }
         Err(why) => return vec![Finding::new(Level::Block, "files", why)],
     };
-    let noticed = target.walk();
+    let noticed = target.walk(&children.stop);
     let versions = lock::versions(target);
     let mut findings = declared::look(target, &manifest, running);
     findings.extend(unread(&noticed));
     findings.extend(empty(target, &noticed, &versions, running));
     findings.extend(broken(&noticed, running));
-    let platform = match &children.interpreter {
-        Some(program) => {
-            let (told, platform) = interpreted(target, &manifest, noticed.native, running, children, program);
+    let platform = match (&children.interpreter, node) {
+        (Some(program), Some(node)) => {
+            findings.extend(match node {
+                Ok(told) => engines::look(target, &manifest, told, program, versions.keys()),
+                Err(finding) => vec![finding.clone()],
+            });
+            let (told, platform) = interpreted(target, noticed.native, running, children, program);
             findings.extend(told);
             platform
         }
-        None => {
+        _ => {
             let text = "the service has no interpreter: `engines` and native modules are not looked at";
             findings.push(Finding::new(Level::Note, "engines", text));
             None
@@ -50,31 +58,24 @@ pub fn packages(target: &Tree, running: Option<&Tree>, children: &Children) -> V
     findings
 }
 
-/// What the interpreter itself is asked, and on what it says it runs.
+/// What the interpreter itself makes of the native modules, and on what it says it runs.
 fn interpreted(
     target: &Tree,
-    manifest: &Manifest,
     native: Vec<PathBuf>,
     running: Option<&Tree>,
     children: &Children,
     program: &Path,
 ) -> (Vec<Finding>, Option<Platform>) {
-    let mut findings = match Interpreter::ask(children, program) {
-        Ok(told) => engines::look(target, manifest, &told, program, lock::versions(target).keys()),
-        Err(finding) => vec![finding],
-    };
     match native::platform(children, program) {
         Ok(platform) => {
             let modules = Modules::new(target, native, &platform);
-            let before = running.map(|tree| Modules::new(tree, tree.native(), &platform));
-            findings.extend(native::look(&modules, before.as_ref(), children, program));
-            (findings, Some(platform))
+            let before = running.map(|tree| Modules::new(tree, tree.native(&children.stop), &platform));
+            (native::look(&modules, before.as_ref(), children, program), Some(platform))
         }
-        Err(_) if native.is_empty() => (findings, None),
+        Err(_) if native.is_empty() => (Vec::new(), None),
         Err(why) => {
             let text = format!("no native module was tried: {} said {why}", program.display());
-            findings.push(Finding::new(Level::Warn, "native", text));
-            (findings, None)
+            (vec![Finding::new(Level::Warn, "native", text)], None)
         }
     }
 }
@@ -97,8 +98,7 @@ fn empty(
     let before = running.map(lock::versions).unwrap_or_default();
     let own = target.package.strip_prefix(&target.root).unwrap_or(Path::new("")).to_owned();
     let is_same = |path: &Path| {
-        let (_, inner) = in_package(path);
-        let owner = path.ancestors().nth(inner.iter().count()).unwrap_or(path);
+        let owner = package_directory(path);
         let owner_key = owner.to_string_lossy();
         owner == own || versions.get(&*owner_key) == before.get(&*owner_key)
     };

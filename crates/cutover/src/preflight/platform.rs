@@ -64,23 +64,59 @@ impl Platform {
     /// `node_modules` count, and only where none of them means this platform.
     pub(super) fn is_for_another(&self, relative: &Path) -> bool {
         let (package, inner) = super::tree::in_package(relative);
-        let path = format!("{package}/{}", inner.display()).to_ascii_lowercase();
-        // `x86_64` is the one word that holds a separator.
-        let path = path.replace("x86_64", "x64");
-        let words: Vec<&str> = path.split(['/', '-', '_', '.', '@', '+']).collect();
+        let inner = plain(&inner.display().to_string());
+        let package = plain(&package);
+        let words: Vec<&str> = words(&package).chain(words(&inner)).collect();
         let is_foreign = |families: &[&[&str]], own: &str| {
             let own = families.iter().find(|family| family.contains(&own));
             let is_own = |word: &str| own.is_some_and(|family| family.contains(&word));
             let is_known = |word: &str| families.iter().any(|family| family.contains(&word));
             words.iter().any(|word| is_known(word)) && !words.iter().any(|word| is_own(word))
         };
-        let abi = words.iter().find_map(|word| word.strip_prefix("abi").filter(|n| n.parse::<u32>().is_ok()));
+        let below: Vec<&str> = self::words(&inner).collect();
+        let is_foreign_abi = |own: &str| {
+            let mut told =
+                below.iter().filter_map(|word| number(word, "abi")).chain(node_abis(&below)).peekable();
+            told.peek().is_some() && !told.any(|abi| abi == own)
+        };
         is_foreign(&SYSTEMS, &self.os)
             || is_foreign(&PROCESSORS, &self.cpu)
             || is_foreign(&LIBRARIES, &self.libc)
             || words.contains(&"electron")
-            || abi.is_some_and(|abi| self.abi.as_deref().is_some_and(|own| own != abi))
+            || self.abi.as_deref().is_some_and(is_foreign_abi)
     }
+}
+
+/// What a module is called beside what its file's name says of machines: variants of one module have the same. Empty where
+/// the name says of nothing else.
+pub(super) fn called(module: &Path) -> String {
+    let name = plain(&module.file_stem().unwrap_or_default().to_string_lossy());
+    let families = SYSTEMS.iter().chain(&PROCESSORS).chain(&LIBRARIES);
+    let machines: Vec<&str> = families.flat_map(|family| family.iter().copied()).collect();
+    let is_own = |word: &&str| {
+        let is_version = ["abi", "v", "armv"].iter().any(|prefix| number(word, prefix).is_some());
+        !(is_version || machines.contains(word) || ["node", "napi", "electron", ""].contains(word))
+    };
+    words(&name).filter(is_own).collect::<Vec<_>>().join("-")
+}
+
+/// `x86_64` is the one word that holds a separator.
+fn plain(path: &str) -> String {
+    path.to_ascii_lowercase().replace("x86_64", "x64")
+}
+
+fn words(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['/', '-', '_', '.', '@', '+'])
+}
+
+/// The number of a word such as `abi115`.
+fn number<'a>(word: &'a str, prefix: &str) -> Option<&'a str> {
+    word.strip_prefix(prefix).filter(|number| number.parse::<u32>().is_ok())
+}
+
+/// The numbers in `node-v115`, as node-pre-gyp names directories.
+fn node_abis<'a>(words: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    words.windows(2).filter(|pair| pair[0] == "node").filter_map(|pair| number(pair[1], "v"))
 }
 
 fn allows(list: &[String], own: &str) -> bool {
@@ -107,6 +143,8 @@ mod tests {
             "node_modules/windows-tool/node_modules/b/prebuilds/linux-x64/b.node",
             "node_modules/a/prebuilds/linux-x64/node.abi115.node",
             "node_modules/a/lib/linux-x86_64/a.node",
+            "node_modules/a/lib/binding/node-v115-linux-x64/a.node",
+            "node_modules/node-v8-tools/build/Release/a.node",
             "build/Release/own.node",
         ];
         for path in own {
@@ -121,10 +159,23 @@ mod tests {
             "node_modules/a/prebuilds/linux-x64/node.abi108.node",
             "node_modules/a/prebuilds/linux-x64/electron.napi.node",
             "node_modules/a-linux-x64-musl/a.node",
+            "node_modules/a/lib/binding/node-v108-linux-x64-glibc/a.node",
+            "node_modules/a/lib/binding/node-v115-linux-x64-musl/a.node",
+            "node_modules/a/prebuilds/linux-x64/node.abi115.musl.node",
         ];
         for path in others {
             assert!(here().is_for_another(Path::new(path)), "{path}");
         }
+    }
+
+    #[test]
+    fn variants_of_one_module_are_called_the_same() {
+        let called = |path: &str| super::called(Path::new(path));
+        assert_eq!(called("lib/binding/node-v108-linux-x64/leveldown.node"), "leveldown");
+        assert_eq!(called("skia.linux-x64-gnu.node"), called("skia.linux-x64-musl.node"));
+        assert_eq!(called("prebuilds/linux-x64/node.napi.glibc.node"), "");
+        assert_eq!(called("prebuilds/linux-arm/node.abi115.armv7.node"), "");
+        assert_ne!(called("build/Release/pty.node"), called("build/Release/conpty.node"));
     }
 
     #[test]

@@ -22,20 +22,12 @@ const OURS: &str = "cutover";
 
 const INTERPRETERS: [&str; 5] = ["node", "bun", "deno", "python", "ruby"];
 
-/// Options of interpreters that take the next word. What follows `-e` is code and no file.
-const WITH_VALUE: [&str; 11] = [
-    "-r",
-    "--require",
-    "--import",
-    "--loader",
-    "--experimental-loader",
-    "-C",
-    "--conditions",
-    "-e",
-    "--eval",
-    "-p",
-    "-m",
-];
+/// Options of interpreters that take code in place of a script.
+const CODE: [&str; 5] = ["-e", "--eval", "-p", "--print", "-pe"];
+
+/// Options of interpreters that take the next word.
+const WITH_VALUE: [&str; 8] =
+    ["-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions", "-m"];
 
 /// Whose units a directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +108,8 @@ impl Service {
     }
 }
 
-/// Finds units and processes that run the same service and are none of ours.
+/// Finds units and processes that run the same service and are none of `ours`: of this service, or of another one that the
+/// same daemon runs.
 pub(super) fn look(service: &Service, ours: &[Instance]) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         service.units.iter().flat_map(|directory| units(service, directory)).collect();
@@ -193,6 +186,9 @@ fn run_by(service: &Service, pid: u32) -> Option<String> {
 fn script(words: &[String]) -> Option<&str> {
     let mut rest = words.iter().skip(1).map(String::as_str);
     while let Some(word) = rest.next() {
+        if CODE.contains(&word) {
+            return None;
+        }
         if WITH_VALUE.contains(&word) {
             rest.next();
         } else if !word.is_empty() && !word.starts_with('-') {
@@ -247,7 +243,7 @@ mod tests {
             super::script(&words).map(str::to_owned)
         };
         assert_eq!(script("node --require ./a.js --trace-gc b.js c.js").as_deref(), Some("b.js"));
-        assert_eq!(script("node -e"), None);
+        assert_eq!(script("node -e code /store/current/core/dist/index.js"), None);
         assert_eq!(script("gate-daemon"), None);
     }
 }

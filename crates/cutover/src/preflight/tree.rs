@@ -2,11 +2,15 @@
 //!
 //! Knows files and links. Must not know which of them matter.
 
+use super::stop::Stop;
 use crate::store::{self, Store};
 use cutover_core::Generation;
 use std::fs;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
+
+/// Where node-gyp puts modules before they are what is loaded.
+const INTERMEDIATE: &str = "obj.target";
 
 /// Where a generation lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,10 +52,14 @@ impl Tree {
         Self { root, package }
     }
 
-    /// Walks the whole tree once; links are looked at and not followed.
-    pub(super) fn walk(&self) -> Noticed {
+    /// Walks the whole tree once, unless it is given up; links are looked at and not followed.
+    pub(super) fn walk(&self, stop: &Stop) -> Noticed {
         let mut noticed = Noticed::default();
         for entry in WalkDir::new(&self.root).sort_by_file_name() {
+            if stop.is_asked() {
+                noticed.unread.push("given up".to_owned());
+                break;
+            }
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -75,7 +83,7 @@ impl Tree {
                 Ok(_) => {}
                 Err(error) => noticed.unread.push(error.to_string()),
             }
-            if path.extension().is_some_and(|extension| extension == "node") {
+            if is_native(&relative()) {
                 noticed.native.push(relative());
             }
         }
@@ -83,8 +91,8 @@ impl Tree {
     }
 
     /// The native modules alone.
-    pub(super) fn native(&self) -> Vec<PathBuf> {
-        self.walk().native
+    pub(super) fn native(&self, stop: &Stop) -> Vec<PathBuf> {
+        self.walk(stop).native
     }
 
     /// Whether a relative path is a file with content here.
@@ -96,6 +104,12 @@ impl Tree {
     pub(super) fn is_broken(&self, relative: &Path) -> bool {
         leads_nowhere(&self.root.join(relative))
     }
+}
+
+/// Whether node would load a file as machine code. What a build left on its way is none of it.
+fn is_native(path: &Path) -> bool {
+    let is_module = path.extension().is_some_and(|extension| extension == "node");
+    is_module && path.iter().all(|part| part != INTERMEDIATE)
 }
 
 fn leads_nowhere(path: &Path) -> bool {
@@ -120,6 +134,12 @@ pub(super) fn in_package(relative: &Path) -> (String, PathBuf) {
     (name, rest.collect())
 }
 
+/// The directory of the package that a file is in, relative as the file is.
+pub(super) fn package_directory(relative: &Path) -> &Path {
+    let (_, inner) = in_package(relative);
+    relative.ancestors().nth(inner.iter().count()).unwrap_or(relative)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +159,14 @@ mod tests {
         assert_eq!(placed("node_modules/a/node_modules/@s/b/c/d.js"), ("@s/b".into(), "c/d.js".into()));
         assert_eq!(placed("node_modules/a/index.js"), ("a".into(), "index.js".into()));
         assert_eq!(placed("lib/a.js"), (String::new(), "lib/a.js".into()));
+        assert_eq!(package_directory(Path::new("node_modules/@s/b/c/d.js")), Path::new("node_modules/@s/b"));
+        assert_eq!(package_directory(Path::new("lib/a.js")), Path::new(""));
+    }
+
+    #[test]
+    fn what_a_build_left_on_its_way_is_no_module() {
+        assert!(is_native(Path::new("node_modules/a/build/Release/a.node")));
+        assert!(!is_native(Path::new("node_modules/a/build/Release/obj.target/a.node")));
+        assert!(!is_native(Path::new("node_modules/a/node.js")));
     }
 }

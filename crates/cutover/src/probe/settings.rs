@@ -155,7 +155,7 @@ impl Fields {
             version: Pointer("/server/version".to_owned()),
             build: Field::WherePresent(Pointer("/server/buildId".to_owned())),
             instance: Field::WherePresent(Pointer("/server/bootId".to_owned())),
-            plugins: Field::Unasked,
+            plugins: Field::WherePresent(Pointer("/snapshot/health/plugins/loaded".to_owned())),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn resolve(source: &Directory, wanted: &Wanted) -> Result<Resolved> {
             package: source.dir.display().to_string(),
             version,
             digest: manifest.tree_digest(),
+            plugins: Vec::new(),
         },
         published: jiff::Timestamp::try_from(published).ok().map(|at| at.to_string()),
         unpacked_bytes: Some(bytes),

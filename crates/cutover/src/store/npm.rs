@@ -9,7 +9,7 @@ use super::stage::{CORE, Listener, Phase, Progress};
 use super::workspace::{Workspace, create_dir};
 use super::{Error, Result, Store};
 use call::{Call, Failure};
-use cutover_core::Release;
+use cutover_core::{Plugin, Release};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -38,8 +38,38 @@ struct Dist {
 }
 
 pub(super) async fn resolve(store: &Store, npm: &Npm, wanted: &Wanted) -> Result<Resolved> {
-    check_words(npm, wanted)?;
     store.check_access(&super::Source::Npm(npm.clone()))?;
+    let mut resolved = resolve_one(store, npm, wanted).await?;
+    let own = resolved.release.version.clone();
+    for plugin in &npm.plugins {
+        let of = Npm { package: plugin.package.clone(), plugins: Vec::new(), ..npm.clone() };
+        let wanted = match &plugin.wanted {
+            Wanted::Version(version) => Wanted::Version(version.replace("{version}", &own)),
+            channel @ Wanted::Channel(_) => channel.clone(),
+        };
+        match resolve_one(store, &of, &wanted).await {
+            Ok(found) => {
+                let Release { package, version, digest, .. } = found.release;
+                resolved.release.plugins.push(Plugin { package, version, digest });
+                resolved.unpacked_bytes = sum(resolved.unpacked_bytes, found.unpacked_bytes);
+                resolved.files = sum(resolved.files, found.files);
+            }
+            Err(Error::NotFound { said, .. }) if plugin.may_lack => {
+                tracing::warn!(plugin = plugin.package, wanted = wanted.word(), said, "goes without");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    resolved.release.plugins.sort();
+    Ok(resolved)
+}
+
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    Some(one? + other.unwrap_or(0))
+}
+
+async fn resolve_one(store: &Store, npm: &Npm, wanted: &Wanted) -> Result<Resolved> {
+    check_words(npm, wanted)?;
     let workspace = Workspace::begin(store)?;
     let view = view(npm, wanted, &workspace).await;
     workspace.discard();
@@ -150,6 +180,7 @@ fn exact(npm: &Npm, wanted: &Wanted, view: &View) -> Result<Resolved> {
             package: npm.package.clone(),
             version: view.version.clone(),
             digest: digest.to_owned(),
+            plugins: Vec::new(),
         },
         published: view.time.get(&view.version).and_then(|at| at.as_str()).map(str::to_owned),
         unpacked_bytes: view.dist.unpacked_size,
@@ -169,7 +200,8 @@ pub(super) async fn install(
     create_dir(&core, 0o755)?;
     create_dir(&home, 0o700)?;
     let project = core.join("package.json");
-    let dependencies = BTreeMap::from([(&release.package, &release.version)]);
+    let plugins = release.plugins.iter().map(|plugin| (&plugin.package, &plugin.version));
+    let dependencies: BTreeMap<_, _> = plugins.chain([(&release.package, &release.version)]).collect();
     let text = json!({"name": "cutover-generation", "private": true, "dependencies": dependencies});
     fs::write(&project, format!("{text:#}\n")).map_err(Error::write(&project))?;
     for path in [&home, &project, &core] {

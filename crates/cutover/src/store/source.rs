@@ -28,6 +28,8 @@ pub struct Directory {
 pub struct Npm {
     /// Package name, with its scope.
     pub package: String,
+    /// Plugins that are installed beside it, in one tree: they find the package by its name.
+    pub plugins: Vec<PluginSource>,
     /// Registry to use instead of the one that npm is configured with.
     pub registry: Option<String>,
     /// How npm is called: `["npm"]`, or node and `npm-cli.js`.
@@ -45,6 +47,17 @@ pub struct Npm {
     pub cache: PathBuf,
     /// How long to wait, how often to try.
     pub limits: Limits,
+}
+
+/// A plugin of the same registry, to be resolved together with the package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginSource {
+    /// Package name, with its scope.
+    pub package: String,
+    /// In a version, `{version}` stands for the package's own.
+    pub wanted: Wanted,
+    /// Whether the package may be installed without it if the registry does not have it.
+    pub may_lack: bool,
 }
 
 /// Whether packages may run their lifecycle scripts while being installed.

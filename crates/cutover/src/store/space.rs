@@ -97,7 +97,7 @@ fn with_overhead(bytes: u64, files: u64) -> u64 {
 }
 
 /// Bytes free for the caller on the file system of a path, or of its nearest existing ancestor.
-pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     let space = rustix::fs::statvfs(existing(path))?;
     Ok(space.f_bavail * space.f_frsize)
 }

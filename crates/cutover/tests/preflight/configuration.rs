@@ -1,7 +1,7 @@
 //! The target's own validator, really run on a copy of real state, and what its refusal is worth.
 
 use crate::world::{World, only};
-use cutover::preflight::{Validation, configuration};
+use cutover::preflight::{Stop, Validation, configuration};
 use cutover::sandbox::Sandbox;
 use cutover::store::snapshot::{Moment, StateKind, StatePath};
 use cutover_core::{BootId, Finding, Level};
@@ -57,7 +57,7 @@ impl Gateway {
             scratch: self.world.path("scratch"),
             moment: Moment { boot_id: BootId("boot".into()), at: "2026-01-01T00:00:00Z".parse().unwrap() },
             limit: Duration::from_secs(60),
-            wanted: None,
+            stop: Stop::never(),
         }
     }
 
@@ -150,9 +150,8 @@ fn a_refusal_without_a_key_says_so_and_gives_the_last_lines() {
 #[test]
 fn an_asking_that_nobody_wants_any_more_ends_at_once_and_its_copy_is_removed() {
     let gateway = Gateway::new();
-    let (wanted, interest) = std::io::pipe().unwrap();
-    let wanted = Some(std::sync::Arc::new(wanted));
-    let validation = Validation { wanted, ..gateway.validation("sleep 600", Some("sleep 600")) };
+    let (interest, stop) = Stop::pair().unwrap();
+    let validation = Validation { stop, ..gateway.validation("sleep 600", Some("sleep 600")) };
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| configuration(&validation));

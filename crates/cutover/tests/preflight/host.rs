@@ -23,7 +23,7 @@ impl Drop for Running {
 }
 
 fn place(name: &str, path: PathBuf, need: Need) -> Use {
-    Use { name: name.into(), path, need }
+    Use { name: name.into(), path, need, files: 1 }
 }
 
 #[test]
@@ -124,6 +124,8 @@ fn a_port_that_is_held_by_somebody_else_is_blocked_with_pid_and_command() {
     let command = fs::read_to_string("/proc/self/comm").unwrap();
     assert!(text.contains(&format!("pid {}", own.pid)) && text.contains(&address.to_string()), "{text}");
     assert!(text.contains(command.trim()), "{text}");
+    let sibling = Host { address: Some(address), siblings: vec![own.clone()], ..Host::default() };
+    only(&host(&sibling), "port", Level::Block);
     assert_eq!(host(&Host { address: Some(address), ours: vec![own], ..Host::default() }), []);
     let beside = "127.0.0.2".parse().unwrap();
     let elsewhere = std::net::SocketAddr::new(beside, address.port());
@@ -208,6 +210,19 @@ fn a_process_of_the_same_service_outside_of_our_hands_is_named() {
             "{pid}"
         );
     }
+    let of_the_sibling = process::identify(foreign.0.id()).unwrap().unwrap();
+    let known = Host {
+        ours: vec![process::identify(ours.0.id()).unwrap().unwrap()],
+        siblings: vec![of_the_sibling],
+        ..asked(service.clone())
+    };
+    let found = host(&known);
+    let told = &only(&found, "supervisor", Level::Warn).text;
+    assert!(
+        told.starts_with(&format!("pid {} ", titled.0.id())),
+        "what the same daemon runs is no rival: {told}"
+    );
+
     let findings = host(&asked(service.clone()));
     let pid = format!("pid {} ", ours.0.id());
     assert!(findings.iter().any(|found| found.text.starts_with(&pid)), "a leftover generation is one too");

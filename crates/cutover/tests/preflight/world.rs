@@ -1,6 +1,6 @@
 //! Two generations as npm leaves them, and what a test asks of them.
 
-use cutover::preflight::{Children, Tree, packages};
+use cutover::preflight::{Children, Stop, Tree, packages};
 use cutover_core::{Finding, Level};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -77,12 +77,14 @@ impl World {
 
     pub(crate) fn children(&self, interpreter: impl Into<PathBuf>) -> Children {
         Children {
+            executable: env!("CARGO_BIN_EXE_cutover").into(),
             interpreter: Some(interpreter.into()),
             identity: None,
             scratch: self.path("scratch"),
             env: BTreeMap::from([("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]),
             limit: Duration::from_secs(60),
             limit_all: Duration::from_secs(120),
+            stop: Stop::never(),
         }
     }
 
@@ -153,6 +155,18 @@ pub(crate) fn nobody_runs(text: &str) -> bool {
     let begun = Instant::now();
     while runs(text) {
         if begun.elapsed() > Duration::from_secs(10) {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
+/// Waits until a process has a text in its command line.
+pub(crate) fn somebody_runs(text: &str) -> bool {
+    let begun = Instant::now();
+    while !runs(text) {
+        if begun.elapsed() > Duration::from_secs(30) {
             return false;
         }
         std::thread::yield_now();

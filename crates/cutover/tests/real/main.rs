@@ -11,6 +11,7 @@ mod world;
 
 use cutover::conductor::{Plan, View};
 use cutover_core::{FactName, Generation, Instance, Reading, Report, Resolution, Status};
+use cutover_front::Stats;
 use cutover_testkit::load::{Entry, Handshake, Load, LoadPlan, SocketExchange, SocketPlan};
 use cutover_testkit::openclaw::{self, Client, Defect, NEW, OLD, Page, Runtime, Sweep};
 use cutover_testkit::registry::Registry;
@@ -26,6 +27,8 @@ use world::{CALL, SERVICE, TOKEN, World, target};
 const INSTALL: Duration = Duration::from_secs(600);
 /// The hold limit of the example: whoever waits longer has been failed.
 const HOLD: Duration = Duration::from_secs(120);
+/// Who stays with a WebSocket of its own.
+const CLIENTS: usize = 4;
 /// Versions of builds that a real release could have been, and what the report must say of each.
 const BROKEN: [(&str, Defect, &str); 3] = [
     ("2026.5.4-broken.1", Defect::LosesChunk, "; import: "),
@@ -83,7 +86,7 @@ async fn restarted(world: &World) -> Instance {
 /// 20 requests per second: 40 % page, 20 % a file of it, 20 % its configuration, and 20 % calls of clients that stay.
 /// Few clients and a cheap call: a handshake, `health` or `status` cost this gateway 0.15 s of its only thread each, and
 /// a load beyond what it can do would show nothing about an update.
-fn load(world: &World, file: &str, log: &str) -> Load {
+async fn load(world: &World, file: &str, log: &str) -> Traffic {
     let get = |path: &str| Entry::Get { path: path.into() };
     let plan = LoadPlan {
         targets: world.front.to_vec(),
@@ -91,7 +94,7 @@ fn load(world: &World, file: &str, log: &str) -> Load {
         mix: vec![get("/"), get(file), get("/"), get("/__openclaw/control-ui-config.json")],
         headers: vec![("authorization".into(), format!("Bearer {TOKEN}"))],
         sockets: Some(SocketPlan {
-            clients: 4,
+            clients: CLIENTS,
             path: "/".into(),
             handshake: Handshake::OpenClaw { token: TOKEN.into() },
             exchange: SocketExchange::Rpc { method: "sessions.list".into() },
@@ -101,18 +104,38 @@ fn load(world: &World, file: &str, log: &str) -> Load {
         duration_max: Duration::from_secs(3600),
         log: Some(target().join(format!("real-load-{log}.jsonl"))),
     };
-    Load::start(plan).unwrap()
+    Traffic { before: counted(world).await, load: Load::start(plan).unwrap() }
 }
 
-async fn nobody_noticed(load: Load, name: &str, figures: &mut Figures) {
-    let report = load.stop().await.unwrap();
+/// Load, and what the front had counted before it began.
+struct Traffic {
+    load: Load,
+    before: Stats,
+}
+
+/// What the front counted, when no client has a WebSocket open.
+async fn counted(world: &World) -> Stats {
+    let is_left = |view: &View| view.front.as_ref().is_some_and(|front| front.websockets == 0);
+    world.until("a front without clients", is_left).await.front.unwrap()
+}
+
+/// Nobody who used the gateway noticed that it was stopped so often, but for being told to come back.
+async fn nobody_noticed(traffic: Traffic, world: &World, stops: usize, name: &str, figures: &mut Figures) {
+    let report = traffic.load.stop().await.unwrap();
+    let now = counted(world).await;
+    let (cut, withheld) =
+        (now.cut_total - traffic.before.cut_total, now.withheld_total - traffic.before.withheld_total);
     figures.load(name, &report);
     let sockets = &report.sockets;
     assert!(report.sent > 0 && sockets.answered > 0, "{name}: {report}");
     assert_eq!((report.failed, sockets.failed), (0, 0), "{name}: {report}");
-    // A call that the gateway leaves unanswered when it says goodbye is told in the figures and not judged: no front can
-    // give it to another process, and a client that is told 1012 asks again.
+    // What came after the hold began was given to nobody, and its client is told to come back; no call that the gateway
+    // got is left without its answer.
+    assert_eq!(cut, 0, "{name}: {now:?}");
+    assert!(sockets.unanswered <= withheld, "{name}: {withheld} withheld, {report}");
+    figures.line(&format!("  {name}"), format_args!("{cut} cut, {withheld} calls given to nobody"));
     assert_eq!((sockets.refused, sockets.closed_abnormal), (0, 0), "{name}: {report}");
+    assert!(sockets.closed_restart <= u64::try_from(CLIENTS * stops).unwrap(), "{name}: {report}");
 }
 
 /// Every call is answered and every file of the page is there.
@@ -156,7 +179,7 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
     let direct = own_address(world).await;
     let page = page(direct).await;
     let file = page.files.iter().find(|file| file.starts_with("/assets/")).unwrap();
-    let load = load(world, file, "staging");
+    let load = load(world, file, "staging").await;
     let begun = Instant::now();
     let mut plan = world.begin(&["plan", SERVICE, "--to", NEW, "--json"]);
     world.staging_begins(&mut plan).await;
@@ -171,7 +194,7 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
     let planned: Plan = serde_json::from_slice(&planned.stdout).unwrap();
     assert_eq!(planned.target.unwrap().generation, Generation(2));
     figures.took(&format!("{NEW} staged ({said})"), begun.elapsed());
-    nobody_noticed(load, "load while staging", figures).await;
+    nobody_noticed(load, world, 0, "load while staging", figures).await;
 }
 
 /// The state that ends every update in place: the pointer names the new version, the old process runs. With
@@ -179,7 +202,7 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
 async fn a_moved_pointer_touches_nobody(world: &World, figures: &mut Figures) {
     let (direct, store) = (own_address(world).await, world.store());
     let page = page(direct).await;
-    let load = load(world, &shared_file(world), "pointer");
+    let load = load(world, &shared_file(world), "pointer").await;
     let before = restarted(world).await;
     store.switch(Generation(2)).unwrap();
     assert_eq!(store.current().unwrap(), Some(Generation(2)));
@@ -187,11 +210,11 @@ async fn a_moved_pointer_touches_nobody(world: &World, figures: &mut Figures) {
     assert_eq!(world.hello(direct).await.version, OLD);
     store.switch(Generation(1)).unwrap();
     assert_eq!(world.view().await.process, Some(before));
-    nobody_noticed(load, "load, pointer moved", figures).await;
+    nobody_noticed(load, world, 1, "load, pointer moved", figures).await;
 }
 
 async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
-    let load = load(world, &shared_file(world), "update");
+    let load = load(world, &shared_file(world), "update").await;
     let before = world.view().await.process.unwrap();
     let (report, code) = world.update(NEW).await;
     figures.run(&format!("{OLD} -> {NEW}"), &report);
@@ -217,7 +240,7 @@ async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
     for address in [world.front[0], world.front[1], direct] {
         assert_eq!(world.hello(address).await.version, NEW);
     }
-    nobody_noticed(load, "load over the update", figures).await;
+    nobody_noticed(load, world, 1, "load over the update", figures).await;
     // Without load: the first chat of a fresh installation keeps the gateway from answering anybody for most of a
     // minute on a busy machine, and a minute without readiness would rightly take the new version back.
     whole(direct, &page(world.front[0]).await, "new process", figures).await;
@@ -242,7 +265,7 @@ async fn taken_back(world: &mut World, figures: &mut Figures) {
     }
     let direct = own_address(world).await;
     let before = (sessions(direct).await, identity(&world.claw()), files(&world.claw()));
-    let load = load(world, &shared_file(world), "rollback");
+    let load = load(world, &shared_file(world), "rollback").await;
 
     // Another configuration needs another daemon; the gateway and its front go on meanwhile.
     let old = world.view().await.process.unwrap();
@@ -270,7 +293,7 @@ async fn taken_back(world: &mut World, figures: &mut Figures) {
     assert_eq!((sessions(direct).await, identity(&world.claw())), (before.0, before.1));
     let lost: Vec<_> = before.2.difference(&files(&world.claw())).cloned().collect();
     assert!(lost.is_empty(), "the state lost {lost:?}");
-    nobody_noticed(load, "load over three broken builds", figures).await;
+    nobody_noticed(load, world, 2, "load over three broken builds", figures).await;
 }
 
 /// A build that cannot work is not switched to, or does not prove itself and is taken back; the report says why.

@@ -1,12 +1,14 @@
 //! What clients notice: nothing, or at worst a told "not now".
 
 use crate::stage::{
-    assert_told, eventually, get, is_alive, load, processes, reported, serving, signal, starts_of, update,
-    view, with_policy, world,
+    LIMIT, assert_told, eventually, get, is_alive, load, processes, reported, serving, signal, starts_of,
+    update, view, with_policy, world,
 };
 use cutover_core::{Resolution, Status};
+use cutover_testkit::openclaw::{Answer, Client};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 fn lazy() -> Knobs {
@@ -153,5 +155,44 @@ async fn without_a_front_the_same_proof_holds_and_maintenance_means_stopped_unti
     assert_eq!(get(&world, "/version").await?.json()["version"], "9.9.9");
     let after = view(&world).await?;
     assert!(!after.report.ok, "never green");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_takes_long_is_answered_by_the_process_that_got_it_before_it_is_stopped()
+-> anyhow::Result<()> {
+    let world =
+        world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    let before = serving(&world, "1.0.0").await?.process.unwrap();
+    let mut caller = Client::connect(world.address, "", LIMIT).await?;
+    let calling = tokio::spawn(async move { caller.call("echo", &json!({"afterMs": 1500}), LIMIT).await });
+    let mut other = Client::connect(world.address, "", LIMIT).await?;
+    assert!(matches!(other.call("echo", &json!({}), LIMIT).await?, Answer::Given(_)));
+    let begun = Instant::now();
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let Answer::Given(answer) = calling.await?? else { panic!("refused") };
+    assert_eq!(answer["params"]["afterMs"], 1500);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the call was in flight when the update began");
+    assert!(!is_alive(before.pid));
+    assert_eq!(view(&world).await?.front.unwrap().cut_total, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_never_answered_delays_the_stop_to_the_drains_limit_and_is_counted_as_cut()
+-> anyhow::Result<()> {
+    let service = with_policy("", &[("drain", "\"600ms\"")]);
+    let world = world(&service, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    let mut caller = Client::connect(world.address, "", LIMIT).await?;
+    assert!(matches!(caller.call("echo", &json!({}), LIMIT).await?, Answer::Given(_)));
+    let calling = tokio::spawn(async move { caller.call("echo", &json!({"afterMs": 600_000}), LIMIT).await });
+    // What comes once the service is to be stopped is kept back, and would not be cut.
+    tokio::task::yield_now().await;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    assert!(calling.await?.is_err(), "nobody answered it");
+    assert_eq!(view(&world).await?.front.unwrap().cut_total, 1);
     Ok(())
 }

@@ -19,13 +19,14 @@ use crate::service::{Asked, Service};
 use crate::stage::{Stage, holding, serving, until};
 use crate::visitor::LIMIT;
 
-const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(crate) const ACCEPTED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(crate) const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// What a service was asked over its WebSockets, in order.
-type Heard = Arc<Mutex<Vec<String>>>;
+pub(crate) type Heard = Arc<Mutex<Vec<String>>>;
 
 /// A service that answers each message with the same, so long after it came.
 async fn slow_echo(delay: Duration) -> (Service, Heard) {
@@ -60,9 +61,9 @@ async fn slow_echo(delay: Duration) -> (Service, Heard) {
     (service, heard)
 }
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
-async fn open(stage: &Stage) -> Socket {
+pub(crate) async fn open(stage: &Stage) -> Socket {
     let mut visitor = stage.visitor().await;
     visitor.send(HANDSHAKE).await;
     assert_eq!(visitor.head().await.status, 101);
@@ -71,7 +72,7 @@ async fn open(stage: &Stage) -> Socket {
 }
 
 /// All texts until the farewell, and its code.
-async fn until_farewell(mut answers: SplitStream<Socket>) -> (Vec<String>, u16) {
+pub(crate) async fn until_farewell(mut answers: SplitStream<Socket>) -> (Vec<String>, u16) {
     let mut texts = Vec::new();
     loop {
         let message = timeout(LIMIT, answers.next()).await.expect("a message in time");
@@ -83,7 +84,7 @@ async fn until_farewell(mut answers: SplitStream<Socket>) -> (Vec<String>, u16) 
     }
 }
 
-async fn text(socket: &mut Socket) -> String {
+pub(crate) async fn text(socket: &mut Socket) -> String {
     loop {
         let message = timeout(LIMIT, socket.next()).await.expect("a message in time");
         if let Message::Text(text) = message.expect("no end yet").unwrap() {
@@ -120,6 +121,7 @@ async fn what_reached_the_service_before_a_hold_is_answered_and_nothing_reaches_
     let (calling, sent) = call_on(calls);
     until("calls under way", || heard.lock().unwrap().len() > 20).await;
     stage.hold("switch").await;
+    assert_eq!(stage.daemon.answers(LIMIT, LIMIT).await.unwrap(), 0);
     let before = heard.lock().unwrap().clone();
     let draining = stage.begin_drain().await;
     let held = *sent.borrow();
@@ -146,6 +148,7 @@ async fn a_client_that_calls_on_is_told_long_before_the_drains_limit_that_nobody
     let (calling, _) = call_on(calls);
     until("calls under way", || heard.lock().unwrap().len() > 5).await;
     stage.hold("switch").await;
+    assert_eq!(stage.daemon.answers(LIMIT, LIMIT).await.unwrap(), 0);
     let before = heard.lock().unwrap().clone();
     let draining = stage.begin_drain().await;
     assert_eq!(reading.await.unwrap(), (before.clone(), 1012));
@@ -272,4 +275,87 @@ async fn a_message_whose_first_fragment_has_passed_is_passed_to_its_end() {
     while visitor.fill().await > 0 {}
     assert_eq!(visitor.buffer[8..12], [0x88, 17, 0x03, 0xf4]);
     assert_eq!(*heard.lock().unwrap(), ["one"]);
+}
+
+/// A service that answers each call so long after it came, and speaks of other things all the time.
+async fn slow_answerer(delay: Duration) -> (Service, Heard) {
+    let heard = Heard::default();
+    let log = heard.clone();
+    let service = Service::start(move |_: Asked, mut stream: TcpStream| {
+        let log = log.clone();
+        async move {
+            stream.write_all(ACCEPTED).await.ok()?;
+            let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+            let (mut answers, mut calls) = socket.split();
+            let mut due = FuturesUnordered::new();
+            let mut ticks = interval(Duration::from_millis(5));
+            loop {
+                tokio::select! {
+                    call = calls.next() => if let Message::Text(text) = call?.ok()? {
+                        log.lock().unwrap().push(text.to_string());
+                        due.push(async move {
+                            sleep(delay).await;
+                            text.replace(r#","method":"a""#, "")
+                        });
+                    },
+                    Some(text) = due.next() => answers.send(Message::text(text)).await.ok()?,
+                    _ = ticks.tick(), if !due.is_empty() => answers.send(Message::text(r#"{"type":"event"}"#)).await.ok()?,
+                }
+            }
+        }
+    })
+    .await;
+    (service, heard)
+}
+
+#[tokio::test]
+async fn a_call_with_an_id_is_waited_for_however_much_else_the_service_says_meanwhile() {
+    let stage = Stage::new().await;
+    let (service, heard) = slow_answerer(Duration::from_millis(700)).await;
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    let _idle = open(&stage).await;
+    socket.send(Message::text(r#"{"id":"x","method":"a"}"#)).await.unwrap();
+    until("the call is under way", || heard.lock().unwrap().len() == 1).await;
+    stage.hold("switch").await;
+    let answered = tokio::spawn(async move { until_answered(&mut socket).await });
+    assert_eq!(stage.daemon.answers(LIMIT, LIMIT).await.unwrap(), 0);
+    let drained = stage.begin_drain().await;
+    service.stop().await;
+    assert_eq!(answered.await.unwrap(), r#"{"id":"x"}"#);
+    assert_eq!(drained.await.unwrap().cut, 0);
+}
+
+async fn until_answered(socket: &mut Socket) -> String {
+    loop {
+        let text = text(socket).await;
+        if !text.contains("event") {
+            return text;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_gets_no_answer_is_told_to_who_stops_the_service_and_counted_as_cut() {
+    let stage = Stage::new().await;
+    let (service, heard) = slow_answerer(Duration::from_secs(600)).await;
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    let mut other = open(&stage).await;
+    for socket in [&mut socket, &mut other] {
+        socket.send(Message::text(r#"{"id":1,"method":"a"}"#)).await.unwrap();
+    }
+    until("both calls are under way", || heard.lock().unwrap().len() == 2).await;
+    stage.hold("switch").await;
+    // What comes now is no call that the service got.
+    socket.send(Message::text(r#"{"id":2,"method":"a"}"#)).await.unwrap();
+    drop(other);
+    stage.until("the other has left", |stats| stats.websockets == 1).await;
+    assert_eq!(stage.daemon.answers(Duration::from_millis(50), LIMIT).await.unwrap(), 1);
+    assert_eq!(stage.stats().await.cut, 0, "it may still come");
+    let drained = stage.begin_drain().await;
+    service.stop().await;
+    assert_eq!(drained.await.unwrap().cut, 1, "who has left waits for nothing");
+    let stats = stage.until("over", |stats| stats.websockets == 0).await;
+    assert_eq!((stats.cut_total, stats.withheld_total), (1, 1));
 }

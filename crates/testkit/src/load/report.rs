@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// "Service restart", RFC 6455's registry.
-const SERVICE_RESTART: u16 = 1012;
+pub(super) const SERVICE_RESTART: u16 = 1012;
 
 /// What became of a load. Times are microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! WebSocket clients that stay: each uses its WebSocket at regular instants and opens another when it is lost.
 
 use super::record::{SocketEvent, SocketRecord, micros};
+use super::report::SERVICE_RESTART;
 use super::session::{Session, Trouble, closed, trouble};
 use super::{Log, Reach, Record, SocketExchange, SocketPlan};
 use futures_util::{SinkExt, StreamExt};
@@ -73,6 +74,11 @@ impl SocketClient {
         let opening = Session::open(self.target, &self.plan.path, &self.reach.headers, &self.plan.handshake);
         let cause = match timeout(self.reach.limit, opening).await {
             Ok(Ok(session)) => return Some(session),
+            // Told to come back before it had said who it is: a WebSocket that was closed, like any other.
+            Ok(Err(Trouble::Closed { code: code @ SERVICE_RESTART, .. })) => {
+                self.tell(SocketEvent::Closed { code });
+                return None;
+            }
             Ok(Err(trouble)) => trouble.to_string(),
             Err(_) => "not open within the hold limit and the grace".to_owned(),
         };

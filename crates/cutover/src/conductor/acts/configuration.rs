@@ -5,13 +5,12 @@ use super::{Executor, chain, fault};
 use crate::conductor::ledger::moment;
 use crate::conductor::site::{passage, private_directory};
 use crate::config::found;
-use crate::preflight::{self, Tree, Validation};
+use crate::preflight::{self, Stop, Tree, Validation};
 use crate::sandbox::Sandbox;
 use crate::supervisor::Launch;
 use anyhow::Context as _;
 use cutover_core::{Fault, Finding, Installed, Level};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -56,8 +55,8 @@ impl Executor {
             passage(&scratch).map_err(failed)?;
         }
         // Given up with this act, wherever that is: what is begun here ends with it.
-        let pipe = std::io::pipe().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
-        let (wanted, _interest) = pipe;
+        let (_interest, stop) =
+            Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
         let validation = Validation {
             target: self.validator(target, launch)?,
             running,
@@ -66,7 +65,7 @@ impl Executor {
             scratch,
             moment: moment(),
             limit: VALIDATION,
-            wanted: Some(Arc::new(wanted)),
+            stop,
         };
         let one = ONE.lock().await;
         let asked = tokio::task::spawn_blocking(move || {

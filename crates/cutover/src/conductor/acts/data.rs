@@ -10,20 +10,12 @@ use std::time::Duration;
 /// How long a database that is written to may keep the copy waiting.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// What a preflight finds about declared state: paths that cannot be restored and space that is not there are faults.
+/// What a preflight finds about declared state: paths that cannot be restored are a fault.
 pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<Finding>, Fault> {
     let findings = snapshot::check(paths, snapshots);
     if !findings.is_empty() {
         let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
         return Err(fault("state", told.join("; ")));
-    }
-    let space = snapshot::space(paths, snapshots).map_err(super::chain("state"))?;
-    if let Some(need) = space.needs.iter().find(|need| !need.is_met()) {
-        let (path, needed, free) = (need.path.display(), need.needed.bytes, need.free.bytes);
-        return Err(fault(
-            "no_space",
-            format!("{path}: a copy of the state needs {needed} bytes, {free} are free"),
-        ));
     }
     let size = snapshot::estimate(paths).map_err(super::chain("state"))?;
     let text = format!(

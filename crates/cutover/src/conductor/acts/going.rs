@@ -4,7 +4,7 @@ use super::{Executor, Outcome, chain, fault};
 use crate::supervisor::{self, Live, StopBudget, Stopped};
 use cutover_core::{Done, Fault, Installed, Policy, RunId, Settings};
 use cutover_intent::Intent;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// From KILL to giving up.
 const KILL_WAIT: Duration = Duration::from_secs(5);
@@ -12,15 +12,29 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 const ENDED_LOOKED_AT: usize = 3;
 
 impl Executor {
-    /// Ends every process of the service while the front holds; in-flight requests may finish within the drain limit.
+    /// Ends every process of the service while the front holds; what is in flight may finish within the drain limit.
     pub(super) async fn stop(&self, settings: &Settings) -> Outcome {
         let policy = &settings.policy;
         self.closed(policy.hold).await?;
-        let (drained, stopped) = tokio::join!(self.front.drain(policy.drain), self.stop_all(policy));
+        let (drained, stopped) = self.parting(policy.drain, self.stop_all(policy)).await;
         let (count, forced) = stopped?;
-        let cut = drained.map_or_else(|| "no front".to_owned(), |cut| format!("{cut} requests cut"));
+        let cut = drained.map_or_else(|| "no front".to_owned(), |cut| format!("{cut} exchanges cut"));
         let how = if forced { ", forced by KILL" } else { "" };
         Ok(Done::Done { note: format!("{count} processes ended{how}; {cut}") })
+    }
+
+    /// Ends the process once it owes nobody an answer over a WebSocket: at its farewell such a call would be lost, whereas
+    /// requests are finished by a process that was told to end. Both within `limit`, after which what is left is cut.
+    pub(in super::super) async fn parting<T>(
+        &self,
+        limit: Duration,
+        ending: impl Future<Output = T>,
+    ) -> (Option<u64>, T) {
+        let begun = Instant::now();
+        if let Some(owed @ 1..) = self.front.answers(limit).await {
+            tracing::warn!(service = self.site.settings.name, owed, "WebSockets are still owed an answer");
+        }
+        tokio::join!(self.front.drain(limit.saturating_sub(begun.elapsed())), ending)
     }
 
     /// Ends all running processes and what they and the youngest ended ones left behind. Answers how many, and whether one
@@ -82,17 +96,8 @@ impl Executor {
             return Ok(Done::Done { note: "no process to ask".into() });
         };
         let budget = policy.stop_grace;
-        let name = self.site.settings.name.clone();
-        let intent = Intent::from_now(run.clone(), live.record.nonce.clone(), name, live.instance().clone());
-        let path = self.site.layout.intent(&self.site.settings.name);
-        let owner = self.site.intent_owner();
-        if let Some(directory) = path.parent() {
-            cutover_intent::prepare_directory(directory, owner).map_err(chain("intent"))?;
-        }
-        cutover_intent::issue(&path, &intent, owner).map_err(chain("intent"))?;
-        live.signal_restart().map_err(chain("signal"))?;
-        let (_, gone) = tokio::join!(self.front.drain(policy.drain.min(budget)), live.wait_gone(budget));
-        if !gone.map_err(chain("signal"))? {
+        let (_, gone) = self.parting(policy.drain.min(budget), self.ask_to_end(run, &live, budget)).await;
+        if !gone? {
             self.withdraw(&live)?;
             return Err(fault(
                 "restart_ignored",
@@ -102,5 +107,19 @@ impl Executor {
         let left = live.stop(StopBudget { grace: Duration::ZERO, kill_wait: KILL_WAIT }, &[]).await;
         let left = left.map_err(chain("stop"))?.descendants;
         Ok(Done::Done { note: format!("{} ended itself; {left} others ended", live.instance()) })
+    }
+
+    /// Issues the intent, sends the signal that it is for, and answers whether the process is gone within `limit`.
+    async fn ask_to_end(&self, run: &RunId, live: &Live, limit: Duration) -> Result<bool, Fault> {
+        let name = self.site.settings.name.clone();
+        let intent = Intent::from_now(run.clone(), live.record.nonce.clone(), name, live.instance().clone());
+        let path = self.site.layout.intent(&self.site.settings.name);
+        let owner = self.site.intent_owner();
+        if let Some(directory) = path.parent() {
+            cutover_intent::prepare_directory(directory, owner).map_err(chain("intent"))?;
+        }
+        cutover_intent::issue(&path, &intent, owner).map_err(chain("intent"))?;
+        live.signal_restart().map_err(chain("signal"))?;
+        live.wait_gone(limit).await.map_err(chain("signal"))
     }
 }

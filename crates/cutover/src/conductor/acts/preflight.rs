@@ -4,19 +4,21 @@ use super::proving::{Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
 use crate::conductor::site::{passage, private_directory};
 use crate::config::{self, SourceSettings};
-use crate::preflight::{self, Children, Code, Host, Service, Told, Tree};
-use crate::supervisor::Launch;
-use cutover_core::{Done, Fault, Finding, Installed, Level, ReleaseRule, Seen};
+use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
+use crate::store::{Need, snapshot};
+use crate::supervisor::{self, Launch, Live};
+use cutover_core::{Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, Seen};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// How often what seems wrong with the machine is looked at before it is told, and how long is waited in between.
 const LOOKS: u32 = 3;
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// Reading a large tree takes memory: one at a time in a daemon.
-static ONE: Mutex<()> = Mutex::new(());
+/// Reading a large tree takes memory: one at a time in a daemon. Held until the look is really over, which is at once where
+/// nobody wants to know any more.
+static ONE: Mutex<()> = Mutex::const_new(());
 
 impl Executor {
     /// Looks for what would break, while the old version still serves.
@@ -57,6 +59,7 @@ impl Executor {
             return Ok(vec![Finding::new(Level::Block, "command", problem)]);
         }
         let mut findings = self.notes(source).await?;
+        findings.extend(self.room().await?);
         // What was current once has proven itself; on the way back it is not held against what is being left.
         let is_way_back = source.is_some_and(|source| target.generation < source.generation);
         if !is_way_back {
@@ -102,6 +105,30 @@ impl Executor {
         Ok(findings)
     }
 
+    /// Whether what is still to be written will fit. The release itself has been measured before it was fetched.
+    async fn room(&self) -> Result<Vec<Finding>, Fault> {
+        let (paths, snapshots) = (self.site.state_paths(), self.site.snapshots());
+        let place =
+            |name: &str, path: PathBuf| Use { name: name.into(), path, need: Need::Unknown, files: 0 };
+        let mut uses = vec![
+            place("the daemon's state", self.site.layout.state.clone()),
+            place("the service's log", self.site.directory().join("logs")),
+        ];
+        let looked = blocking("state", move || {
+            // Without declared state there is nothing to copy.
+            if !paths.is_empty() {
+                let space = snapshot::space(&paths, &snapshots)?;
+                uses.extend(space.needs.into_iter().map(|need| Use {
+                    need: Need::Measured(need.needed.bytes),
+                    files: need.needed.files,
+                    ..place("copies of declared state", need.path)
+                }));
+            }
+            Ok::<_, snapshot::Error>(preflight::host(&Host { uses, ..Host::default() }))
+        });
+        looked.await
+    }
+
     /// What the tree and the machine themselves show.
     async fn looked(
         &self,
@@ -113,13 +140,18 @@ impl Executor {
         let tree = |installed: &Installed| Tree::sealed(&self.site.store, installed.generation);
         let target = tree(target).map_err(chain("store"))?;
         let running = source.map(tree).transpose().map_err(chain("store"))?;
+        // Given up with this act, wherever that is: the end of what is begun here hangs on it.
+        let (_interest, stop) =
+            Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
         let children = Children {
+            executable: self.site.executable.clone(),
             interpreter: self.interpreter(launch),
             identity: self.site.identity.as_ref().map(crate::store::Identity::from),
             scratch: self.scratch().map_err(|error| fault("preflight", format!("{error:#}")))?,
             env: launch.env.clone(),
             limit: preflight::CHILD,
             limit_all: preflight::CHILDREN,
+            stop,
         };
         let code = Code {
             entries: entry.strip_prefix(&target.package).map(Path::to_owned).into_iter().collect(),
@@ -128,9 +160,9 @@ impl Executor {
         };
         let mut findings = self.host(&target, source, launch, entry).await?;
         let context = (source.is_some(), children.interpreter.is_some());
+        let one = ONE.lock().await;
         let looked = tokio::task::spawn_blocking(move || {
-            // One at a time, also after an act that was given up: what it began here goes on to its end.
-            let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = one;
             clear(&children.scratch);
             preflight::release(&target, running.as_ref(), &code, &children)
         });
@@ -163,11 +195,15 @@ impl Executor {
         launch: &Launch,
         entry: &Path,
     ) -> Result<Vec<Finding>, Fault> {
-        let version = self.version_told(source).await?;
+        let mut running = self.running().await?;
+        let mut ours = family(&running)?;
+        let version = self.version_told(source, running).await?;
         let mut tries = 0;
         loop {
             tries += 1;
-            let host = Host { version: version.clone(), ..self.surroundings(target, launch, entry).await? };
+            let siblings = self.siblings().await;
+            let surroundings = self.surroundings(target, launch, entry);
+            let host = Host { version: version.clone(), ours, siblings, ..surroundings };
             let looked = tokio::task::spawn_blocking(move || preflight::host(&host));
             let findings = looked.await.expect("BUG: looking at the machine panicked");
             let is_a_stranger = |finding: &Finding| {
@@ -177,17 +213,32 @@ impl Executor {
                 return Ok(findings);
             }
             tokio::time::sleep(AGAIN).await;
+            running = self.running().await?;
+            ours = family(&running)?;
         }
     }
 
-    async fn surroundings(&self, target: &Tree, launch: &Launch, entry: &Path) -> Result<Host, Fault> {
-        let site = &self.site;
-        let mut ours = Vec::new();
-        for live in self.running().await? {
-            ours.extend(live.keeper.clone());
-            ours.extend(live.descendants().map_err(chain("supervisor"))?);
-            ours.push(live.instance().clone());
+    /// Everything that this daemon's other services run. What of it cannot be told may be taken for a rival, which is a
+    /// warning.
+    async fn siblings(&self) -> Vec<Instance> {
+        let own = self.site.directory();
+        let services = below(own.parent().unwrap_or(&own)).into_iter().filter(|service| *service != own);
+        let instances: Vec<PathBuf> =
+            services.flat_map(|service| below(&service.join("instances"))).collect();
+        let mut found = Vec::new();
+        for directory in instances {
+            // One that is just being started is looked at again with the stranger that it seems to be.
+            if let Ok(supervisor::Adopted::Running(live)) =
+                supervisor::adopt(&directory, Duration::ZERO).await
+            {
+                found.extend(family(&[live]).unwrap_or_default());
+            }
         }
+        found
+    }
+
+    fn surroundings(&self, target: &Tree, launch: &Launch, entry: &Path) -> Host {
+        let site = &self.site;
         let package = match &site.settings.source {
             SourceSettings::Npm { package, .. } => Some(package.clone()),
             SourceSettings::Directory { .. } => None,
@@ -195,12 +246,11 @@ impl Executor {
         let home = launch.env.get("HOME").map(PathBuf::from);
         let temporary = launch.env.get("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
         let state = site.settings.state.iter().map(|state| state.path.clone());
-        Ok(Host {
+        Host {
             identity: site.identity.as_ref().map(crate::store::Identity::from),
             writable: state.clone().chain([temporary]).collect(),
             state: state.collect(),
             address: Some(site.address()),
-            ours,
             service: Some(Service {
                 package,
                 package_root: target.package.clone(),
@@ -208,15 +258,17 @@ impl Executor {
                 store: site.store.dir().to_owned(),
                 units: Service::unit_directories(home.as_deref()),
             }),
-            // The store's need is measured by the plan, the state's by the look at the data.
             ..Host::default()
-        })
+        }
     }
 
     /// What the running version says of itself. One that is not ready is asked nothing: an update may be its cure.
-    async fn version_told(&self, source: Option<&Installed>) -> Result<Option<Told>, Fault> {
+    async fn version_told(
+        &self,
+        source: Option<&Installed>,
+        running: Vec<Live>,
+    ) -> Result<Option<Told>, Fault> {
         let Some(source) = source else { return Ok(None) };
-        let running = self.running().await?;
         let live = running.into_iter().find(|live| live.record.generation == source.generation);
         let Some(live) = live else { return Ok(None) };
         let Ok(mut prover) = Prover::new(self, live, source, Proof::Ready).await else { return Ok(None) };
@@ -240,6 +292,22 @@ impl Executor {
         }
         Ok(told)
     }
+}
+
+/// What lies in a directory; nothing, if that cannot be told.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// The live processes, who keeps them, and all that they started.
+fn family(running: &[Live]) -> Result<Vec<Instance>, Fault> {
+    let mut found = Vec::new();
+    for live in running {
+        found.extend(live.keeper.clone());
+        found.extend(live.descendants().map_err(chain("supervisor"))?);
+        found.push(live.instance().clone());
+    }
+    Ok(found)
 }
 
 /// What may be a false alarm here is no block, unless the service's own policy makes it one: facts that the proof after

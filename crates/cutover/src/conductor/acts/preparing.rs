@@ -112,11 +112,15 @@ impl Executor {
     }
 
     pub(in super::super) async fn resolved(&self, wanted: &Wanted) -> Result<store::Resolved, Fault> {
+        self.resolved_from(&self.site.source(), wanted).await
+    }
+
+    async fn resolved_from(&self, source: &store::Source, wanted: &Wanted) -> Result<store::Resolved, Fault> {
         let wanted = match wanted {
             Wanted::Channel(channel) => store::Wanted::Channel(channel.clone()),
             Wanted::Version(version) => store::Wanted::Version(version.clone()),
         };
-        self.site.store.resolve(&self.site.source(), &wanted).await.map_err(chain("resolve"))
+        self.site.store.resolve(source, &wanted).await.map_err(chain("resolve"))
     }
 
     /// Fetches and seals exactly the release that was frozen; a tag that moved since is not followed.
@@ -135,7 +139,8 @@ impl Executor {
         if let Some(installed) = self.waiting(release).await? {
             return Ok(installed);
         }
-        let resolved = self.resolved(&Wanted::Version(release.version.clone())).await?;
+        let source = self.site.source_of(release);
+        let resolved = self.resolved_from(&source, &Wanted::Version(release.version.clone())).await?;
         if resolved.release != *release {
             let now = resolved.release.digest;
             return Err(fault(
@@ -155,8 +160,7 @@ impl Executor {
                 progress.total,
             );
         };
-        let generation =
-            self.site.store.stage(&self.site.source(), &resolved, progress).await.map_err(chain("stage"))?;
+        let generation = self.site.store.stage(&source, &resolved, progress).await.map_err(chain("stage"))?;
         Ok(Installed { generation, release: release.clone() })
     }
 

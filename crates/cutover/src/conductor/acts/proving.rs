@@ -3,11 +3,12 @@
 use super::{Executor, Outcome, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::conductor::ledger::wall_ms;
+use crate::config::{PluginPolicy, PluginSettings};
 use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Code, Done, Expectation, FactName, Fault, Generation, Installed, Instance, Observations, Policy, Reading,
-    ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
+    Code, Done, Expectation, FactName, Fault, Generation, Installed, Instance, Observations, Plugin, Policy,
+    Reading, Release, ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -277,6 +278,13 @@ fn expectation(
     if site.settings.live.is_some() {
         required.insert(FactName::Liveness);
     }
+    if site.settings.page.is_some() {
+        required.insert(FactName::UserPath);
+    }
+    let plugins = plugins(&site.settings.plugins, &installed.release);
+    if !plugins.is_empty() {
+        required.insert(FactName::Plugins);
+    }
     if proof == Proof::Prove {
         required.insert(FactName::Tripwires);
     }
@@ -286,7 +294,7 @@ fn expectation(
         build: None,
         instance: live.instance().clone(),
         service_instance: None,
-        plugins: Vec::new(),
+        plugins,
         code: Code {
             generation: installed.generation,
             entry,
@@ -296,6 +304,17 @@ fn expectation(
         streak: 1,
         required,
     })
+}
+
+/// The plugins of a release that must be told by the service, under the names that it has for them.
+fn plugins(settings: &[PluginSettings], release: &Release) -> Vec<String> {
+    let told = |plugin: &Plugin| {
+        let settings = settings.iter().find(|settings| settings.package == plugin.package)?;
+        (settings.policy != PluginPolicy::Wanted).then(|| format!("{}@{}", settings.id, plugin.version))
+    };
+    let mut plugins: Vec<String> = release.plugins.iter().filter_map(told).collect();
+    plugins.sort();
+    plugins
 }
 
 /// Passing rounds in a row, and when it last went better than ever before.

@@ -71,6 +71,7 @@ mod tests {
     fn npm(env: &[(&str, &str)]) -> Npm {
         Npm {
             package: "toy".into(),
+            plugins: Vec::new(),
             registry: Some("http://new/".into()),
             npm: vec!["npm".into()],
             node: Some("/opt/node/bin/node".into()),

@@ -1,0 +1,128 @@
+//! Plugins that are one thing with the package: how the file names them, and where they lie beside it.
+
+use super::settings::Complaint;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// A plugin that is installed, switched and taken back together with the package.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PluginFragment {
+    /// Its npm package, from the registry of `source`.
+    pub npm: String,
+    /// The dist-tag that it follows (default "latest").
+    pub channel: Option<String>,
+    /// An exact version instead; `{version}` is the package's own.
+    pub version: Option<String>,
+    /// What an update does about it (default "required").
+    pub policy: Option<PluginPolicy>,
+    /// How the service calls it when it tells its plugins; default: the last part of the package's name.
+    pub id: Option<String>,
+}
+
+/// What an update does about a plugin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginPolicy {
+    /// It must be there and must be told by the service, or there is no update.
+    #[default]
+    Required,
+    /// An update goes without it if the registry does not have it, and does not prove that it runs.
+    Wanted,
+    /// It stays in the version that is installed, and must be told by the service.
+    Keep,
+}
+
+/// A plugin, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginSettings {
+    /// Its npm package.
+    pub package: String,
+    /// Which version of it.
+    pub wanted: PluginWanted,
+    /// What an update does about it.
+    pub policy: PluginPolicy,
+    /// How the service calls it.
+    pub id: String,
+}
+
+/// Which version of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginWanted {
+    /// What this dist-tag names.
+    Channel(String),
+    /// This one; `{version}` is the package's own.
+    Version(String),
+}
+
+/// Checks what the file says of plugins.
+pub(super) fn plugins(fragments: &[PluginFragment], is_npm: bool) -> Result<Vec<PluginSettings>, Complaint> {
+    if !is_npm && !fragments.is_empty() {
+        return Err(Complaint::new("plugins", "plugins come from npm: the package must, too (`source.npm`)"));
+    }
+    let mut settings: Vec<PluginSettings> = Vec::new();
+    for fragment in fragments {
+        let wanted = match (&fragment.channel, &fragment.version) {
+            (Some(_), Some(_)) => {
+                let problem = format!("{}: name `channel` or `version`, not both", fragment.npm);
+                return Err(Complaint::new("plugins", problem));
+            }
+            (None, Some(version)) => PluginWanted::Version(version.clone()),
+            (channel, None) => PluginWanted::Channel(channel.clone().unwrap_or_else(|| "latest".into())),
+        };
+        if settings.iter().any(|other| other.package == fragment.npm) {
+            return Err(Complaint::new("plugins", format!("{} stands there twice", fragment.npm)));
+        }
+        let id = fragment.npm.rsplit('/').next().unwrap_or_default().to_owned();
+        settings.push(PluginSettings {
+            package: fragment.npm.clone(),
+            wanted,
+            policy: fragment.policy.unwrap_or_default(),
+            id: fragment.id.clone().unwrap_or(id),
+        });
+    }
+    Ok(settings)
+}
+
+/// Where a plugin lies beside the package, whose directory is `root`: both in one `node_modules`.
+#[must_use]
+pub fn plugin_directory(root: &Path, package: &str, plugin: &str) -> PathBuf {
+    let modules = root.ancestors().nth(package.split('/').count()).unwrap_or(root);
+    modules.join(plugin)
+}
+
+/// Fills `{plugin:NAME}` with the directory of that plugin beside the package at `root`.
+#[must_use]
+pub(crate) fn fill_plugins(template: &str, root: &Path, package: &str) -> String {
+    let mut text = template.to_owned();
+    while let Some(start) = text.find("{plugin:") {
+        let Some(end) = text[start..].find('}') else { break };
+        let name = text[start + "{plugin:".len()..start + end].to_owned();
+        text.replace_range(start..=start + end, &plugin_directory(root, package, &name).to_string_lossy());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_lies_beside_the_package_whatever_their_scopes() {
+        let plain = Path::new("/s/generations/0001/core/node_modules/openclaw");
+        let scoped = Path::new("/s/generations/0001/core/node_modules/@acme/web");
+        let modules = "/s/generations/0001/core/node_modules";
+        for (root, package) in [(plain, "openclaw"), (scoped, "@acme/web")] {
+            assert_eq!(
+                plugin_directory(root, package, "@openclaw/discord"),
+                Path::new(modules).join("@openclaw/discord")
+            );
+            assert_eq!(
+                fill_plugins("a={plugin:x}:{plugin:@y/z}", root, package),
+                format!("a={modules}/x:{modules}/@y/z")
+            );
+        }
+        assert_eq!(fill_plugins("{plugin:open", plain, "openclaw"), "{plugin:open", "not closed");
+    }
+}

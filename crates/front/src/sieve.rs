@@ -1,0 +1,222 @@
+//! Takes whole messages out of a stream of WebSocket frames. What passes is again a stream of whole frames, byte for byte
+//! as it came; a message is kept back until it is known whether it passes.
+
+use crate::calls::Envelope;
+use crate::frames::{Ear, FrameWalk, begins_control};
+
+/// Who decides, and what becomes of what does not pass.
+pub(crate) trait Sorter: Send {
+    /// Asked again as a text message grows, until it is decided. `bytes` is how long it is so far.
+    fn judge(&mut self, envelope: &Envelope, bytes: usize, is_whole: bool) -> Judgement;
+    /// A message that was taken: its text, and its frames. What is answered passes in its place.
+    fn take(&mut self, text: Vec<u8>, frames: Vec<u8>) -> Vec<u8>;
+    /// Whether a control frame passes. It is whole.
+    fn passes(&mut self, control: &[u8]) -> bool;
+}
+
+/// What is decided about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// More of it has to be seen.
+    Later,
+    /// It passes as it comes.
+    Pass,
+    /// It is taken.
+    Take,
+    /// It is dropped as it comes.
+    Drop,
+}
+
+/// One direction's sieve.
+pub(crate) struct Sieve {
+    sorter: Box<dyn Sorter>,
+    walk: FrameWalk,
+    scan: Scan,
+    judgement: Judgement,
+    /// The frames of a message that is not decided, or is taken.
+    frames: Vec<u8>,
+    /// A control frame that has begun.
+    control: Vec<u8>,
+}
+
+/// The message that is being read.
+#[derive(Default)]
+struct Scan {
+    is_text: bool,
+    envelope: Envelope,
+    text: Vec<u8>,
+    bytes: usize,
+    keeps_text: bool,
+    is_whole: bool,
+}
+
+impl Ear for Scan {
+    fn begin(&mut self, is_text: bool) {
+        *self = Self { is_text, keeps_text: true, ..Self::default() };
+    }
+
+    fn hear(&mut self, byte: u8) {
+        self.bytes += 1;
+        if self.keeps_text && self.is_text {
+            self.envelope.read(byte);
+            self.text.push(byte);
+        }
+    }
+
+    fn end(&mut self) {
+        self.is_whole = true;
+    }
+}
+
+impl Sieve {
+    pub(crate) fn new(sorter: impl Sorter + 'static) -> Self {
+        Self {
+            sorter: Box::new(sorter),
+            walk: FrameWalk::default(),
+            scan: Scan::default(),
+            judgement: Judgement::Later,
+            frames: Vec::new(),
+            control: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes; answers those that pass.
+    pub(crate) fn sift(&mut self, mut bytes: &[u8]) -> Vec<u8> {
+        let mut passed = Vec::with_capacity(bytes.len());
+        while let Some(first) = bytes.first() {
+            let is_control =
+                !self.control.is_empty() || (self.walk.is_at_boundary() && begins_control(*first));
+            let (piece, rest) = bytes.split_at(self.walk.advance(bytes, &mut self.scan));
+            bytes = rest;
+            if is_control {
+                self.control.extend_from_slice(piece);
+                if self.walk.is_at_boundary() {
+                    let frame = std::mem::take(&mut self.control);
+                    if self.sorter.passes(&frame) {
+                        passed.extend(frame);
+                    }
+                }
+            } else {
+                self.sort(piece, &mut passed);
+            }
+        }
+        passed
+    }
+
+    fn sort(&mut self, piece: &[u8], passed: &mut Vec<u8>) {
+        match self.judgement {
+            Judgement::Pass => passed.extend_from_slice(piece),
+            Judgement::Drop => {}
+            Judgement::Later | Judgement::Take => self.frames.extend_from_slice(piece),
+        }
+        // A header that has not come whole belongs to a message that has not begun.
+        let has_begun = self.scan.keeps_text || self.scan.is_whole;
+        if self.judgement == Judgement::Later && has_begun {
+            self.decide(passed);
+        }
+        if self.scan.is_whole {
+            let scan = std::mem::take(&mut self.scan);
+            if self.judgement == Judgement::Take {
+                passed.extend(self.sorter.take(scan.text, std::mem::take(&mut self.frames)));
+            }
+            self.judgement = Judgement::Later;
+        }
+    }
+
+    fn decide(&mut self, passed: &mut Vec<u8>) {
+        self.judgement = match self.scan.is_text {
+            true => self.sorter.judge(&self.scan.envelope, self.scan.bytes, self.scan.is_whole),
+            false => Judgement::Pass,
+        };
+        match self.judgement {
+            Judgement::Pass => passed.append(&mut self.frames),
+            Judgement::Drop => self.frames.clear(),
+            Judgement::Later | Judgement::Take => return,
+        }
+        self.scan.keeps_text = false;
+        self.scan.text = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::frame;
+    use std::sync::{Arc, Mutex};
+
+    /// Takes calls of `x`, drops calls of `y`, passes all else.
+    #[derive(Default)]
+    struct Xs(Arc<Mutex<Vec<String>>>);
+
+    impl Sorter for Xs {
+        fn judge(&mut self, envelope: &Envelope, _: usize, is_whole: bool) -> Judgement {
+            match envelope.method().as_deref() {
+                Some("x") => Judgement::Take,
+                Some("y") => Judgement::Drop,
+                None if !is_whole => Judgement::Later,
+                _ => Judgement::Pass,
+            }
+        }
+
+        fn take(&mut self, text: Vec<u8>, _: Vec<u8>) -> Vec<u8> {
+            self.0.lock().unwrap().push(String::from_utf8(text).unwrap());
+            Vec::new()
+        }
+
+        fn passes(&mut self, control: &[u8]) -> bool {
+            control[0] != 0x88
+        }
+    }
+
+    const MASK: Option<[u8; 4]> = Some([9, 8, 7, 6]);
+
+    /// A stream in which every kind of frame stands, with whether it passes.
+    fn stream() -> Vec<(Vec<u8>, bool)> {
+        let long = format!(r#"{{"method":"other","params":"{}"}}"#, "z".repeat(70_000));
+        let late = format!(r#"{{"params":"{}","method":"x"}}"#, "z".repeat(300));
+        vec![
+            (frame(0x81, br#"{"id":1,"method":"x"}"#, MASK), false),
+            (frame(0x81, br#"{"id":2,"method":"other"}"#, MASK), true),
+            (frame(0x01, br#"{"id":3,"me"#, MASK), false),
+            (frame(0x89, b"ping", MASK), true),
+            (frame(0x00, br#"thod":"#, MASK), false),
+            (frame(0x80, br#""x"}"#, MASK), false),
+            (frame(0x01, br#"{"id":4,"met"#, MASK), true),
+            (frame(0x80, br#"hod":"ok"}"#, MASK), true),
+            (frame(0x82, br#"{"id":5,"method":"x"}"#, MASK), true),
+            (frame(0x81, long.as_bytes(), MASK), true),
+            (frame(0x81, late.as_bytes(), MASK), false),
+            (frame(0x81, br#"{"method":"y"}"#, MASK), false),
+            (frame(0x81, b"", MASK), true),
+            (frame(0x81, b"no call", MASK), true),
+            (frame(0x88, b"", MASK), false),
+            (frame(0x8a, b"", MASK), true),
+        ]
+    }
+
+    #[test]
+    fn what_is_taken_is_missing_and_all_else_passes_byte_for_byte_however_it_arrives() {
+        let all: Vec<u8> = stream().into_iter().flat_map(|(frame, _)| frame).collect();
+        let passing: Vec<u8> =
+            stream().into_iter().filter(|(_, passes)| *passes).flat_map(|(frame, _)| frame).collect();
+        for step in [1, 2, 3, 7, 100, 4096, usize::MAX] {
+            let taken = Arc::default();
+            let mut sieve = Sieve::new(Xs(Arc::clone(&taken)));
+            let passed: Vec<u8> =
+                all.chunks(step.min(all.len())).flat_map(|chunk| sieve.sift(chunk)).collect();
+            assert!(passed == passing, "in steps of {step}");
+            let taken = taken.lock().unwrap();
+            assert_eq!(taken[..2], [r#"{"id":1,"method":"x"}"#, r#"{"id":3,"method":"x"}"#]);
+            assert_eq!(taken.len(), 3);
+        }
+    }
+
+    #[test]
+    fn a_long_message_passes_as_it_comes_once_it_is_decided() {
+        let mut sieve = Sieve::new(Xs::default());
+        let text = format!(r#"{{"method":"other","params":"{}"}}"#, "z".repeat(70_000));
+        let bytes = frame(0x81, text.as_bytes(), MASK);
+        assert_eq!(sieve.sift(&bytes[..1000]).len(), 1000);
+        assert_eq!(sieve.sift(&bytes[1000..1010]), &bytes[1000..1010]);
+    }
+}

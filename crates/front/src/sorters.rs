@@ -1,0 +1,142 @@
+//! What is taken out of a WebSocket whose calls may be claimed: from the client its claimed calls, from the service the
+//! answer that opens the session, for a look at it, and its goodbye while the client waits for the daemon.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::Claim;
+use crate::calls::Envelope;
+use crate::claims::{Seat, Turn};
+use crate::frames::{Control, text_frame};
+use crate::sieve::{Judgement, Sorter};
+
+/// A call whose method has not come in so many bytes is refused: it might be a claimed one.
+const UNJUDGED_MAX: usize = 256 * 1024;
+/// A longer claimed call is refused.
+const CALL_MAX: usize = 512 * 1024;
+/// A longer answer is not looked at.
+const ANSWER_MAX: usize = 8 * 1024 * 1024;
+
+/// RFC 6455 section 7.4.1.
+const INVALID_DATA: (u16, &str) = (1007, "a call that cannot be read");
+/// RFC 6455 section 7.4.1.
+const TOO_BIG: (u16, &str) = (1009, "the method of a call must come first");
+
+/// From the client to the service.
+pub(crate) struct FromClient(pub(crate) Arc<Seat>);
+
+impl FromClient {
+    fn is_claimed(&self, method: &str) -> bool {
+        self.0.claim.prefixes.iter().any(|prefix| method.starts_with(prefix.as_str()))
+    }
+
+    fn refuse(&self, why: (u16, &'static str)) -> Judgement {
+        self.0.turn(Turn::Refuse(why));
+        Judgement::Drop
+    }
+}
+
+impl Sorter for FromClient {
+    fn judge(&mut self, envelope: &Envelope, bytes: usize, is_whole: bool) -> Judgement {
+        let method = envelope.method();
+        let is_claimed = method.as_deref().is_some_and(|method| self.is_claimed(method));
+        if is_claimed || (method.is_some() && self.0.is_stranded()) {
+            return if bytes > CALL_MAX { self.refuse(TOO_BIG) } else { Judgement::Take };
+        }
+        if self.0.is_stranded() && (is_whole || envelope.is_broken()) {
+            return Judgement::Drop;
+        }
+        match method {
+            Some(method) if method == self.0.claim.hello => {
+                if !is_whole && bytes <= UNJUDGED_MAX {
+                    return Judgement::Later;
+                }
+                if let Some(id) = envelope.id() {
+                    self.0.begin(id);
+                }
+                Judgement::Pass
+            }
+            Some(_) => Judgement::Pass,
+            None if is_whole || envelope.is_broken() => Judgement::Pass,
+            None if bytes > UNJUDGED_MAX => self.refuse(TOO_BIG),
+            None => Judgement::Later,
+        }
+    }
+
+    fn take(&mut self, text: Vec<u8>, _: Vec<u8>) -> Vec<u8> {
+        match serde_json::from_slice::<Value>(&text) {
+            Ok(call) => match call["method"].as_str() {
+                Some(method) if self.is_claimed(method) => self.0.offer(call),
+                _ => self.0.put_off(&call["id"]),
+            },
+            Err(_) => self.0.turn(Turn::Refuse(INVALID_DATA)),
+        }
+        Vec::new()
+    }
+
+    fn passes(&mut self, control: &[u8]) -> bool {
+        if !self.0.is_stranded() {
+            return true;
+        }
+        match Control::read(control) {
+            Some(Control::Ping(payload)) => self.0.turn(Turn::Pong(payload)),
+            Some(Control::Close) => self.0.turn(Turn::Leave),
+            Some(Control::Pong) | None => {}
+        }
+        false
+    }
+}
+
+/// From the service to the client.
+pub(crate) struct FromService(pub(crate) Arc<Seat>);
+
+impl Sorter for FromService {
+    fn judge(&mut self, envelope: &Envelope, bytes: usize, is_whole: bool) -> Judgement {
+        if !self.0.awaits(None) || envelope.is_broken() || bytes > ANSWER_MAX {
+            return Judgement::Pass;
+        }
+        match envelope.id() {
+            Some(id) if self.0.awaits(Some(id)) => Judgement::Take,
+            None if !is_whole && bytes <= UNJUDGED_MAX => Judgement::Later,
+            _ => Judgement::Pass,
+        }
+    }
+
+    fn take(&mut self, text: Vec<u8>, frames: Vec<u8>) -> Vec<u8> {
+        let Ok(mut answer) = serde_json::from_slice::<Value>(&text) else { return frames };
+        let claim = Arc::clone(&self.0.claim);
+        let scopes = answer.pointer(&claim.scopes).and_then(Value::as_array);
+        let Some(scopes) = scopes else {
+            // A refusal opens nothing, and the client may not try again on this WebSocket.
+            return frames;
+        };
+        let scopes = scopes.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
+        let protocol = answer.pointer(&claim.protocol).and_then(Value::as_u64);
+        self.0.open(scopes, protocol);
+        if fill(&mut answer, &claim) { text_frame(answer.to_string().as_bytes()) } else { frames }
+    }
+
+    fn passes(&mut self, control: &[u8]) -> bool {
+        let is_farewell = matches!(Control::read(control), Some(Control::Close));
+        if is_farewell && self.0.is_waiting() {
+            self.0.turn(Turn::Farewell);
+            return false;
+        }
+        true
+    }
+}
+
+/// Puts what is wanted where the answer has nothing; answers whether it was changed.
+fn fill(answer: &mut Value, claim: &Claim) -> bool {
+    let mut is_changed = false;
+    for fill in &claim.fills {
+        let Some((parent, name)) = fill.pointer.rsplit_once('/') else { continue };
+        let Some(parent) = answer.pointer_mut(parent).and_then(Value::as_object_mut) else { continue };
+        if parent.get(name).is_none_or(Value::is_null) {
+            parent.insert(name.to_owned(), fill.value.clone());
+            is_changed = true;
+        }
+    }
+    is_changed
+}

@@ -1,0 +1,287 @@
+//! Calls that the daemon answers inside the service's own WebSocket stream.
+
+use std::time::Duration;
+
+use cutover_front::control::ControlClient;
+use cutover_front::{Claim, Claimed, Fill, Say};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use crate::service::{Asked, Service};
+use crate::stage::{Stage, until};
+use crate::stopping::{ACCEPTED, Heard, Socket, open, text};
+use crate::visitor::LIMIT;
+
+fn claim() -> Claim {
+    Claim {
+        prefixes: vec!["update.".into()],
+        hello: "connect".into(),
+        scopes: "/payload/auth/scopes".into(),
+        protocol: "/payload/protocol".into(),
+        fills: vec![
+            Fill { pointer: "/payload/snapshot/available".into(), value: json!({"latest": "2.0.0"}) },
+            Fill { pointer: "/payload/snapshot/known".into(), value: json!(1) },
+            Fill { pointer: "/payload/nowhere/at".into(), value: json!(1) },
+        ],
+    }
+}
+
+/// A service that admits everybody, answers every call with its method, and closes with 1012 when it is told `leave`.
+async fn gateway() -> (Service, Heard) {
+    let heard = Heard::default();
+    let log = heard.clone();
+    let service = Service::start(move |_: Asked, mut stream: TcpStream| {
+        let log = log.clone();
+        async move {
+            stream.write_all(ACCEPTED).await.ok()?;
+            let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+            while let Some(Ok(message)) = socket.next().await {
+                let Message::Text(text) = message else { continue };
+                let call: Value = serde_json::from_str(&text).unwrap_or_default();
+                log.lock().unwrap().push(text.to_string());
+                let payload = match call["method"].as_str() {
+                    Some("connect") => json!({
+                        "protocol": 4, "auth": {"scopes": ["operator.admin"]}, "snapshot": {"known": 0, "available": null},
+                    }),
+                    Some("leave") => {
+                        socket.close(None).await.ok()?;
+                        continue;
+                    }
+                    Some("flood") => {
+                        flood(&mut socket).await?;
+                        json!("flooded")
+                    }
+                    method => json!(method),
+                };
+                let answer = json!({"type": "res", "id": call["id"], "ok": true, "payload": payload});
+                socket.send(Message::text(answer.to_string())).await.ok()?;
+            }
+            None
+        }
+    })
+    .await;
+    (service, heard)
+}
+
+/// One message in a great many fragments.
+async fn flood(socket: &mut Socket) -> Option<()> {
+    for number in 0..2000 {
+        let code = if number == 0 { OpCode::Data(Data::Text) } else { OpCode::Data(Data::Continue) };
+        let frame = Frame::message("x".repeat(1000), code, number == 1999);
+        socket.send(Message::Frame(frame)).await.ok()?;
+    }
+    Some(())
+}
+
+async fn call(socket: &mut Socket, id: u64, method: &str) {
+    let call = json!({"type": "req", "id": id, "method": method, "params": {}});
+    socket.send(Message::text(call.to_string())).await.unwrap();
+}
+
+async fn answer(socket: &mut Socket) -> Value {
+    serde_json::from_str(&text(socket).await).unwrap()
+}
+
+/// A stage whose claims are set, and a client that is admitted.
+async fn admitted(service: &Service) -> (Stage, Socket, Value) {
+    let stage = Stage::new().await;
+    stage.daemon.claim(Some(claim()), LIMIT).await.unwrap();
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    call(&mut socket, 0, "connect").await;
+    let hello = answer(&mut socket).await;
+    (stage, socket, hello)
+}
+
+async fn claimed(daemon: &ControlClient) -> Claimed {
+    timeout(LIMIT, daemon.claimed()).await.expect("a claimed call")
+}
+
+fn saying(claimed: &Claimed, message: &str, closes: bool) -> Say {
+    let answers = Some(claimed.call["id"].clone());
+    Say { connection: claimed.connection, answers, message: json!(message), closes }
+}
+
+#[tokio::test]
+async fn a_claimed_call_reaches_the_daemon_with_the_sessions_rights_and_never_the_service() {
+    let (service, heard) = gateway().await;
+    let (stage, mut socket, hello) = admitted(&service).await;
+    assert_eq!(hello["payload"]["snapshot"], json!({"known": 0, "available": {"latest": "2.0.0"}}));
+    assert_eq!(hello["payload"]["auth"]["scopes"], json!(["operator.admin"]));
+    call(&mut socket, 1, "update.run").await;
+    call(&mut socket, 2, "health").await;
+    assert_eq!(answer(&mut socket).await["id"], 2, "others are answered meanwhile");
+    let got = claimed(&stage.daemon).await;
+    assert_eq!((got.scopes.as_slice(), got.protocol), (&["operator.admin".to_owned()][..], Some(4)));
+    assert_eq!(got.call, json!({"type": "req", "id": 1, "method": "update.run", "params": {}}));
+    assert!(stage.daemon.say(saying(&got, "done", false), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "done");
+    assert!(heard.lock().unwrap().iter().all(|call| !call.contains("update.")));
+    socket.close(None).await.unwrap();
+    stage.until("gone", |stats| stats.websockets == 0).await;
+    assert!(!stage.daemon.say(saying(&got, "again", false), LIMIT).await.unwrap(), "nobody is there");
+}
+
+#[tokio::test]
+async fn a_claimed_call_before_the_session_is_open_bears_no_rights() {
+    let (service, _) = gateway().await;
+    let stage = Stage::new().await;
+    stage.daemon.claim(Some(claim()), LIMIT).await.unwrap();
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    call(&mut socket, 1, "update.run").await;
+    let got = claimed(&stage.daemon).await;
+    assert_eq!((got.scopes.len(), got.protocol), (0, None));
+}
+
+#[tokio::test]
+async fn what_is_not_claimed_passes_unchanged() {
+    let (service, _) = gateway().await;
+    let stage = Stage::new().await;
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    call(&mut socket, 0, "connect").await;
+    assert_eq!(answer(&mut socket).await["payload"]["snapshot"]["available"], Value::Null);
+    call(&mut socket, 1, "update.run").await;
+    assert_eq!(answer(&mut socket).await["payload"], "update.run", "nothing is claimed");
+    stage.daemon.claim(Some(claim()), LIMIT).await.unwrap();
+    call(&mut socket, 2, "update.run").await;
+    assert_eq!(answer(&mut socket).await["payload"], "update.run", "an older WebSocket stays as it is");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_the_daemon_keeps_its_websocket_while_the_service_is_gone() {
+    let (service, heard) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    call(&mut socket, 1, "update.run").await;
+    let got = claimed(&stage.daemon).await;
+    stage.hold("switch").await;
+    call(&mut socket, 2, "too late").await;
+    assert_eq!(stage.daemon.answers(LIMIT, LIMIT).await.unwrap(), 0);
+    let draining = stage.begin_drain().await;
+    service.stop().await;
+    assert_eq!(draining.await.unwrap().cut, 0, "the drain does not wait for who waits for the daemon");
+    let put_off = answer(&mut socket).await;
+    assert_eq!((&put_off["id"], &put_off["error"]["code"]), (&json!(2), &json!("UNAVAILABLE")));
+    assert!(put_off["error"]["retryAfterMs"].is_u64(), "{put_off}");
+    socket.send(Message::Ping("still there".into())).await.unwrap();
+    call(&mut socket, 3, "health").await;
+    let pong = timeout(LIMIT, socket.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(pong, Message::Pong("still there".into()));
+    assert_eq!(answer(&mut socket).await["id"], 3);
+    call(&mut socket, 4, "update.status").await;
+    let status = claimed(&stage.daemon).await;
+    assert!(stage.daemon.say(saying(&status, "under way", false), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "under way");
+    assert!(stage.daemon.say(saying(&got, "done", true), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "done");
+    let Some(Ok(Message::Close(Some(frame)))) = timeout(LIMIT, socket.next()).await.unwrap() else {
+        panic!("no farewell")
+    };
+    assert_eq!(u16::from(frame.code), 1012);
+    let stats = stage.until("gone", |stats| stats.websockets == 0).await;
+    assert_eq!(stats.cut_total, 0);
+    assert_eq!(heard.lock().unwrap().len(), 1, "only the call that opened the session");
+}
+
+#[tokio::test]
+async fn the_services_own_goodbye_is_kept_from_a_client_that_waits_for_the_daemon_and_from_no_other() {
+    let (service, _) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    let mut other = open(&stage).await;
+    call(&mut socket, 1, "update.run").await;
+    let got = claimed(&stage.daemon).await;
+    call(&mut socket, 2, "leave").await;
+    call(&mut other, 3, "leave").await;
+    assert!(matches!(timeout(LIMIT, other.next()).await, Ok(Some(Ok(Message::Close(_))))));
+    while let Ok(Some(Ok(_))) = timeout(LIMIT, other.next()).await {}
+    // The service has left; its client has not noticed.
+    until("the service has left both", || service.open() == 0).await;
+    call(&mut socket, 5, "health").await;
+    assert_eq!(answer(&mut socket).await["error"]["code"], "UNAVAILABLE");
+    assert!(stage.daemon.say(saying(&got, "done", true), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "done");
+}
+
+#[tokio::test]
+async fn a_claimed_call_without_a_daemon_is_put_off_and_an_unanswered_one_is_offered_to_the_next() {
+    let (service, _) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    call(&mut socket, 1, "update.run").await;
+    assert_eq!(claimed(&stage.daemon).await.call["id"], 1);
+    let next = ControlClient::connect(&stage.control(), LIMIT).await.unwrap();
+    let again = claimed(&next).await;
+    assert_eq!(again.call["id"], 1);
+    drop(next);
+    // A front notices the end of a connection in its own time.
+    let put_off = loop {
+        call(&mut socket, 2, "update.status").await;
+        if let Ok(text) = timeout(Duration::from_millis(20), text(&mut socket)).await {
+            break serde_json::from_str::<Value>(&text).unwrap();
+        }
+    };
+    assert_eq!(put_off["error"]["code"], "UNAVAILABLE");
+    let last = ControlClient::connect(&stage.control(), LIMIT).await.unwrap();
+    let third = claimed(&last).await;
+    assert!(third.call["id"] == 1 && third.age >= again.age, "{third:?}");
+    assert!(last.say(saying(&third, "done", false), LIMIT).await.unwrap());
+    // Before it come the answers to those that were put off.
+    while answer(&mut socket).await != "done" {}
+}
+
+#[tokio::test]
+async fn a_claimed_call_in_fragments_is_claimed_and_one_that_cannot_be_judged_is_refused() {
+    let (service, heard) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    let whole = r#"{"type":"req","id":1,"method":"update.run"}"#;
+    for (number, piece) in whole.as_bytes().chunks(7).enumerate() {
+        let code = if number == 0 { OpCode::Data(Data::Text) } else { OpCode::Data(Data::Continue) };
+        let frame = Frame::message(piece.to_vec(), code, (number + 1) * 7 >= whole.len());
+        socket.send(Message::Frame(frame)).await.unwrap();
+        socket.send(Message::Ping("between".into())).await.unwrap();
+    }
+    assert_eq!(claimed(&stage.daemon).await.call["id"], 1);
+    let late = format!(r#"{{"params":"{}","method":"update.run","id":2}}"#, "x".repeat(400_000));
+    socket.send(Message::text(late)).await.unwrap();
+    let code = loop {
+        match timeout(LIMIT, socket.next()).await.unwrap().unwrap().unwrap() {
+            Message::Close(frame) => break u16::from(frame.unwrap().code),
+            Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, 1009);
+    assert_eq!(heard.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_daemon_says_stands_between_two_messages_of_the_service_and_never_inside_one() {
+    let (service, _) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    call(&mut socket, 1, "update.run").await;
+    let got = claimed(&stage.daemon).await;
+    call(&mut socket, 2, "flood").await;
+    for number in 0..50 {
+        let event = Say { answers: None, ..saying(&got, &format!("event {number}"), false) };
+        assert!(stage.daemon.say(event, LIMIT).await.unwrap());
+    }
+    let mut events = 0;
+    let mut flooded = 0;
+    while events < 50 || flooded < 2 {
+        let text = text(&mut socket).await;
+        if text.starts_with("\"event") {
+            events += 1;
+        } else {
+            assert!(text.len() == 2_000_000 || text.contains("flooded"), "{} bytes", text.len());
+            flooded += 1;
+        }
+    }
+}
