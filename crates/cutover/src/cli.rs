@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Runs the program. Hidden halves (keeper, exec, child, front, sample gateway) are dispatched before anything else is set up.
+/// Runs the program. Hidden halves (keeper, exec, child, front, sandbox, sample gateway) come before anything is set up.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let rest = || args.iter().skip(2).cloned().collect::<Vec<_>>();
@@ -32,6 +32,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("exec") => return crate::supervisor::launch::main(rest()),
         Some("child") => return crate::preflight::child(),
         Some("front") => return crate::front_process::main(rest()),
+        Some(crate::sandbox::NAME) => return crate::sandbox::main(&rest()),
         Some("sample-gateway") => return sample_gateway::process::main(rest()),
         _ => {}
     }
@@ -125,12 +126,32 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
             let path = config_file(arguments)?;
             let settings = crate::config::load(&path)?;
             scripts(&path, &settings)?;
+            accounts(&path, &settings)?;
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
             println!("{}: valid; services: {}", path.display(), names.join(", "));
         }
         ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
     }
     Ok(ExitStatus::Done)
+}
+
+/// Refuses users and groups that this machine does not have. Whether they may be taken on is seen by whoever serves.
+fn accounts(path: &Path, settings: &Settings) -> Result<(), crate::config::Error> {
+    use crate::supervisor::{Error, Identity};
+    let problem = |service: &ServiceSettings| {
+        let error = Identity::resolve(service.user.as_deref(), service.group.as_deref()).err()?;
+        let key = match &error {
+            Error::NotRoot { .. } => return None,
+            Error::UnknownGroup { .. } | Error::GroupMissing { .. } => "group",
+            _ => "user",
+        };
+        Some(format!("  service.{}.{key}: {}", service.name, crate::causes::told(&error)))
+    };
+    let problems: Vec<String> = settings.services.values().filter_map(problem).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(crate::config::Error::Check { path: path.to_owned(), problems })
 }
 
 /// Refuses programs that are scripts, as far as they lie outside a release.

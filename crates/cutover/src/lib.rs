@@ -11,5 +11,6 @@ mod front_process;
 pub mod journal;
 pub mod preflight;
 pub mod probe;
+pub mod sandbox;
 pub mod store;
 pub mod supervisor;

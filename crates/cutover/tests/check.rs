@@ -177,6 +177,35 @@ fn a_directory_that_is_no_package_is_a_usage_error_that_says_which_to_name() {
     assert_eq!((code, told.contains("/nowhere is not a directory")), (Some(2), true), "{told}");
 }
 
+fn configured(lines: &str) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cutover.toml");
+    let text = format!(
+        "[service.web]\nsource = {{ directory = \"/srv/releases\" }}\ncommand = [\"{{root}}/bin/server\"]\nport = 8080\n\
+         probe = {{ ready = \"/readyz\", version = {{ http = \"/version\" }} }}\n{lines}\n"
+    );
+    write(&path, &text);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+    let output = command.args(["config", "check", "--config"]).arg(&path).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_user_or_group_that_this_machine_does_not_have_is_refused_with_its_key() {
+    let (code, told) = configured("");
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = configured("user = \"root\"\ngroup = \"nosuchgroup\"");
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("service.web.group: no group nosuchgroup in /etc/group"), "{told}");
+    let (code, told) = configured("user = \"nosuchuser\"");
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("service.web.user: no user nosuchuser in /etc/passwd"), "{told}");
+    // Whether it may be taken on is seen by whoever serves.
+    let (code, told) = configured("user = \"4242\"\ngroup = \"4343\"");
+    assert_eq!(code, Some(0), "{told}");
+}
+
 #[test]
 fn as_root_native_modules_are_loaded_as_the_tree_s_owner_or_as_nobody() {
     if !rustix::process::geteuid().is_root() {

@@ -497,8 +497,19 @@ fn tests_and_paths_that_are_cited_exist() {
 }
 
 /// The rooms that are modules of the one binary.
-const MODULES: [&str; 10] =
-    ["api", "cli", "conductor", "config", "demo", "journal", "preflight", "probe", "store", "supervisor"];
+const MODULES: [&str; 11] = [
+    "api",
+    "cli",
+    "conductor",
+    "config",
+    "demo",
+    "journal",
+    "preflight",
+    "probe",
+    "sandbox",
+    "store",
+    "supervisor",
+];
 /// The rooms that are crates: directory, name in Cargo files, name in Rust.
 const CRATES: [(&str, &str, &str); 6] = [
     ("core", "cutover-core", "cutover_core"),

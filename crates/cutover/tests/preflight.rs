@@ -2,6 +2,8 @@
 //! ports, units and processes.
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
+#[path = "preflight/configuration.rs"]
+mod configuration;
 #[path = "preflight/host.rs"]
 mod host;
 #[path = "preflight/native.rs"]

@@ -1,6 +1,7 @@
 //! The executor: turns an effect into calls of rooms and the result into an event. One file per group of acts; each
 //! must be idempotent, since the same ticket may run again after a crash at any line.
 
+mod configuration;
 mod data;
 mod going;
 mod preflight;

@@ -110,7 +110,7 @@ impl Site {
             .collect()
     }
 
-    fn filled(&self, template: &str, root: &Path) -> String {
+    pub(super) fn filled(&self, template: &str, root: &Path) -> String {
         let text = match &self.settings.source {
             SourceSettings::Npm { package, .. } => config::fill_plugins(template, root, package),
             SourceSettings::Directory { .. } => template.to_owned(),

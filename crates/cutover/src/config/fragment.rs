@@ -79,7 +79,7 @@ pub(super) struct Service {
     /// Limits and rules.
     #[serde(default)]
     pub policy: PolicyFragment,
-    /// What findings of a preflight weigh here, by their kind; without a word they weigh what they seem to.
+    /// What a preflight asks, and what its findings weigh here, by their kind; without a word they weigh what they seem to.
     #[serde(default)]
     pub preflight: PreflightFragment,
 }
@@ -267,7 +267,7 @@ pub(super) struct PolicyFragment {
     pub log_files: Option<u32>,
 }
 
-/// What warnings and blocks of a preflight weigh, by their kind.
+/// What is asked before anything stops, and what warnings and blocks weigh, by their kind.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PreflightFragment {
@@ -293,6 +293,14 @@ pub(super) struct PreflightFragment {
     pub supervisor: Option<LevelFragment>,
     /// A version probe that does not work on what runs.
     pub version: Option<LevelFragment>,
+    /// A configuration that the target's own validator does not accept.
+    pub configuration: Option<LevelFragment>,
+    /// Users, groups and paths that contradict each other.
+    pub group: Option<LevelFragment>,
+    /// The target's own validator, with placeholders as in `command`: exit code 0 accepts. Run in a sandbox, on a copy of
+    /// `state`.
+    #[serde(default)]
+    pub validate: Vec<String>,
 }
 
 /// How much a finding weighs.

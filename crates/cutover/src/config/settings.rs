@@ -89,6 +89,8 @@ pub struct ServiceSettings {
     pub policy: Policy,
     /// What warnings and blocks of a preflight weigh, by their kind.
     pub preflight: BTreeMap<String, Level>,
+    /// The target's own validator of the configuration, with placeholders; empty: nobody is asked.
+    pub validate: Vec<String>,
     /// Requests that the front holds at most.
     pub held_max: usize,
     /// Size (bytes) at which its log is rotated.
@@ -248,6 +250,7 @@ pub(super) fn check(file: File) -> Result<Settings, Vec<Complaint>> {
             ),
         }
     }
+    complaints.extend(super::conflict::between(&daemon, &services));
     if complaints.is_empty() { Ok(Settings { daemon, services }) } else { Err(complaints) }
 }
 
@@ -300,6 +303,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         state: fragment.state.iter().map(state).collect(),
         policy,
         preflight: preflight(&fragment.preflight),
+        validate: fragment.preflight.validate,
         held_max: fragment.policy.held_max.unwrap_or(4096),
         log_size: fragment.policy.log_size.map_or(10 << 20, |size| size.0),
         log_files: fragment.policy.log_files.unwrap_or(5),
@@ -422,8 +426,11 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
             "`{port}` appears neither here nor in `env`: the service would not learn its port",
         ));
     }
-    if service.command.iter().any(|word| word.contains("{node}")) && service.node.is_none() {
-        complaints.push(Complaint::new("node", "`{node}` is used in `command`: name the interpreter's path"));
+    for (key, words) in [("command", &service.command), ("preflight.validate", &service.preflight.validate)] {
+        if words.iter().any(|word| word.contains("{node}")) && service.node.is_none() {
+            let problem = format!("`{{node}}` is used in `{key}`: name the interpreter's path");
+            complaints.push(Complaint::new("node", problem));
+        }
     }
     if matches!(service.strategy, Some(StrategyFragment::Signal)) && !service.state.is_empty() {
         complaints.push(Complaint::new(
@@ -473,6 +480,8 @@ fn preflight(fragment: &PreflightFragment) -> BTreeMap<String, Level> {
         ("port", fragment.port),
         ("supervisor", fragment.supervisor),
         ("version", fragment.version),
+        ("configuration", fragment.configuration),
+        ("group", fragment.group),
     ];
     let level = |fragment| match fragment {
         LevelFragment::Block => Level::Block,

@@ -6,7 +6,7 @@ use super::memory::{self, Rehearsal};
 use super::rival::{self, Service};
 use super::space::{self, Use};
 use super::version::{self, Told};
-use super::{access, port};
+use super::{access, group, port};
 use crate::store::Identity;
 use cutover_core::{Finding, Instance};
 use std::net::SocketAddr;
@@ -21,6 +21,8 @@ pub struct Host {
     pub identity: Option<Identity>,
     /// Paths that the service itself must be able to write: its state, its TMPDIR, its logs.
     pub writable: Vec<PathBuf>,
+    /// Declared state, in which nothing may belong to others only.
+    pub state: Vec<PathBuf>,
     /// Where the service itself listens.
     pub address: Option<SocketAddr>,
     /// Every process of ours: instances, their keepers, what they started, and the front.
@@ -40,6 +42,7 @@ pub struct Host {
 pub fn host(host: &Host) -> Vec<Finding> {
     let mut findings = space::look(&host.uses);
     findings.extend(access::look(&host.writable, host.identity.as_ref()));
+    findings.extend(group::look(&host.state, host.identity.as_ref()));
     findings.extend(host.address.into_iter().flat_map(|address| port::look(address, &host.ours)));
     let known: Vec<Instance> = host.ours.iter().chain(&host.siblings).cloned().collect();
     findings.extend(host.service.iter().flat_map(|service| rival::look(service, &known)));

@@ -347,6 +347,30 @@ fn mirror<'a>(
     Ok((Mirror::new(source, Known::new(known), trust, root.unit_files()), Place::open(&slot(dir, number))?))
 }
 
+/// Where [`warm`] put the copy of each root, and what it is a copy of, for somebody who looks at the copy as the state's
+/// owner does. A root that did not exist has none. The copy is no snapshot any more once it was written to.
+///
+/// # Errors
+/// If the state cannot be covered, or a copied database cannot be given to the owner of the original.
+pub fn copies(state: &[StatePath], dir: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+    let mut copies = Vec::new();
+    for (number, root) in covered(state, dir)?.iter().enumerate() {
+        let slot = slot(dir, number);
+        for database in &root.databases {
+            // Written by SQLite, and so its maker's; everything else was copied with its owner and mode.
+            let (live, copy) = (root.parent().join(database), slot.join(database));
+            if copy.exists() {
+                tree::take_after(&live, &copy)?;
+            }
+        }
+        let copy = slot.join(root.name());
+        if copy.symlink_metadata().is_ok() {
+            copies.push((copy, root.path.clone()));
+        }
+    }
+    Ok(copies)
+}
+
 /// Makes a snapshot immutable. Must be durable before the target is first spawned: from then on the state on disk may be
 /// the target's, and must never again be taken for the source's.
 ///

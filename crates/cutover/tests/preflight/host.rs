@@ -80,6 +80,41 @@ fn r68_what_the_services_user_may_not_write_is_named_with_its_uid() {
 }
 
 #[test]
+fn state_that_others_own_is_named_with_their_group_and_what_the_services_group_may_write_is_not() {
+    let world = World::new();
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else can give files away.
+        return;
+    }
+    let identity = Identity { uid: 4242, gid: 4343, groups: vec![4343, 4444] };
+    let file = |name: &str, uid: u32, gid: u32, mode: u32| {
+        let path = world.path("state").join(name);
+        fs::create_dir_all(world.path("state")).unwrap();
+        fs::write(&path, "").unwrap();
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let ask = || {
+        host(&Host { identity: Some(identity.clone()), state: vec![world.path("state")], ..Host::default() })
+    };
+    file("own", 4242, 1, 0o400);
+    file("shared", 1, 4444, 0o660);
+    file("anybodys", 1, 1, 0o666);
+    assert_eq!(ask(), []);
+    file("other-group", 1, 4545, 0o660);
+    file("others", 1, 4343, 0o640);
+    let findings = ask();
+    let warn = only(&findings, "group", Level::Warn);
+    assert!(
+        warn.text.starts_with("2 entries of the state are not writable by uid 4242 with groups 4343, 4444: ")
+    );
+    assert!(
+        warn.text.contains("other-group (uid 1, gid 4545)") && warn.text.contains("others (uid 1, gid 4343)")
+    );
+    assert!(warn.advice.as_ref().unwrap().contains("4545"));
+}
+
+#[test]
 fn a_port_that_is_held_by_somebody_else_is_blocked_with_pid_and_command() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();

@@ -64,6 +64,7 @@ impl Executor {
         let is_way_back = source.is_some_and(|source| target.generation < source.generation);
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
+            findings.extend(self.validated(target, source, &launch).await?);
         }
         Ok(config::weighed(findings, &self.site.settings.preflight))
     }
@@ -246,7 +247,8 @@ impl Executor {
         let state = site.settings.state.iter().map(|state| state.path.clone());
         Host {
             identity: site.identity.as_ref().map(crate::store::Identity::from),
-            writable: state.chain([temporary]).collect(),
+            writable: state.clone().chain([temporary]).collect(),
+            state: state.collect(),
             address: Some(site.address()),
             service: Some(Service {
                 package,
@@ -309,10 +311,11 @@ fn family(running: &[Live]) -> Result<Vec<Instance>, Fault> {
 
 /// What may be a false alarm here is no block, unless the service's own policy makes it one: facts that the proof after
 /// the cut looks at anyway, what has nothing to be compared with, and rules of node for what node does not run.
-fn tempered(finding: Finding, (is_compared, is_node): (bool, bool)) -> Finding {
+pub(super) fn tempered(finding: Finding, (is_compared, is_node): (bool, bool)) -> Finding {
     let is_doubtful = match finding.kind.as_str() {
         "version" | "empty" => true,
         "access" => is_compared,
+        "configuration" => !is_compared,
         "import" | "files" | "lock" | "native" => !is_compared || !is_node,
         _ => false,
     };

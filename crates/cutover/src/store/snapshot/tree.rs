@@ -247,6 +247,18 @@ fn times(stat: &Stat) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
+/// Gives a copied file to the owner of the original, with its mode.
+pub(super) fn take_after(live: &Path, copy: &Path) -> Result<(), Error> {
+    let stat = match rustix::fs::stat(live) {
+        Ok(stat) => stat,
+        // Gone since: the copy is nobody's any more.
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(Error::io("examine", live)(errno)),
+    };
+    let file = File::open(copy).map_err(Error::io("open", copy))?;
+    keep_owner_mode_and_times(&file, &stat, copy)
+}
+
 fn keep_owner_mode_and_times(copy: impl rustix::fd::AsFd, stat: &Stat, path: &Path) -> Result<(), Error> {
     let copy = copy.as_fd();
     let made = rustix::fs::fstat(copy).map_err(Error::io("examine", path))?;

@@ -1,0 +1,181 @@
+//! Whether the target accepts the service's real configuration: its own validator is asked, on a copy, in a sandbox.
+//!
+//! Knows a command of each version and the state that it looks at. Must not know what a configuration is.
+
+use super::listed;
+use super::refusal::{Issue, issues};
+use super::stop::Stop;
+use crate::causes::told;
+use crate::sandbox::{self, Cover, Exit, Outcome, Sandbox};
+use crate::store::snapshot::{self, Moment, StatePath};
+use cutover_core::{Finding, Level};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const KIND: &str = "configuration";
+
+/// How long a database that is written to may keep the copy waiting.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// How each version is asked whether it accepts the configuration. Its state is copied anew for each, and the copy covers
+/// the live paths.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    /// The target's command, in a house without covers.
+    pub target: Sandbox,
+    /// The same command of the version that runs, and that version's name.
+    pub running: Option<(Sandbox, String)>,
+    /// This program, which runs the sandbox.
+    pub executable: PathBuf,
+    /// The service's declared state.
+    pub state: Vec<StatePath>,
+    /// Where copies are made, and removed.
+    pub scratch: PathBuf,
+    /// When.
+    pub moment: Moment,
+    /// Longest time that one command may take.
+    pub limit: Duration,
+    /// Ends the asking at once.
+    pub stop: Stop,
+}
+
+/// Removes copies that were being made when the daemon was killed. Nobody may be making one.
+pub fn forget_copies(scratch: &Path) {
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        // What cannot be removed now is tried again the next time.
+        let _ = snapshot::discard(&entry.path());
+    }
+}
+
+/// What a version said.
+enum Answer {
+    Accepted {
+        after: Duration,
+    },
+    Refused {
+        how: String,
+        issues: Vec<Issue>,
+    },
+    /// It was not asked: no evidence of anything.
+    Skipped(Finding),
+}
+
+/// Asks the target, and the running version too if the target refuses: what both refuse keeps nobody from updating.
+#[must_use]
+pub fn configuration(validation: &Validation) -> Vec<Finding> {
+    let (how, found) = match asked(&validation.target, validation) {
+        Answer::Skipped(finding) => return vec![finding],
+        Answer::Accepted { after } => {
+            let text = format!("the target accepts the configuration ({} ms)", after.as_millis());
+            return vec![Finding::new(Level::Note, KIND, text)];
+        }
+        Answer::Refused { how, issues } => (how, issues),
+    };
+    let Some((running, version)) = &validation.running else {
+        return vec![refused(Level::Block, &how, &found, "")];
+    };
+    let known = match asked(running, validation) {
+        Answer::Refused { issues, .. } => issues,
+        // Without its word everything is the target's.
+        Answer::Accepted { .. } | Answer::Skipped(_) => Vec::new(),
+    };
+    let is_known = |issue: &Issue| known.iter().any(|old| is_same(old, issue));
+    let (old, new): (Vec<Issue>, Vec<Issue>) = found.into_iter().partition(is_known);
+    let both = format!("; {version}, which runs, refuses it too");
+    let findings = [(Level::Block, new, ""), (Level::Warn, old, both.as_str())];
+    let told = findings.into_iter().filter(|(_, issues, _)| !issues.is_empty());
+    told.map(|(level, issues, addition)| refused(level, &how, &issues, addition)).collect()
+}
+
+/// By the key, whatever the words: those change from version to version. Without a key only the words are left.
+fn is_same(old: &Issue, new: &Issue) -> bool {
+    old.key == new.key && (new.key.is_some() || old.words == new.words)
+}
+
+fn refused(level: Level, how: &str, issues: &[Issue], addition: &str) -> Finding {
+    let at = |issue: &Issue| match &issue.key {
+        Some(key) => format!("refused at `{key}`: {}", issue.words),
+        None => format!("refused ({how}) without naming a key: {}", issue.words),
+    };
+    let all: Vec<String> = issues.iter().map(at).collect();
+    let text = format!("the configuration is {}{addition}", listed(&all));
+    Finding::new(level, KIND, text).advised(
+        "the words are those of the new version's own validator (`preflight.validate`), on a copy of the state: change \
+         the configuration so that both versions accept it, or set `preflight.configuration = \"warn\"`",
+    )
+}
+
+fn asked(command: &Sandbox, validation: &Validation) -> Answer {
+    let unknown = |why: String| {
+        let text = format!("whether the target accepts the configuration is not known: {why}");
+        Answer::Skipped(Finding::new(Level::Warn, KIND, text))
+    };
+    let copied = match Copied::of(&validation.state, validation) {
+        Ok(copied) => copied,
+        Err(why) => return unknown(why),
+    };
+    let house = Sandbox { covers: copied.covers.clone(), ..command.clone() };
+    let begun = Instant::now();
+    let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
+        Ok(Outcome::Ended(ended)) => ended,
+        Ok(Outcome::NoIsolation { why }) => {
+            let text = format!("skipped: no isolation ({why})");
+            let advice = "the configuration is validated only where the program can harm nothing; allow the daemon user \
+                          namespaces, or run it as root";
+            return Answer::Skipped(Finding::new(Level::Note, KIND, text).advised(advice));
+        }
+        Err(error @ sandbox::Error::NotExecuted { .. }) => {
+            let issue = Issue { key: None, words: told(&error) };
+            return Answer::Refused { how: "not executed".into(), issues: vec![issue] };
+        }
+        Err(error) => return unknown(told(&error)),
+    };
+    let how = match ended.exit {
+        Exit::Code(0) => return Answer::Accepted { after: begun.elapsed() },
+        Exit::Code(code) => format!("exit code {code}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
+        Exit::Limit => format!("no end within {:?}", validation.limit),
+    };
+    Answer::Refused { how, issues: issues(&ended.stdout.text(), &ended.stderr.text()) }
+}
+
+/// A copy of the state, for one command.
+struct Copied {
+    covers: Vec<Cover>,
+    directory: PathBuf,
+}
+
+impl Copied {
+    fn of(state: &[StatePath], validation: &Validation) -> Result<Self, String> {
+        let failed =
+            |error| format!("making a place for a copy in {}: {error}", validation.scratch.display());
+        let directory = tempfile::Builder::new().prefix("copy-").tempdir_in(&validation.scratch);
+        let mut copied = Self { covers: Vec::new(), directory: directory.map_err(failed)?.keep() };
+        if !state.is_empty() {
+            let copies = copies(state, &copied.directory, &validation.moment)?;
+            copied.covers = copies.into_iter().map(|(copy, live)| Cover { copy, live }).collect();
+        }
+        Ok(copied)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // Directories that nobody may write are removed too. What is left all the same is tried again the next time.
+        let _ = snapshot::discard(&self.directory);
+    }
+}
+
+fn copies(state: &[StatePath], to: &Path, moment: &Moment) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+    let failed = |error: snapshot::Error| format!("copying the state: {}", told(&error));
+    let space = snapshot::space(state, to).map_err(failed)?;
+    if let Some(need) = space.needs.iter().find(|need| !need.is_met()) {
+        let (path, needed, free) = (need.path.display(), need.needed.bytes, need.free.bytes);
+        return Err(format!("{path}: a copy of the state needs {needed} bytes, {free} are free"));
+    }
+    let warmed = snapshot::warm(state, to, moment, BUSY).map_err(failed)?;
+    if let Some((path, why)) = warmed.cold.first() {
+        return Err(format!("{} cannot be copied while it is in use: {why}", path.display()));
+    }
+    snapshot::copies(state, to).map_err(failed)
+}

@@ -1,0 +1,115 @@
+//! What the caller and the two halves say to each other: one line each way.
+
+use super::{Cover, Sandbox};
+use crate::store::Identity;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A sandbox as it is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub cwd: PathBuf,
+    pub identity: Option<(u32, u32, Vec<u32>)>,
+    pub private: Vec<PathBuf>,
+    pub visible: Vec<PathBuf>,
+    pub writable: Vec<PathBuf>,
+    pub covers: Vec<Cover>,
+    pub private_max: u64,
+    pub limit: Duration,
+}
+
+impl Order {
+    pub(super) fn new(sandbox: &Sandbox, limit: Duration) -> Self {
+        let sandbox = sandbox.clone();
+        let Sandbox {
+            program,
+            args,
+            env,
+            cwd,
+            identity,
+            private,
+            visible,
+            writable,
+            covers,
+            private_max,
+            ..
+        } = sandbox;
+        let identity = identity.map(|identity| (identity.uid, identity.gid, identity.groups));
+        Self { program, args, env, cwd, identity, private, visible, writable, covers, private_max, limit }
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let (uid, gid, groups) = self.identity.clone()?;
+        Some(Identity { uid, gid, groups })
+    }
+
+    /// Who will own what is made for the command.
+    pub(super) fn owner(&self) -> (u32, u32) {
+        match self.identity {
+            Some((uid, gid, _)) => (uid, gid),
+            None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Word {
+    Code(i32),
+    Signal(i32),
+    Limit,
+    /// By the kernel; nothing was executed.
+    Refused(String),
+    NotExecuted(String),
+    Failed(String),
+}
+
+/// A step that did not succeed.
+#[derive(Debug)]
+pub(super) struct Obstacle {
+    step: String,
+    source: io::Error,
+}
+
+impl Obstacle {
+    pub(super) fn at<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
+        |source| Self { step: step.into(), source: source.into() }
+    }
+}
+
+impl From<Obstacle> for Word {
+    /// What a kernel answers that does not have, or does not allow, such a house; everything else is a failure of ours.
+    fn from(obstacle: Obstacle) -> Self {
+        let why = format!("{}: {}", obstacle.step, obstacle.source);
+        let refusals = [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::NOSPC, Errno::USERS, Errno::INVAL];
+        match Errno::from_io_error(&obstacle.source) {
+            Some(errno) if refusals.contains(&errno) => Self::Refused(why),
+            _ => Self::Failed(why),
+        }
+    }
+}
+
+/// Says a word. Who is not there any more need not hear it.
+pub(super) fn say(mut control: &UnixStream, word: &Word) {
+    let mut line = serde_json::to_vec(word).expect("a word is plain data");
+    line.push(b'\n');
+    let _ = control.write_all(&line);
+}
+
+/// The order, from the standard input, which is a socket.
+pub(super) fn order() -> io::Result<(UnixStream, Order)> {
+    use std::os::fd::AsFd as _;
+    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut line = String::new();
+    BufReader::new(&control).read_line(&mut line)?;
+    let order = serde_json::from_str(&line)?;
+    Ok((control, order))
+}
