@@ -5,12 +5,14 @@
 
 mod broken;
 mod page;
+mod plugin;
 mod rpc;
 mod runtime;
 mod sweep;
 
 pub use broken::{Defect, broken};
 pub use page::{Page, Reply, fetch};
+pub use plugin::{LATER_NAME, PROGRESS_LINES, PROGRESS_LINES_ID, SHARED_NAME, progress_lines};
 pub use rpc::{Answer, Client, Hello};
 pub use runtime::{NODE_VERSION, Runtime, registry};
 pub use sweep::{Sweep, sweep};

@@ -13,7 +13,9 @@ use cutover::conductor::{Plan, View};
 use cutover_core::{FactName, Generation, Instance, Reading, Report, Resolution, Status};
 use cutover_front::Stats;
 use cutover_testkit::load::{Entry, Handshake, Load, LoadPlan, SocketExchange, SocketPlan};
-use cutover_testkit::openclaw::{self, Client, Defect, NEW, OLD, Page, Runtime, Sweep};
+use cutover_testkit::openclaw::{
+    self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, Page, Runtime, SHARED_NAME, Sweep,
+};
 use cutover_testkit::registry::Registry;
 use cutover_testkit::slow;
 use figures::Figures;
@@ -43,15 +45,22 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
     }
     let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let mut world = World::new(&runtime, &cache);
+    let registry = Registry::start().await.unwrap();
+    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
+    registry.publish(&openclaw::progress_lines("1.0.0", SHARED_NAME));
+    let mut world = World::new(&runtime, &cache, &registry.url());
     let mut figures = Figures::default();
     let begun = Instant::now();
 
     first_installation(&mut world, &mut figures).await;
+    // From here on the plugin needs the newer gateway: the incident's own skew, unless both are one thing.
+    registry.publish(&openclaw::progress_lines("2.0.0", LATER_NAME));
+    registry.tag(PROGRESS_LINES, "latest", "2.0.0");
     staging_touches_nobody(&world, &mut figures).await;
     a_moved_pointer_touches_nobody(&world, &mut figures).await;
     updated(&world, &runtime, &mut figures).await;
-    taken_back(&mut world, &mut figures).await;
+    taken_back(&mut world, &registry, &mut figures).await;
+    a_plugin_that_does_not_fit_is_refused(&world, &mut figures).await;
     figures.took("all of it", begun.elapsed());
     figures.keep();
     world.end().await;
@@ -230,7 +239,15 @@ async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
     let link = |name: &str| std::fs::read_link(format!("/proc/{}/{name}", after.pid)).unwrap();
     assert_eq!(link("cwd"), world.root(2));
     assert_eq!(link("exe"), std::fs::canonicalize(runtime.node()).unwrap());
-    for name in [FactName::Identity, FactName::Code, FactName::Port, FactName::Version, FactName::OldGone] {
+    let facts = [
+        FactName::Identity,
+        FactName::Code,
+        FactName::Port,
+        FactName::Version,
+        FactName::Plugins,
+        FactName::OldGone,
+    ];
+    for name in facts {
         let fact = report.facts.iter().find(|fact| fact.name == name).unwrap();
         assert_eq!(fact.reading, Reading::Holds, "{fact:#?}");
         figures
@@ -257,9 +274,7 @@ fn shared_file(world: &World) -> String {
     format!("/assets/{}", shared.expect("the versions share no file"))
 }
 
-async fn taken_back(world: &mut World, figures: &mut Figures) {
-    let registry = Registry::start().await.unwrap();
-    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
+async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figures) {
     for (version, defect, _) in BROKEN {
         registry.publish(&openclaw::broken(&world.root(2), version, defect).unwrap());
     }
@@ -267,10 +282,9 @@ async fn taken_back(world: &mut World, figures: &mut Figures) {
     let before = (sessions(direct).await, identity(&world.claw()), files(&world.claw()));
     let load = load(world, &shared_file(world), "rollback").await;
 
-    // Another configuration needs another daemon; the gateway and its front go on meanwhile.
+    // Another daemon: the gateway and its front go on meanwhile.
     let old = world.view().await.process.unwrap();
     world.end_daemon().await;
-    world.take_releases_from(&registry.url());
     world.start_daemon(&[]).await;
     let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
     assert_eq!(view.process, Some(old.clone()));
@@ -309,6 +323,19 @@ async fn refused(world: &World, version: &str, expected: &str, figures: &mut Fig
     figures.line("  causes", causes.join(" | "));
     assert!(causes.iter().any(|cause| cause.contains(expected)), "{causes:#?}");
     report
+}
+
+/// The plugin of now imports a name that the old gateway does not have. At run time nobody would tell: the name would be
+/// `undefined` and everything green.
+async fn a_plugin_that_does_not_fit_is_refused(world: &World, figures: &mut Figures) {
+    let before = world.view().await.process;
+    let (report, code) = world.update(OLD).await;
+    figures.run(&format!("{NEW} -> {OLD} with the newer plugin"), &report);
+    assert_eq!((code, report.status), (3, Some(Status::UpdateFailed)), "{report:#?}");
+    let said = &report.causes[0].fault.detail;
+    let missing = format!("does not provide an export named '{LATER_NAME}'");
+    assert!(said.contains(&missing) && said.contains("index.js:1"), "{said}");
+    assert_eq!(world.view().await.process, before, "nothing was stopped for it");
 }
 
 async fn serves_again(world: &World, report: &Report, direct: SocketAddr) {

@@ -6,7 +6,7 @@
 use cutover::conductor::View;
 use cutover::store::Store;
 use cutover_core::{Generation, Report};
-use cutover_testkit::openclaw::{Client, Hello, Runtime};
+use cutover_testkit::openclaw::{Client, Hello, PROGRESS_LINES, PROGRESS_LINES_ID, Runtime};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Write as _;
@@ -42,8 +42,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Writes the example's configuration with this world's own paths, ports and node.
-    pub(crate) fn new(runtime: &Runtime, cache: &Path) -> World {
+    /// Writes the example's configuration with this world's own paths, ports, node and registry, and a plugin.
+    pub(crate) fn new(runtime: &Runtime, cache: &Path, registry: &str) -> World {
         let directory = tempfile::Builder::new().prefix("cutover-real-").tempdir().unwrap();
         let world = World { directory, daemon: None, front: free_address() };
         for name in ["home", "tmp", "claw"] {
@@ -73,6 +73,19 @@ impl World {
         for name in ["CHANNELS", "CRON", "BROWSER_CONTROL_SERVER"] {
             env.insert(format!("OPENCLAW_SKIP_{name}"), "1".into());
         }
+        env.insert("PROGRESS_LINES".into(), format!("{{plugin:{PROGRESS_LINES}}}").into());
+        service["source"].as_table_mut().unwrap().insert("registry".into(), registry.into());
+        let plugin = Table::from_iter([
+            ("npm".to_owned(), Value::from(PROGRESS_LINES)),
+            ("id".to_owned(), Value::from(PROGRESS_LINES_ID)),
+        ]);
+        service.insert("plugins".into(), vec![Value::from(plugin)].into());
+        let plugins = serde_json::json!({"plugins": {
+            "load": {"paths": ["${PROGRESS_LINES}"]},
+            "allow": [PROGRESS_LINES_ID],
+            "entries": {PROGRESS_LINES_ID: {"enabled": true}},
+        }});
+        fs::write(world.claw().join("openclaw.json"), plugins.to_string()).unwrap();
         let state = service["state"][0].as_table_mut().unwrap();
         replace(state, "path", text(&world.claw()));
         service["policy"].as_table_mut().unwrap().insert("soak".into(), "10s".into());
@@ -112,14 +125,6 @@ impl World {
     /// The directory that a generation's process is started from.
     pub(crate) fn root(&self, generation: u32) -> PathBuf {
         self.store().root(Generation(generation)).unwrap()
-    }
-
-    /// Lets releases come from another registry, from the daemon's next start on.
-    pub(crate) fn take_releases_from(&self, registry: &str) {
-        let mut config: Table = fs::read_to_string(self.config()).unwrap().parse().unwrap();
-        let source = config["service"][SERVICE]["source"].as_table_mut().unwrap();
-        source.insert("registry".into(), registry.into());
-        fs::write(self.config(), config.to_string()).unwrap();
     }
 
     fn command(&self) -> Command {
