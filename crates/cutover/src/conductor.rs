@@ -8,8 +8,10 @@ mod crashes;
 mod following;
 mod front_link;
 mod inbox;
+mod interception;
 mod ledger;
 mod life;
+mod offer;
 mod plan;
 mod pruning;
 mod site;
@@ -18,7 +20,9 @@ mod view;
 
 pub use chronicle::{Chronicle, Error as ChronicleError};
 pub use inbox::{Accepted, Expected, Handle, Progress};
+pub use interception::{Intercepted, Interceptor};
 pub use ledger::{Ledger, wall_ms};
+pub use offer::Available;
 pub use plan::Plan;
 pub use view::View;
 
@@ -35,6 +39,7 @@ use cutover_core::{
 };
 use front_link::FrontLink;
 use inbox::{Input, Reporter};
+use offer::Offer;
 use site::Site;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -59,6 +64,8 @@ pub struct Beginning {
     pub executable: PathBuf,
     /// The journal.
     pub ledger: Ledger,
+    /// Who answers calls of the service's clients in its place, if somebody does.
+    pub interceptor: Option<Interceptor>,
 }
 
 struct Conductor {
@@ -76,6 +83,8 @@ struct Conductor {
     /// Whether the upkeep has found that no process is left.
     stopped: bool,
     progress: Option<Progress>,
+    /// What the followed channel offered when it was last looked at.
+    offer: Option<Offer>,
     /// Trouble with the journal or with telling what runs.
     trouble: Option<String>,
     /// What keeps the resting service's process from being as wanted.
@@ -114,14 +123,14 @@ impl Drop for Task {
 /// Settings that do not fit this machine, an address that cannot be bound, or a journal that does not replay: then
 /// nothing was touched.
 pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> anyhow::Result<Handle> {
-    let Beginning { settings, layout, executable, ledger } = beginning;
+    let Beginning { settings, layout, executable, ledger, interceptor } = beginning;
     let name = settings.name.clone();
     let chronicle = Arc::new(ledger.read(&name)?);
     let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
     let (sender, inbox) = mpsc::channel(INBOX);
     let reporter = Reporter { inbox: sender.clone() };
     let front = if site.has_front() {
-        FrontLink::up(Arc::clone(&site), reporter.clone()).await?
+        FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor).await?
     } else {
         FrontLink::none(&site).await?
     };
@@ -141,6 +150,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         tended: 0,
         stopped: false,
         progress: None,
+        offer: None,
         trouble: None,
         upkeep_trouble: None,
         crashes: Crashes::default(),
@@ -150,6 +160,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         sweep_is_due: false,
         seq: 0,
     };
+    offer::watch_for(&handle);
     tokio::spawn(conductor.run());
     Ok(handle)
 }
@@ -164,6 +175,7 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
         process: None,
         stopped: false,
         trouble: None,
+        available: None,
         address: Some(site.address()),
         listen: site.settings.listen.clone(),
         seq: 0,
@@ -215,6 +227,7 @@ impl Conductor {
                     self.publish();
                 }
             }
+            Input::Offered(offer) => self.offer = offer,
             Input::Trouble(trouble) => self.upkeep_trouble = trouble,
             Input::Stopped(upkeep) => self.stopped = upkeep == self.tended,
         }
@@ -312,6 +325,7 @@ impl Conductor {
         let mut view = first_view(&self.executor.site.settings.name, &self.executor.site, &self.chronicle);
         view.progress.clone_from(&self.progress);
         view.front = self.executor.front.stats();
+        view.available = self.offer.as_ref().and_then(|offer| offer.available(&self.chronicle.state));
         view.process = self.live.as_ref().map(|live| live.instance().clone());
         view.stopped = self.stopped;
         // Exits are no trouble of a process that has proven itself since, nor of one that shall not run.

@@ -18,6 +18,6 @@ pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub(crate) use settings::fill;
 pub use settings::{
-    DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings, VersionSettings,
-    weighed,
+    Button, DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
+    VersionSettings, weighed,
 };

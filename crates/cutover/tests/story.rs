@@ -11,6 +11,8 @@ mod accounts;
 mod authority;
 #[path = "story/beginning.rs"]
 mod beginning;
+#[path = "story/button.rs"]
+mod button;
 #[path = "story/configuration.rs"]
 mod configuration;
 #[path = "story/daemon.rs"]

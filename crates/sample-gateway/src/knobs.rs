@@ -55,6 +55,8 @@ pub struct Knobs {
     pub reject_config_key: Option<String>,
     /// Opens one of its chunks in the background every so many milliseconds; a missing one is logged and counted.
     pub lazy_open_every_ms: Option<u64>,
+    /// The number of its WebSocket's protocol; 4 when absent.
+    pub protocol: Option<u64>,
     /// Readiness alternates with this period in milliseconds: good for the first half of each, bad for the second.
     pub flapping_ms: Option<u64>,
     /// Readiness is lost for ever this many milliseconds after it was reached.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+/// The protocol's number, as OpenClaw 2026.9 counts.
+const PROTOCOL: u64 = 4;
 /// Between two tick events.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a farewell waits for the client's own close.
@@ -143,7 +145,7 @@ impl Session {
         let service = &self.service;
         let hello = json!({
             "type": "hello-ok",
-            "protocol": 4,
+            "protocol": service.knobs.protocol.unwrap_or(PROTOCOL),
             "server": {
                 "version": service.version(),
                 "buildId": service.build(),
@@ -151,6 +153,7 @@ impl Session {
                 "pid": std::process::id(),
             },
             "features": {"methods": ["status", "health", "echo", "chunk"], "events": ["tick", "shutdown"]},
+            "snapshot": {"uptimeMs": u64::try_from(service.age().as_millis()).unwrap_or(u64::MAX)},
             "auth": {
                 "role": params.get("role").and_then(Value::as_str).unwrap_or("operator"),
                 "scopes": params.get("scopes").cloned().unwrap_or_else(|| json!([])),

@@ -340,7 +340,10 @@ fn plan_text(plan: &Plan, explain: bool) -> String {
     let version = |installed: &Option<cutover_core::Installed>| {
         installed.as_ref().map_or_else(
             || "nothing".to_owned(),
-            |i| format!("{} (generation {})", i.release.version, i.generation),
+            |i| {
+                let plugins = i.release.plugins.iter().map(|plugin| format!(" + {plugin}"));
+                format!("{}{} (generation {})", i.release.version, plugins.collect::<String>(), i.generation)
+            },
         )
     };
     if plan.already_current {

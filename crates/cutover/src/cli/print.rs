@@ -15,6 +15,9 @@ pub(super) fn status(view: &View) -> String {
     if let Some(status) = report.status {
         let _ = write!(text, "; last run {status}");
     }
+    if let Some(available) = &view.available {
+        let _ = write!(text, "\n  available: {} ({})", available.version, available.channel);
+    }
     if let Some(trouble) = &view.trouble {
         let _ = write!(text, "\n  trouble: {trouble}");
     }

@@ -2,9 +2,9 @@
 
 use super::doors::Doors;
 use super::exit::ExitStatus;
-use crate::api::Registry;
-use crate::conductor::{self, Beginning, Handle, Ledger};
-use crate::config::{self, Layout, Misplaced, Settings};
+use crate::api::{Button, Registry};
+use crate::conductor::{self, Beginning, Handle, Interceptor, Ledger};
+use crate::config::{self, Layout, Misplaced, ServiceSettings, Settings};
 use crate::journal::{self, Journal};
 use anyhow::Context;
 use cutover_core::{BootId, Order, Refusal};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,12 +43,13 @@ pub struct Serving {
     /// Where the HTTP API listens.
     pub address: Option<std::net::SocketAddr>,
     doors: Vec<JoinHandle<()>>,
+    buttons: Vec<JoinHandle<()>>,
     _lock: File,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        for door in &self.doors {
+        for door in self.doors.iter().chain(&self.buttons) {
             door.abort();
         }
     }
@@ -145,11 +146,23 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
         channels: BTreeMap::new(),
         directories: BTreeMap::new(),
     };
+    let mut buttons = Vec::new();
     for (name, service) in services {
         registry.channels.insert(name.clone(), service.channel().to_owned());
         registry.directories.insert(name.clone(), layout.service(&name));
-        match begun(service, &layout, &executable, &ledger).await {
-            Ok(handle) => drop(registry.services.insert(name, handle)),
+        let (button, interceptor) = button(&service, &layout).unzip();
+        let beginning = Beginning {
+            settings: service,
+            layout: layout.clone(),
+            executable: executable.clone(),
+            ledger: ledger.clone(),
+            interceptor,
+        };
+        match begun(beginning).await {
+            Ok(handle) => {
+                buttons.extend(button.map(|button| tokio::spawn(button.attend(handle.clone()))));
+                registry.services.insert(name, handle);
+            }
             Err(error) => drop(registry.broken.insert(name, format!("{error:#}"))),
         }
     }
@@ -157,7 +170,7 @@ pub async fn serve(settings: Settings, layout: Layout, executable: PathBuf) -> a
     let address = doors.address();
     let doors = doors.open(&registry);
     tracing::info!(state = %layout.state.display(), services = registry.services.len(), "serving");
-    Ok(Serving { registry, address, doors, _lock: lock })
+    Ok(Serving { registry, address, doors, buttons, _lock: lock })
 }
 
 /// The daemon's own directories, and whether their sockets' names are short enough.
@@ -176,20 +189,15 @@ fn directories<'a>(layout: &Layout, services: impl Iterator<Item = &'a String>) 
     conductor::passage(&layout.intents())
 }
 
-async fn begun(
-    settings: crate::config::ServiceSettings,
-    layout: &Layout,
-    executable: &Path,
-    ledger: &Ledger,
-) -> anyhow::Result<Handle> {
-    let beginning = Beginning {
-        settings,
-        layout: layout.clone(),
-        executable: executable.to_owned(),
-        ledger: ledger.clone(),
-    };
+async fn begun(beginning: Beginning) -> anyhow::Result<Handle> {
     let inherited: Vec<_> = std::env::vars_os().collect();
     conductor::begin(beginning, &inherited).await
+}
+
+/// The update button of the service's own clients, where it is answered here, and its place in the conductor.
+fn button(settings: &ServiceSettings, layout: &Layout) -> Option<(Button, Interceptor)> {
+    let config::Button::OpenClaw = settings.button?;
+    Some(Button::new(settings.channel(), layout.service(&settings.name).join("current")))
 }
 
 /// One daemon per state directory. The kernel lets the lock go when its holder ends, however that happens.

@@ -2,11 +2,12 @@
 //! Level-triggered: a front that died is replaced on the same sockets and told again.
 
 use super::inbox::{Input, Reporter};
+use super::interception::{Intercepted, Interceptor};
 use super::site::Site;
 use crate::supervisor::process;
 use cutover_core::{Instance, Posture};
 use cutover_front::control::ControlClient;
-use cutover_front::{Error, Stats};
+use cutover_front::{Claim, Error, Stats};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -73,6 +74,8 @@ enum Order {
     Answers { limit: Duration, reply: oneshot::Sender<Option<u64>> },
     /// Let in-flight exchanges end; answer how many were cut.
     Drain { limit: Duration, reply: oneshot::Sender<Option<u64>> },
+    /// Claim such calls from now on.
+    Claim { claim: Claim, reply: oneshot::Sender<()> },
     /// End.
     Quit { reply: oneshot::Sender<()> },
 }
@@ -95,7 +98,11 @@ impl FrontLink {
     ///
     /// # Errors
     /// An address that cannot be bound, with who might hold it.
-    pub(super) async fn up(site: Arc<Site>, reporter: Reporter) -> anyhow::Result<Self> {
+    pub(super) async fn up(
+        site: Arc<Site>,
+        reporter: Reporter,
+        interceptor: Option<Interceptor>,
+    ) -> anyhow::Result<Self> {
         let (wanted, desires) = watch::channel(None);
         let standing = standing(&site.layout.front(&site.settings.name), GREETING).await;
         // A front that still stands is in its last posture until it is told otherwise.
@@ -104,7 +111,7 @@ impl FrontLink {
         let (count, stats) = watch::channel(None);
         let (orders, inbox) = mpsc::channel(4);
         let listeners = listeners(&site, standing.as_ref()).await?;
-        let actor = Actor { site, listeners, desires, confirm, count, orders: inbox, reporter };
+        let actor = Actor { site, listeners, desires, confirm, count, orders: inbox, reporter, interceptor };
         tokio::spawn(actor.run(standing));
         Ok(Self { wanted: Some(wanted), stance, stats, orders })
     }
@@ -178,6 +185,18 @@ impl FrontLink {
         tokio::time::timeout(limit + CALL, answered).await.ok().flatten()
     }
 
+    /// Sets what is claimed of the clients' calls, by this front and by one that takes its place.
+    pub(super) async fn claim(&self, claim: Claim) {
+        let (reply, done) = oneshot::channel();
+        let told = async {
+            if self.orders.send(Order::Claim { claim, reply }).await.is_ok() {
+                let _ = done.await;
+            }
+        };
+        // One that is late is told once it can be.
+        let _ = tokio::time::timeout(CALL, told).await;
+    }
+
     /// Ends the front: its sockets are closed.
     pub(super) async fn quit(&self) {
         let (reply, answer) = oneshot::channel();
@@ -236,6 +255,7 @@ struct Actor {
     count: watch::Sender<Option<Stats>>,
     orders: mpsc::Receiver<Order>,
     reporter: Reporter,
+    interceptor: Option<Interceptor>,
 }
 
 impl Actor {
@@ -342,6 +362,8 @@ impl Actor {
 
     /// Keeps one front in the wanted posture until it is lost or nobody steers it any more.
     async fn steer(&mut self, client: &ControlClient) -> Result<Steered, Error> {
+        // What an earlier daemon claimed is not claimed any more, and nobody is let in before what is.
+        client.claim(self.interceptor.as_ref().map(|ours| ours.claim.clone()), CALL).await?;
         client.pass_listeners(&self.listeners, CALL).await?;
         self.desires.mark_changed();
         let mut look = tokio::time::interval(STATS);
@@ -360,7 +382,19 @@ impl Actor {
                         self.confirm.send_replace(Stance::Is(number, wanted.word));
                     }
                 }
+                claimed = client.claimed() => {
+                    if let Some(ours) = &self.interceptor {
+                        ours.take(Intercepted::new(claimed, client.clone()));
+                    }
+                }
                 Some(order) = self.orders.recv() => match order {
+                    Order::Claim { claim, reply } => {
+                        if let Some(ours) = &mut self.interceptor {
+                            ours.claim = claim.clone();
+                            client.claim(Some(claim), CALL).await?;
+                        }
+                        let _ = reply.send(());
+                    }
                     Order::Answers { limit, reply } => {
                         let client = client.clone();
                         tokio::spawn(async move {

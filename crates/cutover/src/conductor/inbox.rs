@@ -1,9 +1,11 @@
 //! What reaches a conductor, and the handle by which the rest of the daemon reaches it.
 
 use super::acts::Executor;
+use super::offer::Offer;
 use super::view::View;
 use crate::supervisor::Live;
 use cutover_core::{Event, Exit, Generation, Instance, Order, Refusal, RunId, Ticket};
+use cutover_front::Claim;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,6 +29,8 @@ pub(super) enum Input {
     FrontLost,
     /// Something worth showing moved on.
     Progress(Progress),
+    /// What the followed channel offers; `None`: nothing that an update would take.
+    Offered(Option<Offer>),
     /// What keeps the resting service's process from being as wanted, or that nothing does any more.
     Trouble(Option<String>),
     /// The upkeep with this number has ended every process of the service, and found none left.
@@ -90,6 +94,12 @@ impl Handle {
     /// Ends the service's front, for a daemon that ends with its services.
     pub async fn close_front(&self) {
         self.executor.front.quit().await;
+    }
+
+    /// Sets what is claimed of the clients' calls, and waits until the front knows: WebSockets opened afterwards are under
+    /// it. A front that is being replaced is told once it stands.
+    pub async fn claim(&self, claim: Claim) {
+        self.executor.front.claim(claim).await;
     }
 
     /// What can be seen now.

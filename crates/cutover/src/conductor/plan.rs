@@ -80,9 +80,7 @@ impl Executor {
             acts: cutting_over(&settings, &DataOrder::Keep),
             strategy: settings.strategy,
             data: settings.class,
-            profile: "basic: identity, code, port, version, readiness, tripwires, old process gone (V1-V6, V10, V11); \
-                      plugins, a user's path and traffic (V7-V9) are not part of it"
-                .into(),
+            profile: self.site.profile(),
             space: String::new(),
             findings: Vec::new(),
         };

@@ -287,6 +287,26 @@ impl Site {
         })
     }
 
+    /// What a proof consists of here, and what is not part of it.
+    pub(super) fn profile(&self) -> String {
+        let mut has =
+            "basic: identity, code, port, version, readiness, tripwires, old process gone (V1-V6, V10, V11)"
+                .to_owned();
+        let mut lacks = Vec::new();
+        let tells = self.settings.plugins.iter().any(|plugin| plugin.policy != PluginPolicy::Wanted);
+        for (is_asked, what) in
+            [(tells, "plugins (V7)"), (self.settings.page.is_some(), "a page (V8)"), (false, "traffic (V9)")]
+        {
+            if is_asked {
+                has.push_str(", ");
+                has.push_str(what);
+            } else {
+                lacks.push(what);
+            }
+        }
+        format!("{has}; not part of it: {}", lacks.join(", "))
+    }
+
     /// Where the live process is asked in Prove: directly, and through the front's probe lane where there is one.
     pub(super) fn lane(&self) -> anyhow::Result<Option<Address>> {
         if !self.has_front() {

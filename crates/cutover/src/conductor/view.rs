@@ -2,6 +2,7 @@
 
 use super::chronicle::Chronicle;
 use super::inbox::Progress;
+use super::offer::Available;
 use cutover_core::{Installed, Record, Report, RunId, State, report};
 use cutover_front::Stats;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct View {
     pub stopped: bool,
     /// Trouble of our own (a journal that takes no entry), in words.
     pub trouble: Option<String>,
+    /// What the followed channel offers and the service does not have, as far as it was looked at.
+    #[serde(default)]
+    pub available: Option<Available>,
     /// The service's own address.
     pub address: Option<std::net::SocketAddr>,
     /// The front's addresses.

@@ -26,6 +26,9 @@ fn span(text: &str) -> Option<Duration> {
     if rest.is_empty() {
         return None;
     }
+    if rest == "0" {
+        return Some(total);
+    }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let amount: u64 = rest[..digits].parse().ok()?;

@@ -164,6 +164,17 @@ probe = { ready = "/readyz", version = { http = "/version" } }
     }
 
     #[test]
+    fn a_button_without_a_front_is_refused() {
+        let direct = WEB.replace("listen = \"127.0.0.1:8080\"", "port = 8080\nupdate_button = \"openclaw\"");
+        let text = complaint(&direct);
+        assert!(text.contains("service.web.update_button") && text.contains("`listen`"), "{text}");
+        let fronted = format!("{}update_button = \"openclaw\"\ncheck_every = \"0\"\n", WEB);
+        let settings = parse(Path::new("cutover.toml"), &fronted).expect("valid");
+        let web = &settings.services["web"];
+        assert_eq!((web.button, web.check_every), (Some(crate::config::Button::OpenClaw), None));
+    }
+
+    #[test]
     fn a_port_that_nobody_learns_is_refused() {
         let text = complaint(&WEB.replace(r#", "--port", "{port}""#, ""));
         assert!(text.contains("{port}"), "{text}");

@@ -71,6 +71,10 @@ pub(super) struct Service {
     pub forwarded: Option<ForwardedFragment>,
     /// Where the service's work comes from (default "front").
     pub inputs: Option<InputsFragment>,
+    /// Whose "update now" button is answered here instead of by the service (default "none").
+    pub update_button: Option<ButtonFragment>,
+    /// How often the source is asked what the followed channel names; "0": never (default "1h").
+    pub check_every: Option<Span>,
     /// How to ask the live process.
     pub probe: Probe,
     /// Declared state: copied before the first start of a new version, restored on rollback.
@@ -142,6 +146,16 @@ pub(super) enum ForwardedFragment {
     XForwarded,
     /// Forwarded, as RFC 7239 has it.
     Rfc7239,
+}
+
+/// Buttons that are known.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ButtonFragment {
+    /// None: the service answers all calls itself.
+    None,
+    /// OpenClaw's Control UI and its other clients: their `update.*` calls do not reach the gateway.
+    OpenClaw,
 }
 
 /// Where work comes from.

@@ -1,9 +1,9 @@
 //! Checked settings: what the rooms take. A value of these types is usable as it stands.
 
 use super::fragment::{
-    File, ForwardedFragment, InputsFragment, LevelFragment, OneOrMany, PolicyFragment, PortFragment,
-    PreflightFragment, ReleaseFragment, RollbackFragment, ScriptsFragment, Service, Source, StateKind,
-    StrategyFragment,
+    ButtonFragment, File, ForwardedFragment, InputsFragment, LevelFragment, OneOrMany, PolicyFragment,
+    PortFragment, PreflightFragment, ReleaseFragment, RollbackFragment, ScriptsFragment, Service, Source,
+    StateKind, StrategyFragment,
 };
 use super::plugins::{PluginSettings, plugins};
 use cutover_core::{
@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// How often the followed channel is looked at without a word about it.
+const CHECK_EVERY: Duration = Duration::from_secs(3600);
 
 /// Everything that one daemon runs on.
 #[derive(Clone, Debug)]
@@ -71,6 +74,10 @@ pub struct ServiceSettings {
     pub forwarded: cutover_front::Forwarded,
     /// Where its work comes from.
     pub intake: Intake,
+    /// Whose update button is answered in the service's place.
+    pub button: Option<Button>,
+    /// How often the followed channel is looked at; `None`: never.
+    pub check_every: Option<Duration>,
     /// Liveness path.
     pub live: Option<String>,
     /// Readiness path.
@@ -167,6 +174,13 @@ pub enum Port {
     Auto,
     /// This one.
     Fixed(u16),
+}
+
+/// An update button of a service's own clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Button {
+    /// OpenClaw's: `update.*` over its WebSocket.
+    OpenClaw,
 }
 
 /// How a service states its version.
@@ -294,6 +308,9 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         strategy,
         forwarded: forwarded(fragment.forwarded),
         intake,
+        button: button(fragment.update_button),
+        check_every: Some(fragment.check_every.map_or(CHECK_EVERY, |span| span.0))
+            .filter(|every| !every.is_zero()),
         live: fragment.probe.live,
         ready: fragment.probe.ready,
         page: fragment.probe.page,
@@ -418,6 +435,12 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
         complaints
             .push(Complaint::new("port", "without `listen` clients use the service's own port: name it"));
     }
+    if listen.is_empty() && button(service.update_button).is_some() {
+        complaints.push(Complaint::new(
+            "update_button",
+            "the button is answered in the front, which needs `listen`; name the addresses or leave this key out",
+        ));
+    }
     let port_is_passed =
         service.command.iter().chain(service.env.values()).any(|word| word.contains("{port}"));
     if port == Port::Auto && !port_is_passed {
@@ -448,6 +471,13 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
     }
     if service.policy.streak == Some(0) {
         complaints.push(Complaint::new("policy.streak", "at least one passing round proves a process"));
+    }
+}
+
+fn button(button: Option<ButtonFragment>) -> Option<Button> {
+    match button {
+        Some(ButtonFragment::OpenClaw) => Some(Button::OpenClaw),
+        Some(ButtonFragment::None) | None => None,
     }
 }
 

@@ -72,10 +72,7 @@ impl Executor {
     /// What follows from the settings alone.
     async fn notes(&self, source: Option<&Installed>) -> Result<Vec<Finding>, Fault> {
         let note = |kind: &str, text: &str| Finding::new(Level::Note, kind, text);
-        let mut findings = vec![note(
-            "profile",
-            "profile basic: plugins, a user's path and traffic (V7 to V9) are not part of the proof",
-        )];
+        let mut findings = vec![note("profile", &format!("the proof is {}", self.site.profile()))];
         if self.site.settings.state.is_empty() {
             findings
                 .push(note("data", "no state is declared: nothing is copied and nothing can be restored"));

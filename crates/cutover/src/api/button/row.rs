@@ -1,0 +1,245 @@
+//! Runs as OpenClaw 2026.9 keeps them in its own ledger, and as its pages read them.
+
+use super::{invalid, outcome};
+use crate::conductor::View;
+use cutover_core::{Act, Cause, Direction, Report, Resolution, RunId, Status, StepRecord};
+use serde_json::{Value, json};
+
+/// Steps of one run that are told at most: the last ones (OpenClaw's schema has 128).
+const STEPS_MAX: usize = 64;
+/// Characters of a text that are told at most (OpenClaw's schema has 1024).
+const TEXT_MAX: usize = 500;
+/// Runs of one answer where the caller names no limit, and at most (OpenClaw's schema has 100).
+const RUNS: (u64, u64) = (20, 100);
+/// Bytes of one list at most; a message may have twice as many.
+const LIST_MAX: usize = 256 * 1024;
+
+/// `update.runs.list`, newest first.
+pub(super) fn list(view: &View, params: &Value) -> Result<Value, Value> {
+    let limit = match &params["limit"] {
+        Value::Null => RUNS.0,
+        given => match given.as_u64().filter(|limit| (1..=RUNS.1).contains(limit)) {
+            Some(limit) => limit,
+            None => return Err(invalid("invalid update.runs.list params: limit is a number from 1 to 100")),
+        },
+    };
+    let runs = view.runs();
+    let rows = runs.iter().take(usize::try_from(limit).unwrap_or_default()).map(|report| row(report, view));
+    Ok(json!({ "runs": fitting(rows) }))
+}
+
+/// As many of the first rows as fit into one message.
+fn fitting(rows: impl Iterator<Item = Value>) -> Vec<Value> {
+    let mut size = 0;
+    rows.take_while(|row| {
+        size += row.to_string().len();
+        size <= LIST_MAX
+    })
+    .collect()
+}
+
+/// `update.runs.get`.
+pub(super) fn get(view: &View, params: &Value) -> Result<Value, Value> {
+    let Some(run) = params["runId"].as_str() else {
+        return Err(invalid("invalid update.runs.get params: name the run as runId"));
+    };
+    let report = view.run(&RunId(run.to_owned()));
+    Ok(json!({ "run": report.map(|report| row(&report, view)) }))
+}
+
+/// One run.
+pub(super) fn row(report: &Report, view: &View) -> Value {
+    let is_latest = view.report.run_id == report.run_id;
+    let ended = report.ended.is_some();
+    let before = report.before.as_ref().map(|before| before.release.version.as_str());
+    json!({
+        "runId": report.run_id,
+        "createdAtMs": report.started.unwrap_or_default(),
+        "updatedAtMs": updated(report),
+        "trigger": trigger(report),
+        "phase": phase(report),
+        "status": status(report),
+        "reason": reason(report),
+        "origin": origin(report, is_latest),
+        "target": named(&[("kind", Some("package")), ("version", report.version.as_deref())]),
+        "before": named(&[("version", before)]),
+        "after": named(&[("version", outcome::proven(report))]),
+        "steps": last_steps(report).iter().map(|step| self::step(step, &report.causes)).collect::<Vec<_>>(),
+        "verification": if is_latest { verification(report) } else { json!({}) },
+        "repair": [],
+        "confirmedAtMs": null,
+        "finishedAtMs": report.ended,
+        "downtimeMs": report.downtime_ms.filter(|_| ended),
+    })
+}
+
+/// An object of those values that there are: an absent key says that nothing is known, a `null` would be refused.
+fn named(values: &[(&str, Option<&str>)]) -> Value {
+    values.iter().filter_map(|(name, value)| Some(((*name).to_owned(), json!((*value)?)))).collect()
+}
+
+/// What began it, in the gateway's words.
+fn trigger(report: &Report) -> &'static str {
+    match report.actor.as_deref() {
+        Some(super::ACTOR) => "control-ui",
+        Some(actor) if actor.starts_with("local") => "cli",
+        _ => "api",
+    }
+}
+
+/// Where it stands, in the gateway's words.
+pub(super) fn phase(report: &Report) -> &'static str {
+    if report.ended.is_some() {
+        return "finished";
+    }
+    match report.steps.last().map(|step| step.name) {
+        None | Some(Act::Resolve) => "requested",
+        Some(Act::Stage) => "staging",
+        Some(Act::Preflight | Act::Rehearse | Act::Await | Act::Drain) => "validating",
+        Some(
+            Act::Stop
+            | Act::Snapshot
+            | Act::Place
+            | Act::Switch
+            | Act::Signal
+            | Act::Restore
+            | Act::SwitchBack,
+        ) => "activating",
+        Some(Act::Start) => "restarting",
+        Some(Act::Prove | Act::Release | Act::Soak) => "verifying",
+    }
+}
+
+/// How it went, in the gateway's words. Only what was proven has succeeded.
+pub(super) fn status(report: &Report) -> &'static str {
+    match report.status {
+        _ if report.ended.is_none() => "running",
+        Some(Status::RestartVerified) if report.reverted_by.is_none() => "succeeded",
+        Some(Status::RestartVerified) => "rolled-back",
+        Some(Status::RestartFailed) if report.resolution == Resolution::OldVerified => "rolled-back",
+        None if report.ok => "skipped",
+        _ => "failed",
+    }
+}
+
+fn reason(report: &Report) -> Option<String> {
+    match report.ended {
+        None => None,
+        Some(_) if report.ok && report.status.is_none() => Some("already-current".into()),
+        Some(_) => outcome::reason(report),
+    }
+}
+
+/// What a person should do, as far as it still holds.
+fn origin(report: &Report, is_latest: bool) -> Value {
+    let advice = match report.recovery.as_slice() {
+        commands if is_latest && !commands.is_empty() => {
+            Some(format!("On the gateway's machine: {}", commands.join(" or ")))
+        }
+        _ => None,
+    };
+    named(&[("nextAction", advice.as_deref().map(clipped).as_deref())])
+}
+
+/// The last moment that anything of it was written down (ms of Unix time).
+pub(super) fn updated(report: &Report) -> u64 {
+    let steps = report.steps.iter().flat_map(|step| [Some(step.started), step.ended]);
+    steps.chain([report.started, report.ended]).flatten().max().unwrap_or_default()
+}
+
+/// What serves now, which only the latest run can be asked about.
+fn verification(report: &Report) -> Value {
+    let serving = &report.serving;
+    let mut facts = json!({ "serviceRunning": serving.instance.is_some() });
+    if let Some(instance) = &serving.instance {
+        facts["pid"] = json!(instance.pid);
+    }
+    if let Some(version) = &serving.version {
+        facts["runningVersion"] = json!(version);
+    }
+    if report.ended.is_some() && report.version.is_some() && serving.version.is_some() {
+        facts["versionMatch"] = json!(serving.version == report.version);
+    }
+    facts
+}
+
+fn step(step: &StepRecord, causes: &[Cause]) -> Value {
+    let outcome = step.outcome.as_deref().unwrap_or_default();
+    let broke = |cause: &Cause| {
+        cause.act == step.name
+            && (outcome.contains(&cause.fault.detail) || outcome.starts_with("the process ended"))
+    };
+    let status = match step.ended {
+        None => "in_progress",
+        Some(_) if causes.iter().any(broke) => "failed",
+        Some(_) if outcome.starts_with("skipped") => "skipped",
+        Some(_) => "completed",
+    };
+    let mut told = json!({ "step": step_name(step), "status": status, "startedAtMs": step.started });
+    if let Some(ended) = step.ended {
+        told["endedAtMs"] = json!(ended);
+    }
+    if step.outcome.is_some() {
+        told["detail"] = json!(clipped(outcome));
+    }
+    told
+}
+
+/// The name of an act, and which way.
+pub(super) fn step_name(step: &StepRecord) -> String {
+    let back = if step.direction == Direction::Back { "back: " } else { "" };
+    format!("{back}{}", format!("{:?}", step.name).to_lowercase())
+}
+
+/// As many of the last steps as are told.
+pub(super) fn last_steps(report: &Report) -> &[StepRecord] {
+    &report.steps[report.steps.len().saturating_sub(STEPS_MAX)..]
+}
+
+/// As much of a text as is told.
+pub(super) fn clipped(text: &str) -> String {
+    match text.char_indices().nth(TEXT_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::tests::report;
+    use super::*;
+
+    #[test]
+    fn a_row_has_succeeded_only_where_its_target_is_proven_and_stays() {
+        let told = |ended: bool, ok: bool, status: Value, resolution: &str, reverted: bool| {
+            let run = report(ended, ok, status, resolution, reverted);
+            (phase(&run), self::status(&run))
+        };
+        let (verified, failed) = ("package_updated_restart_verified", "package_updated_restart_failed");
+        assert_eq!(told(true, true, json!(verified), "none", false), ("finished", "succeeded"));
+        assert_eq!(told(true, true, json!(verified), "none", true), ("finished", "rolled-back"));
+        assert_eq!(told(true, false, json!(failed), "old_verified", false), ("finished", "rolled-back"));
+        assert_eq!(told(true, false, json!(failed), "maintenance", false), ("finished", "failed"));
+        assert_eq!(
+            told(true, false, json!("package_update_failed"), "old_verified", false),
+            ("finished", "failed")
+        );
+        assert_eq!(told(true, true, Value::Null, "old_verified", false), ("finished", "skipped"));
+        assert_eq!(told(true, false, Value::Null, "none", false), ("finished", "failed"));
+        let scheduled = json!("package_updated_restart_scheduled");
+        assert_eq!(told(false, false, scheduled, "none", false), ("verifying", "running"));
+    }
+
+    #[test]
+    fn a_list_is_cut_before_it_is_too_long_for_one_message() {
+        let rows = fitting((0..1000).map(|n| json!({ "n": n, "text": "x".repeat(4096) })));
+        assert!(rows.len() > 50 && json!(rows).to_string().len() < 2 * LIST_MAX);
+        assert_eq!(fitting((0..3).map(|n| json!(n))).len(), 3);
+    }
+
+    #[test]
+    fn a_text_is_clipped_between_two_characters() {
+        assert_eq!(clipped("short"), "short");
+        assert_eq!(clipped(&"ü".repeat(TEXT_MAX + 1)).chars().count(), TEXT_MAX + 1);
+    }
+}

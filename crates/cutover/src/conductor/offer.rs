@@ -1,0 +1,103 @@
+//! What the followed channel offers: looked at from time to time, shown, never journaled. Nothing is begun by it.
+
+use super::acts;
+use super::inbox::{Handle, Input};
+use super::ledger::wall_ms;
+use cutover_core::{Release, State, Wanted};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The first look is taken within this part of the time between two.
+const FIRST_LOOK: u32 = 120;
+/// Looks of many machines are spread over this part of the time between two.
+const SPREAD: u32 = 10;
+
+/// A release that an update would install now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Available {
+    /// Its version.
+    pub version: String,
+    /// The channel that names it.
+    pub channel: String,
+    /// When it was seen (ms of Unix time).
+    pub seen_at: u64,
+}
+
+/// What a channel named when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    release: Release,
+    channel: String,
+    seen_at: u64,
+}
+
+impl Offer {
+    /// What of it is available in `state`: not what is installed, nor what was reverted here.
+    pub(super) fn available(&self, state: &State) -> Option<Available> {
+        let is_current = state.current.as_ref().is_some_and(|current| current.release == self.release);
+        let is_news = !is_current && !state.skipped.contains(&self.release);
+        is_news.then(|| Available {
+            version: self.release.version.clone(),
+            channel: self.channel.clone(),
+            seen_at: self.seen_at,
+        })
+    }
+}
+
+/// Looks at the channel from time to time until the conductor is gone.
+pub(super) fn watch_for(handle: &Handle) {
+    let Some(every) = handle.executor.site.settings.check_every else { return };
+    let handle = handle.clone();
+    tokio::spawn(async move {
+        let mut views = handle.watch();
+        let mut pause = share(every / FIRST_LOOK);
+        loop {
+            let ended = async { while views.changed().await.is_ok() {} };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = ended => return,
+            }
+            // A run asks the source itself.
+            if views.wait_for(|view| view.state().open_run().is_none()).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = begun(views.clone()) => {}
+                () = look(&handle) => {}
+            }
+            pause = every - every / SPREAD + share(every / SPREAD * 2);
+        }
+    });
+}
+
+/// Waits until a run is under way.
+async fn begun(mut views: watch::Receiver<super::View>) {
+    // A conductor that is gone begins none.
+    let _ = views.wait_for(|view| view.state().open_run().is_some()).await;
+}
+
+async fn look(handle: &Handle) {
+    let executor = &handle.executor;
+    let channel = executor.site.settings.channel().to_owned();
+    let resolved = match executor.resolved(&Wanted::Channel(channel.clone())).await {
+        Ok(resolved) => resolved,
+        Err(fault) => return acts::warn(executor, "what the channel names is not known", &fault),
+    };
+    let offer = match executor.follows(&channel, &resolved, &[]) {
+        Ok(()) => Some(Offer { release: resolved.release, channel, seen_at: wall_ms() }),
+        Err(fault) => {
+            tracing::debug!(service = handle.service, detail = fault.detail, "nothing to update to");
+            None
+        }
+    };
+    executor.reporter.send(Input::Offered(offer)).await;
+}
+
+/// Some part of `whole`.
+fn share(whole: Duration) -> Duration {
+    let part = uuid::Uuid::new_v4().as_u64_pair().0 % 1000;
+    whole.mul_f64(f64::from(u32::try_from(part).expect("below a thousand")) / 1000.0)
+}
