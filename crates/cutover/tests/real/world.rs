@@ -29,7 +29,7 @@ pub(crate) const TOKEN: &str = "only-for-this-test";
 pub(crate) const CALL: Duration = Duration::from_secs(150);
 
 /// A whole run: an installation from a cold cache, a cold start, a rollback.
-const RUN: Duration = Duration::from_secs(1500);
+pub(crate) const RUN: Duration = Duration::from_secs(1500);
 /// Everything that is not a run.
 const LIMIT: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(200);
