@@ -267,7 +267,7 @@ fn limit(act: Act, settings: &Settings) -> Duration {
     let policy = &settings.policy;
     match act {
         Act::Stop => policy.drain + policy.stop_grace + KILL_SLACK,
-        Act::Signal => policy.drain + policy.stop_grace,
+        Act::Signal => policy.drain + policy.stop_grace + KILL_SLACK,
         // The bulk of the state is copied meanwhile, which takes what it takes.
         Act::Drain => policy.drain + policy.hard_cap,
         Act::Soak => policy.soak + policy.start_deadline,

@@ -1,7 +1,9 @@
-//! Calls over a WebSocket: which of them wait for their answer. A call is a text message that is a JSON object with an
+//! Calls over a WebSocket: which of them wait for their answer. A call is a message that is a JSON object with an
 //! `id` and a `method`, and its answer one with the same `id` and no `method`, as JSON-RPC and its relatives have it.
 
 use std::collections::HashSet;
+
+use serde_json::Value;
 
 use crate::frames::Ear;
 
@@ -13,8 +15,8 @@ const OPEN_MAX: usize = 4096;
 /// Longer than any name or method that is asked for, however it is escaped.
 const WORD_MAX: usize = 256;
 
-/// An id as it stands in the message, quotes included.
-pub(crate) type Id = Box<[u8]>;
+/// An id as JSON, written in the one way in which it is compared.
+pub(crate) type Id = Box<str>;
 
 /// What a message was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(crate) enum Said {
 /// Hears the messages of one direction.
 #[derive(Debug, Default)]
 pub(crate) struct Hearing {
-    /// Of the message that is being heard, if it is a text.
+    /// Of the message that is being heard.
     envelope: Option<Envelope>,
     said: Vec<Said>,
 }
@@ -39,8 +41,8 @@ impl Hearing {
 }
 
 impl Ear for Hearing {
-    fn begin(&mut self, is_text: bool) {
-        self.envelope = is_text.then(Envelope::default);
+    fn begin(&mut self) {
+        self.envelope = Some(Envelope::default());
     }
 
     fn hear(&mut self, byte: u8) {
@@ -182,10 +184,11 @@ impl Envelope {
     }
 
     /// The id, once its value has been read to its end.
-    pub(crate) fn id(&self) -> Option<&[u8]> {
+    pub(crate) fn id(&self) -> Option<Id> {
         let is_read = self.place != Place::Id || self.depth == 0;
-        let is_id = !self.id.is_empty() && self.id.len() <= ID_MAX && self.id != b"null";
-        (is_read && is_id).then_some(&self.id)
+        (is_read && self.id.len() <= ID_MAX)
+            .then(|| serde_json::from_slice(&self.id).ok().as_ref().and_then(id))
+            .flatten()
     }
 
     /// Whether it can be no call and no answer whatever follows.
@@ -198,8 +201,20 @@ impl Envelope {
         if self.is_broken || self.depth != 0 || self.is_in_string {
             return None;
         }
-        let id = Id::from(self.id()?);
+        let id = self.id()?;
         Some(if self.has_method { Said::Call(id) } else { Said::Answer(id) })
+    }
+}
+
+/// An id, if a value can be one: a string or a number. Both ends may write the same one differently.
+pub(crate) fn id(value: &Value) -> Option<Id> {
+    match value {
+        Value::String(_) => Some(value.to_string().into()),
+        Value::Number(number) => Some(match number.as_f64() {
+            Some(float) if !number.is_i64() && !number.is_u64() => float.to_string().into(),
+            _ => number.to_string().into(),
+        }),
+        _ => None,
     }
 }
 
@@ -214,18 +229,18 @@ mod tests {
 
     fn said(text: &str) -> Option<Said> {
         let mut hearing = Hearing::default();
-        hearing.begin(true);
+        hearing.begin();
         text.bytes().for_each(|byte| hearing.hear(byte));
         hearing.end();
         hearing.take().pop()
     }
 
     fn call(id: &str) -> Option<Said> {
-        Some(Said::Call(id.as_bytes().into()))
+        Some(Said::Call(id.into()))
     }
 
     fn answer(id: &str) -> Option<Said> {
-        Some(Said::Answer(id.as_bytes().into()))
+        Some(Said::Answer(id.into()))
     }
 
     #[test]
@@ -239,6 +254,8 @@ mod tests {
         assert_eq!(said(r#"{"result":["{",{"id":1},"\"}"],"id":-3.5}"#), answer("-3.5"));
         assert_eq!(said(r#"{"a":"id","b":"method","id":"x,\"}y"}"#), answer(r#""x,\"}y""#));
         assert_eq!(said(r#"{"\u0069d":1,"id":2,"m\u0065thod":"a"}"#), call("2"), "escaped, and twice");
+        assert_eq!(said(r#"{"id":"\u00e9\/"}"#), answer("\"é/\""), "both ends may write it in their own way");
+        assert_eq!(said(r#"{"id":7.0}"#), answer("7"));
     }
 
     #[test]
@@ -279,7 +296,7 @@ mod tests {
     #[test]
     fn a_client_with_endlessly_many_open_calls_is_no_longer_told_apart() {
         let mut calls = Calls::default();
-        let many = (0..=OPEN_MAX).map(|id| Said::Call(id.to_string().into_bytes().into()));
+        let many = (0..=OPEN_MAX).map(|id| Said::Call(id.to_string().into()));
         calls.take(many.collect(), Vec::new());
         assert_eq!(calls.open(), None);
     }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::calls::Id;
+use crate::calls::{self, Id};
+use crate::control::Word;
+use crate::wire::LINE_MAX;
 use crate::{Claim, Claimed, Say};
 
 /// How many claimed calls of one WebSocket may wait for their answers.
@@ -34,6 +36,18 @@ struct Inner {
 struct Party {
     turns: mpsc::UnboundedSender<Turn>,
     waiting: Vec<(Instant, Claimed)>,
+}
+
+impl Party {
+    fn waits_for(&self, id: &Id) -> bool {
+        self.waiting.iter().any(|(_, waiting)| calls::id(&waiting.call["id"]).as_ref() == Some(id))
+    }
+}
+
+/// Whether the daemon will be able to read the line: it is not too long, and not nested too deeply.
+fn can_be_carried(claimed: &Claimed) -> bool {
+    let line = serde_json::to_vec(&Word::Claimed(claimed.clone())).unwrap_or_default();
+    line.len() <= LINE_MAX && serde_json::from_slice::<Word>(&line).is_ok()
 }
 
 /// What is to be done on a WebSocket next.
@@ -105,7 +119,8 @@ impl Claims {
         let mut inner = self.lock();
         let Some(party) = inner.open.get_mut(&say.connection) else { return false };
         if let Some(id) = &say.answers {
-            party.waiting.retain(|(_, waiting)| waiting.call["id"] != *id);
+            let id = calls::id(id);
+            party.waiting.retain(|(_, waiting)| calls::id(&waiting.call["id"]) != id);
         }
         party.turns.send(Turn::Say(say)).is_ok()
     }
@@ -116,28 +131,33 @@ impl Claims {
 }
 
 impl Seat {
-    /// Gives a claimed call to the daemon, or tells the client to come again.
-    pub(crate) fn offer(&self, call: Value) {
-        if let Err(call) = self.give(call) {
-            self.put_off(&call["id"]);
-        }
-    }
-
-    fn give(&self, call: Value) -> Result<(), Value> {
-        let (scopes, protocol) = {
+    /// Gives a claimed call to the daemon, or tells the client to come again. Answers whether it is one that can be
+    /// answered: it has an id of its own, and the daemon can read it.
+    pub(crate) fn offer(&self, call: Value) -> bool {
+        let Some(id) = calls::id(&call["id"]) else { return false };
+        let claimed = {
             let session = self.session();
-            (session.scopes.clone(), session.protocol)
+            let (scopes, protocol) = (session.scopes.clone(), session.protocol);
+            Claimed { connection: self.number, scopes, protocol, call, age: Duration::ZERO }
         };
-        let mut inner = self.claims.lock();
-        let Some(daemon) = inner.daemon.clone() else { return Err(call) };
-        let Some(party) = inner.open.get_mut(&self.number) else { return Err(call) };
-        if party.waiting.len() >= WAITING_MAX {
-            return Err(call);
+        if !can_be_carried(&claimed) {
+            return false;
         }
-        let claimed = Claimed { connection: self.number, scopes, protocol, call, age: Duration::ZERO };
-        daemon.send(claimed.clone()).map_err(|refused| refused.0.call)?;
-        party.waiting.push((Instant::now(), claimed));
-        Ok(())
+        let mut inner = self.claims.lock();
+        let daemon = inner.daemon.clone();
+        let Some(party) = inner.open.get_mut(&self.number) else { return false };
+        if party.waits_for(&id) {
+            return false;
+        }
+        let is_given = party.waiting.len() < WAITING_MAX
+            && daemon.is_some_and(|daemon| daemon.send(claimed.clone()).is_ok());
+        if is_given {
+            party.waiting.push((Instant::now(), claimed));
+        } else {
+            drop(inner);
+            self.put_off(&claimed.call["id"]);
+        }
+        true
     }
 
     /// Tells the client to call again.
@@ -172,14 +192,14 @@ impl Seat {
     }
 
     /// The client has sent the call that opens its session. Only the first one counts.
-    pub(crate) fn begin(&self, id: &[u8]) {
-        self.session().hello.get_or_insert_with(|| id.into());
+    pub(crate) fn begin(&self, id: &Id) {
+        self.session().hello.get_or_insert_with(|| id.clone());
     }
 
     /// Whether the service's answer to that call is still to come, and whether this is its id.
-    pub(crate) fn awaits(&self, id: Option<&[u8]>) -> bool {
+    pub(crate) fn awaits(&self, id: Option<&Id>) -> bool {
         let session = self.session();
-        !session.is_open && id.is_none_or(|id| session.hello.as_deref() == Some(id))
+        !session.is_open && id.is_none_or(|id| session.hello.as_ref() == Some(id))
     }
 
     /// The service has answered it.

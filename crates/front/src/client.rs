@@ -269,9 +269,15 @@ async fn correspond(
             }
             line = reader.line() => {
                 let Some(line) = line? else { return Ok(()) };
-                let reply = match serde_json::from_slice(&line)? {
-                    Word::Reply(reply) => reply,
-                    Word::Claimed(claimed) => {
+                let reply = match serde_json::from_slice(&line) {
+                    Ok(Word::Reply(reply)) => reply,
+                    Err(error) if line.starts_with(b"{\"claimed\"") => {
+                        // A client's words must not cost the daemon its front.
+                        debug!(%error, "a claimed call that cannot be read");
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                    Ok(Word::Claimed(claimed)) => {
                         // A daemon that does not ask for claimed calls has claimed none.
                         let _ = claims.send(claimed);
                         continue;

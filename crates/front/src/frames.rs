@@ -1,6 +1,6 @@
 //! Where WebSocket frames begin and end in a stream of bytes (RFC 6455). It reads headers and changes no byte.
 
-/// Opcode of a message's first frame if it is text.
+/// Opcode of a text message's first frame.
 const TEXT: u8 = 0x1;
 /// Opcode of a close frame.
 const CLOSE: u8 = 0x8;
@@ -9,8 +9,8 @@ const PONG: u8 = 0xa;
 
 /// Who hears what messages say while the walk goes over them; control frames are not heard.
 pub(crate) trait Ear {
-    /// A message begins.
-    fn begin(&mut self, is_text: bool);
+    /// A message begins, of text or of bytes: there are services that read both alike.
+    fn begin(&mut self);
     /// Its next byte.
     fn hear(&mut self, byte: u8);
     /// It has ended.
@@ -21,7 +21,7 @@ pub(crate) trait Ear {
 pub(crate) struct Deaf;
 
 impl Ear for Deaf {
-    fn begin(&mut self, _: bool) {}
+    fn begin(&mut self) {}
     fn hear(&mut self, _: u8) {}
     fn end(&mut self) {}
 }
@@ -81,7 +81,7 @@ impl FrameWalk {
         self.have = 0;
         self.closed |= frame.opcode == CLOSE;
         if !is_control(frame.opcode) && !self.is_in_message {
-            ear.begin(frame.opcode == TEXT);
+            ear.begin();
         }
     }
 
@@ -163,6 +163,9 @@ fn parse(bytes: &[u8]) -> Option<FrameHead> {
     let is_complete = bytes.len() >= after;
     is_complete.then_some(FrameHead { opcode: first & 0x0f, is_final: first & 0x80 != 0, payload, mask })
 }
+
+/// The most that a control frame may be long (RFC 6455 section 5.5), its header included.
+pub(crate) const CONTROL_MAX: usize = 2 + 4 + 125;
 
 /// A control frame that is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,16 +305,16 @@ mod tests {
     #[test]
     fn messages_are_heard_unmasked_and_whole_however_the_bytes_arrive() {
         #[derive(Default)]
-        struct Heard(Vec<(bool, Vec<u8>, bool)>);
+        struct Heard(Vec<(Vec<u8>, bool)>);
         impl Ear for Heard {
-            fn begin(&mut self, is_text: bool) {
-                self.0.push((is_text, Vec::new(), false));
+            fn begin(&mut self) {
+                self.0.push((Vec::new(), false));
             }
             fn hear(&mut self, byte: u8) {
-                self.0.last_mut().unwrap().1.push(byte);
+                self.0.last_mut().unwrap().0.push(byte);
             }
             fn end(&mut self) {
-                self.0.last_mut().unwrap().2 = true;
+                self.0.last_mut().unwrap().1 = true;
             }
         }
         let frames = [
@@ -327,7 +330,7 @@ mod tests {
             let bytes = frames.concat();
             bytes.chunks(step.min(bytes.len())).for_each(|chunk| walk.walk(chunk, &mut heard));
             let first = [b"one ".as_slice(), &[b'x'; 300]].concat();
-            assert_eq!(heard.0, [(true, first, true), (false, vec![0, 1], true), (true, Vec::new(), true)]);
+            assert_eq!(heard.0, [(first, true), (vec![0, 1], true), (Vec::new(), true)]);
         }
     }
 

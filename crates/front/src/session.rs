@@ -6,11 +6,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::control::{Answer, Call, Hello, Order, PROTOCOL, Reply, Word};
 use crate::front::Shared;
-use crate::wire::{DESCRIPTORS_MAX, LineReader, split};
+use crate::wire::{DESCRIPTORS_MAX, LineReader, LineWriter, split};
 
 /// Speaks with one daemon until it leaves. What waits in it ends with it; postures stay.
 pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Result<()> {
@@ -18,8 +19,13 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
     writer.send(&hello(&shared), &[]).await?;
     let mut waits = JoinSet::new();
     let mut attendance = shared.claims.attend();
+    let (outbox, words) = mpsc::unbounded_channel();
+    // Reading goes on while the other side is slow to read: it may be writing, too.
+    let writing = write(&shared, writer, words);
+    tokio::pin!(writing);
     loop {
         let reply = tokio::select! {
+            ended = &mut writing => return ended,
             line = reader.line() => {
                 let Some(line) = line? else { return Ok(()) };
                 let Call { id, order } = serde_json::from_slice(&line)?;
@@ -39,7 +45,8 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
             }
             Some(Ok(reply)) = waits.join_next() => reply,
             Some(claimed) = attendance.claimed.recv() => {
-                writer.send(&Word::Claimed(claimed), &[]).await?;
+                // Its receiver is being polled here.
+                let _ = outbox.send((Word::Claimed(claimed), Vec::new()));
                 continue;
             }
         };
@@ -47,13 +54,24 @@ pub(crate) async fn converse(shared: Arc<Shared>, stream: UnixStream) -> io::Res
             Answer::Sockets(_) => shared.listeners.duplicates()?,
             _ => Vec::new(),
         };
-        let borrowed: Vec<_> = duplicates.iter().map(AsFd::as_fd).collect();
-        let is_last = reply.answer == Answer::Quitting;
-        writer.send(&Word::Reply(reply), &borrowed).await?;
-        if is_last {
+        let _ = outbox.send((Word::Reply(reply), duplicates));
+    }
+}
+
+/// Writes what is to be said, in its order. The last word is that the front ends.
+async fn write(
+    shared: &Shared,
+    writer: LineWriter,
+    mut words: mpsc::UnboundedReceiver<(Word, Vec<TcpListener>)>,
+) -> io::Result<()> {
+    while let Some((word, descriptors)) = words.recv().await {
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        writer.send(&word, &borrowed).await?;
+        if matches!(&word, Word::Reply(Reply { answer: Answer::Quitting, .. })) {
             shared.leaving.cancel();
         }
     }
+    Ok(())
 }
 
 fn hello(shared: &Shared) -> Hello {

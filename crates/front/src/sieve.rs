@@ -2,12 +2,20 @@
 //! as it came; a message is kept back until it is known whether it passes.
 
 use crate::calls::Envelope;
-use crate::frames::{Ear, FrameWalk, begins_control};
+use crate::frames::{CONTROL_MAX, Ear, FrameWalk, begins_control};
 
 /// Who decides, and what becomes of what does not pass.
 pub(crate) trait Sorter: Send {
-    /// Asked again as a text message grows, until it is decided. `bytes` is how long it is so far.
+    /// Asked again as a message grows, until it is decided. `bytes` is how long it is so far.
     fn judge(&mut self, envelope: &Envelope, bytes: usize, is_whole: bool) -> Judgement;
+    /// Whether the rest of a message that passes must not pass after all.
+    fn regrets(&mut self, envelope: &Envelope) -> bool;
+    /// How many bytes of frames may be kept back of one message. Fragments may be empty, so its text is no measure.
+    fn kept_max(&self) -> usize;
+    /// What becomes of a message of which more had to be kept back.
+    fn overflows(&mut self) -> Judgement;
+    /// A control frame is longer than any may be; it does not pass.
+    fn violated(&mut self);
     /// A message that was taken: its text, and its frames. What is answered passes in its place.
     fn take(&mut self, text: Vec<u8>, frames: Vec<u8>) -> Vec<u8>;
     /// Whether a control frame passes. It is whole.
@@ -35,30 +43,31 @@ pub(crate) struct Sieve {
     judgement: Judgement,
     /// The frames of a message that is not decided, or is taken.
     frames: Vec<u8>,
-    /// A control frame that has begun.
+    /// Whether the frame that has begun is a control frame, and what of it has come.
+    is_in_control: bool,
     control: Vec<u8>,
 }
 
 /// The message that is being read.
 #[derive(Default)]
 struct Scan {
-    is_text: bool,
     envelope: Envelope,
     text: Vec<u8>,
     bytes: usize,
+    has_begun: bool,
     keeps_text: bool,
     is_whole: bool,
 }
 
 impl Ear for Scan {
-    fn begin(&mut self, is_text: bool) {
-        *self = Self { is_text, keeps_text: true, ..Self::default() };
+    fn begin(&mut self) {
+        *self = Self { has_begun: true, keeps_text: true, ..Self::default() };
     }
 
     fn hear(&mut self, byte: u8) {
         self.bytes += 1;
-        if self.keeps_text && self.is_text {
-            self.envelope.read(byte);
+        self.envelope.read(byte);
+        if self.keeps_text {
             self.text.push(byte);
         }
     }
@@ -76,26 +85,27 @@ impl Sieve {
             scan: Scan::default(),
             judgement: Judgement::Later,
             frames: Vec::new(),
+            is_in_control: false,
             control: Vec::new(),
         }
+    }
+
+    /// How far the frames that came have been read.
+    pub(crate) fn walk(&self) -> &FrameWalk {
+        &self.walk
     }
 
     /// Takes the next bytes; answers those that pass.
     pub(crate) fn sift(&mut self, mut bytes: &[u8]) -> Vec<u8> {
         let mut passed = Vec::with_capacity(bytes.len());
         while let Some(first) = bytes.first() {
-            let is_control =
-                !self.control.is_empty() || (self.walk.is_at_boundary() && begins_control(*first));
+            if self.walk.is_at_boundary() {
+                self.is_in_control = begins_control(*first);
+            }
             let (piece, rest) = bytes.split_at(self.walk.advance(bytes, &mut self.scan));
             bytes = rest;
-            if is_control {
-                self.control.extend_from_slice(piece);
-                if self.walk.is_at_boundary() {
-                    let frame = std::mem::take(&mut self.control);
-                    if self.sorter.passes(&frame) {
-                        passed.extend(frame);
-                    }
-                }
+            if self.is_in_control {
+                self.take_control(piece, &mut passed);
             } else {
                 self.sort(piece, &mut passed);
             }
@@ -103,16 +113,41 @@ impl Sieve {
         passed
     }
 
+    fn take_control(&mut self, piece: &[u8], passed: &mut Vec<u8>) {
+        let is_known_as_too_long = self.control.len() > CONTROL_MAX;
+        if !is_known_as_too_long {
+            let room = CONTROL_MAX + 1 - self.control.len();
+            self.control.extend_from_slice(&piece[..piece.len().min(room)]);
+            if self.control.len() > CONTROL_MAX {
+                self.sorter.violated();
+            }
+        }
+        if self.walk.is_at_boundary() {
+            let frame = std::mem::take(&mut self.control);
+            if frame.len() <= CONTROL_MAX && self.sorter.passes(&frame) {
+                passed.extend(frame);
+            }
+        }
+    }
+
     fn sort(&mut self, piece: &[u8], passed: &mut Vec<u8>) {
+        // A header that has not come whole belongs to a message that has not begun.
+        let has_begun = self.scan.has_begun;
+        if self.judgement == Judgement::Pass && self.sorter.regrets(&self.scan.envelope) {
+            self.judgement = Judgement::Drop;
+        }
         match self.judgement {
             Judgement::Pass => passed.extend_from_slice(piece),
             Judgement::Drop => {}
             Judgement::Later | Judgement::Take => self.frames.extend_from_slice(piece),
         }
-        // A header that has not come whole belongs to a message that has not begun.
-        let has_begun = self.scan.keeps_text || self.scan.is_whole;
         if self.judgement == Judgement::Later && has_begun {
-            self.decide(passed);
+            let judgement = self.sorter.judge(&self.scan.envelope, self.scan.bytes, self.scan.is_whole);
+            self.decide(judgement, passed);
+        }
+        if self.frames.len() > self.sorter.kept_max() {
+            let judgement = self.sorter.overflows();
+            self.decide(judgement, passed);
         }
         if self.scan.is_whole {
             let scan = std::mem::take(&mut self.scan);
@@ -123,12 +158,9 @@ impl Sieve {
         }
     }
 
-    fn decide(&mut self, passed: &mut Vec<u8>) {
-        self.judgement = match self.scan.is_text {
-            true => self.sorter.judge(&self.scan.envelope, self.scan.bytes, self.scan.is_whole),
-            false => Judgement::Pass,
-        };
-        match self.judgement {
+    fn decide(&mut self, judgement: Judgement, passed: &mut Vec<u8>) {
+        self.judgement = judgement;
+        match judgement {
             Judgement::Pass => passed.append(&mut self.frames),
             Judgement::Drop => self.frames.clear(),
             Judgement::Later | Judgement::Take => return,
@@ -158,6 +190,22 @@ mod tests {
             }
         }
 
+        fn regrets(&mut self, envelope: &Envelope) -> bool {
+            envelope.method().as_deref() == Some("x")
+        }
+
+        fn kept_max(&self) -> usize {
+            KEPT_MAX
+        }
+
+        fn overflows(&mut self) -> Judgement {
+            Judgement::Drop
+        }
+
+        fn violated(&mut self) {
+            self.0.lock().unwrap().push("violated".into());
+        }
+
         fn take(&mut self, text: Vec<u8>, _: Vec<u8>) -> Vec<u8> {
             self.0.lock().unwrap().push(String::from_utf8(text).unwrap());
             Vec::new()
@@ -168,6 +216,7 @@ mod tests {
         }
     }
 
+    const KEPT_MAX: usize = 1 << 20;
     const MASK: Option<[u8; 4]> = Some([9, 8, 7, 6]);
 
     /// A stream in which every kind of frame stands, with whether it passes.
@@ -183,7 +232,7 @@ mod tests {
             (frame(0x80, br#""x"}"#, MASK), false),
             (frame(0x01, br#"{"id":4,"met"#, MASK), true),
             (frame(0x80, br#"hod":"ok"}"#, MASK), true),
-            (frame(0x82, br#"{"id":5,"method":"x"}"#, MASK), true),
+            (frame(0x82, br#"{"id":5,"method":"x"}"#, MASK), false),
             (frame(0x81, long.as_bytes(), MASK), true),
             (frame(0x81, late.as_bytes(), MASK), false),
             (frame(0x81, br#"{"method":"y"}"#, MASK), false),
@@ -207,7 +256,7 @@ mod tests {
             assert!(passed == passing, "in steps of {step}");
             let taken = taken.lock().unwrap();
             assert_eq!(taken[..2], [r#"{"id":1,"method":"x"}"#, r#"{"id":3,"method":"x"}"#]);
-            assert_eq!(taken.len(), 3);
+            assert_eq!(taken.len(), 4);
         }
     }
 
@@ -218,5 +267,34 @@ mod tests {
         let bytes = frame(0x81, text.as_bytes(), MASK);
         assert_eq!(sieve.sift(&bytes[..1000]).len(), 1000);
         assert_eq!(sieve.sift(&bytes[1000..1010]), &bytes[1000..1010]);
+    }
+
+    #[test]
+    fn a_message_that_turns_out_to_be_another_never_comes_to_its_end() {
+        let mut sieve = Sieve::new(Xs::default());
+        let bytes = frame(0x81, br#"{"id":1,"method":"other","method":"x"}"#, MASK);
+        let passed: Vec<u8> = bytes.chunks(1).flat_map(|byte| sieve.sift(byte)).collect();
+        assert!(!passed.is_empty() && passed.len() < bytes.len());
+        assert!(bytes.starts_with(&passed));
+    }
+
+    #[test]
+    fn what_is_kept_back_is_bounded_whatever_it_is_made_of() {
+        let taken = Arc::default();
+        let mut sieve = Sieve::new(Xs(Arc::clone(&taken)));
+        assert!(sieve.sift(&frame(0x01, b"{", MASK)).is_empty());
+        let empty = frame(0x00, b"", MASK).repeat(100_000);
+        for _ in 0..20 {
+            assert!(sieve.sift(&empty).is_empty());
+            assert!(sieve.frames.len() <= KEPT_MAX + empty.len());
+        }
+        assert_eq!(sieve.judgement, Judgement::Drop);
+        let mut sieve = Sieve::new(Xs(Arc::clone(&taken)));
+        let ping = frame(0x89, &vec![0; 70_000], MASK);
+        assert!(sieve.sift(&ping[..60_000]).is_empty());
+        assert!(sieve.control.len() <= CONTROL_MAX + 1);
+        assert!(sieve.sift(&ping[60_000..]).is_empty());
+        assert_eq!(*taken.lock().unwrap(), ["violated"]);
+        assert_eq!(sieve.sift(&frame(0x89, b"ok", MASK)), frame(0x89, b"ok", MASK));
     }
 }

@@ -13,11 +13,11 @@ use crate::sieve::{Judgement, Sorter};
 
 /// A call whose method has not come in so many bytes is refused: it might be a claimed one.
 const UNJUDGED_MAX: usize = 256 * 1024;
-/// A longer claimed call is refused.
-const CALL_MAX: usize = 512 * 1024;
 /// A longer answer is not looked at.
-const ANSWER_MAX: usize = 8 * 1024 * 1024;
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
+/// RFC 6455 section 7.4.1.
+const PROTOCOL_ERROR: (u16, &str) = (1002, "a control frame is too long");
 /// RFC 6455 section 7.4.1.
 const INVALID_DATA: (u16, &str) = (1007, "a call that cannot be read");
 /// RFC 6455 section 7.4.1.
@@ -42,7 +42,7 @@ impl Sorter for FromClient {
         let method = envelope.method();
         let is_claimed = method.as_deref().is_some_and(|method| self.is_claimed(method));
         if is_claimed || (method.is_some() && self.0.is_stranded()) {
-            return if bytes > CALL_MAX { self.refuse(TOO_BIG) } else { Judgement::Take };
+            return if bytes > UNJUDGED_MAX { self.refuse(TOO_BIG) } else { Judgement::Take };
         }
         if self.0.is_stranded() && (is_whole || envelope.is_broken()) {
             return Judgement::Drop;
@@ -53,7 +53,7 @@ impl Sorter for FromClient {
                     return Judgement::Later;
                 }
                 if let Some(id) = envelope.id() {
-                    self.0.begin(id);
+                    self.0.begin(&id);
                 }
                 Judgement::Pass
             }
@@ -64,13 +64,37 @@ impl Sorter for FromClient {
         }
     }
 
+    fn regrets(&mut self, envelope: &Envelope) -> bool {
+        let is_claimed = envelope.method().is_some_and(|method| self.is_claimed(&method));
+        if is_claimed {
+            self.refuse(INVALID_DATA);
+        }
+        is_claimed
+    }
+
+    fn kept_max(&self) -> usize {
+        2 * UNJUDGED_MAX
+    }
+
+    fn overflows(&mut self) -> Judgement {
+        self.refuse(TOO_BIG)
+    }
+
+    fn violated(&mut self) {
+        self.refuse(PROTOCOL_ERROR);
+    }
+
     fn take(&mut self, text: Vec<u8>, _: Vec<u8>) -> Vec<u8> {
-        match serde_json::from_slice::<Value>(&text) {
-            Ok(call) => match call["method"].as_str() {
-                Some(method) if self.is_claimed(method) => self.0.offer(call),
-                _ => self.0.put_off(&call["id"]),
-            },
-            Err(_) => self.0.turn(Turn::Refuse(INVALID_DATA)),
+        let call = serde_json::from_slice::<Value>(&text);
+        let is_taken = call.is_ok_and(|call| match call["method"].as_str() {
+            Some(method) if text.len() <= UNJUDGED_MAX && self.is_claimed(method) => self.0.offer(call),
+            _ => {
+                self.0.put_off(&call["id"]);
+                true
+            }
+        });
+        if !is_taken {
+            self.refuse(INVALID_DATA);
         }
         Vec::new()
     }
@@ -97,21 +121,39 @@ impl Sorter for FromService {
             return Judgement::Pass;
         }
         match envelope.id() {
-            Some(id) if self.0.awaits(Some(id)) => Judgement::Take,
+            Some(id) if self.0.awaits(Some(&id)) => Judgement::Take,
             None if !is_whole && bytes <= UNJUDGED_MAX => Judgement::Later,
             _ => Judgement::Pass,
         }
     }
 
+    fn regrets(&mut self, _: &Envelope) -> bool {
+        false
+    }
+
+    fn kept_max(&self) -> usize {
+        2 * ANSWER_MAX
+    }
+
+    fn overflows(&mut self) -> Judgement {
+        Judgement::Pass
+    }
+
+    fn violated(&mut self) {
+        self.0.turn(Turn::Refuse(PROTOCOL_ERROR));
+    }
+
     fn take(&mut self, text: Vec<u8>, frames: Vec<u8>) -> Vec<u8> {
         let Ok(mut answer) = serde_json::from_slice::<Value>(&text) else { return frames };
         let claim = Arc::clone(&self.0.claim);
-        let scopes = answer.pointer(&claim.scopes).and_then(Value::as_array);
-        let Some(scopes) = scopes else {
-            // A refusal opens nothing, and the client may not try again on this WebSocket.
+        // Rights are taken once, from the first answer, whatever it says.
+        let granted =
+            answer.pointer(&claim.scopes).and_then(Value::as_array).filter(|_| answer["ok"] == true);
+        let Some(granted) = granted else {
+            self.0.open(Vec::new(), None);
             return frames;
         };
-        let scopes = scopes.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
+        let scopes = granted.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
         let protocol = answer.pointer(&claim.protocol).and_then(Value::as_u64);
         self.0.open(scopes, protocol);
         if fill(&mut answer, &claim) { text_frame(answer.to_string().as_bytes()) } else { frames }

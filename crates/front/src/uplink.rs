@@ -86,9 +86,17 @@ impl Flow {
         self.flush().await
     }
 
-    /// Delivers frames of the front's own between two messages, as soon as it is [`step`](Self::step)ped.
+    /// Delivers frames of the front's own between two messages, as soon as it is [`step`](Self::step)ped; nothing, if a
+    /// close frame has passed.
     pub(crate) fn put_in(&mut self, frames: &[u8]) {
-        self.own.extend_from_slice(frames);
+        if !self.walk.has_closed() {
+            self.own.extend_from_slice(frames);
+        }
+    }
+
+    /// How many bytes of the front's own wait to be delivered.
+    pub(crate) fn waiting(&self) -> usize {
+        self.own.len()
     }
 
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
@@ -140,14 +148,10 @@ impl Flow {
     }
 
     /// Reads on without delivering anything: what matters is what the sieve takes.
-    async fn listen(&mut self) -> End {
-        loop {
-            self.buffer.clear();
-            self.sent = 0;
-            if let Err(end) = self.fill().await {
-                return end;
-            }
-        }
+    async fn listen(&mut self) -> Result<(), End> {
+        self.buffer.clear();
+        self.sent = 0;
+        self.fill().await
     }
 
     async fn read(&mut self) -> io::Result<usize> {
@@ -225,8 +229,8 @@ impl Uplink {
         }
     }
 
-    /// There is nobody to deliver to any more: what was kept back goes through the sieve again, and all that comes.
-    pub(crate) async fn listen(&mut self, again: impl Sorter + 'static) -> End {
+    /// There is nobody to deliver to any more: what was kept back goes through a sieve again.
+    pub(crate) fn sift_again(&mut self, again: impl Sorter + 'static) {
         let mut kept = std::mem::take(&mut self.kept);
         let rest = self.flow.rest();
         // The rest of a frame whose beginning was delivered says nothing to anybody.
@@ -235,6 +239,10 @@ impl Uplink {
         kept.extend_from_slice(&rest[begun..]);
         self.kept_walk = FrameWalk::default();
         Sieve::new(again).sift(&kept);
+    }
+
+    /// Takes the client's next bytes, for the sieve alone. It may be dropped at any moment and called again.
+    pub(crate) async fn listen(&mut self) -> Result<(), End> {
         self.flow.listen().await
     }
 
@@ -245,6 +253,11 @@ impl Uplink {
         let before = walk.messages();
         walk.walk(self.flow.rest(), &mut Deaf);
         self.late = walk.messages() - before;
+        if let Some(sieve) = &self.flow.sieve {
+            // What it has not let pass has been read all the same.
+            walk = sieve.walk().clone();
+        }
+        let before = walk.messages() - self.late;
         while !walk.has_closed() && !self.flow.walk.has_closed() {
             match self.flow.read().await {
                 Ok(0) | Err(_) => return,

@@ -36,9 +36,13 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 /// on calling, before the front says goodbye for it: each further call would be one that nobody takes.
 const FAREWELL_FIRST: Duration = Duration::from_millis(500);
 
+/// How many bytes of the front's own may wait for a client that does not read.
+const OWN_MAX: usize = 64 * 1024;
 /// How long a client may wait for the daemon without a service: longer than any run.
 const STRANDED_MAX: Duration = Duration::from_secs(6 * 3600);
 
+/// RFC 6455 section 7.4.1: the answer to a client's own goodbye.
+const NORMAL: (u16, &str) = (1000, "");
 /// RFC 6455 registry: the service is being restarted, come back.
 const SERVICE_RESTART: (u16, &str) = (1012, "service restart");
 /// RFC 6455 registry: the service cannot be had now, come back later.
@@ -96,6 +100,8 @@ enum Over {
     /// The client takes no more, but may have said something still.
     ClientDeaf,
     ServiceGone,
+    /// The service has said goodbye, and the client was not told.
+    ServiceLeft,
     /// The service takes no more, but may have said something still.
     ServiceDeaf,
     Cut,
@@ -121,12 +127,14 @@ impl Relay {
         }
         self.talk.listen(&mut self.down, &mut self.up);
         self.talk.open = None;
-        if over != Over::ClientGone {
+        // Who has said goodbye waits for nothing.
+        if over != Over::ClientGone && !self.up.walk().has_closed() {
             (0..self.talk.calls.open().unwrap_or(0)).for_each(|_| self.pass.count_cut());
         }
+        let is_dismissed = self.say_what_waits();
         let is_left =
             matches!(over, Over::ClientGone | Over::ClientDeaf | Over::Dismissed | Over::Refused(_));
-        if let Some(seat) = self.seat.clone().filter(|seat| !is_left && seat.is_waiting()) {
+        if let Some(seat) = self.seat.clone().filter(|seat| !is_left && !is_dismissed && seat.is_waiting()) {
             return self.strand(seat).await;
         }
         match over {
@@ -154,6 +162,7 @@ impl Relay {
                 self.service.finish();
                 self.close_client(why).await;
             }
+            Over::ServiceLeft => self.close_client(SERVICE_RESTART).await,
             Over::ServiceGone | Over::ServiceDeaf => {
                 if !self.down.walk().has_closed()
                     && let Some(counters) = self.pass.counters()
@@ -170,7 +179,13 @@ impl Relay {
         let epoch = Arc::clone(self.pass.epoch());
         let (cutting, maintained) = (epoch.cutting(), epoch.maintained());
         let mut intake = epoch.intake();
+        let mut dismissed: Option<Instant> = None;
         loop {
+            if let Some(since) = dismissed
+                && (self.down.waiting() == 0 || since.elapsed() > FAREWELL_LIMIT)
+            {
+                return Over::Dismissed;
+            }
             self.talk.take_in(*intake.borrow_and_update(), &self.pass);
             let wait = match self.talk.judge(&mut self.down, &mut self.up) {
                 Judged::Over => return Over::Outlived,
@@ -183,7 +198,8 @@ impl Relay {
                     Err(End::Source) => return Over::ServiceGone,
                     Err(End::Sink) => return Over::ClientDeaf,
                 },
-                step = self.up.step(self.talk.intake) => match step {
+                // A client that does not read what the front says to it is not heard either.
+                step = self.up.step(self.talk.intake), if self.down.waiting() < OWN_MAX => match step {
                     Ok(()) => {}
                     Err(End::Source) => return Over::ClientGone,
                     Err(End::Sink) => return Over::ServiceDeaf,
@@ -194,19 +210,32 @@ impl Relay {
                     Turn::Say(say) => {
                         self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
                         if say.closes {
-                            return Over::Dismissed;
+                            dismissed = Some(Instant::now());
                         }
                     }
-                    Turn::Farewell => return Over::ServiceGone,
+                    Turn::Farewell => return Over::ServiceLeft,
                     Turn::Refuse(why) => return Over::Refused(why),
                     // Only where there is no service to answer them.
                     Turn::Pong(_) | Turn::Leave => {}
                 },
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = sleep(FAREWELL_LIMIT), if dismissed.is_some() => {}
                 () = cutting.cancelled() => return Over::Cut,
                 () = maintained.cancelled() => return Over::Maintained,
             }
         }
+    }
+
+    /// What was said before it was known that this is over. Answers whether the client is to come back elsewhere.
+    fn say_what_waits(&mut self) -> bool {
+        let mut is_dismissed = false;
+        while let Some(Ok(turn)) = self.turns.as_mut().map(UnboundedReceiver::try_recv) {
+            if let Turn::Say(say) = turn {
+                self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                is_dismissed |= say.closes;
+            }
+        }
+        is_dismissed
     }
 
     /// The client waits for the daemon's answer while there is no service to speak with: what it says else is put off.
@@ -214,40 +243,68 @@ impl Relay {
         self.service.abandon();
         self.pass.release();
         seat.strand();
-        let again = FromClient(Arc::clone(&seat));
-        let Self { down, up, turns, client, .. } = self;
-        // A message of the service's that has not come whole never will.
-        let _ = timeout(FRAME_LIMIT, down.flush()).await;
-        let stay = async {
-            let mut limit = STRANDED_MAX;
-            while let Ok(turn) = timeout(limit, next(turns)).await {
-                match turn {
-                    Turn::Say(say) => {
-                        down.put_in(&text_frame(say.message.to_string().as_bytes()));
-                        if say.closes {
-                            down.put_in(&close_frame(SERVICE_RESTART.0, SERVICE_RESTART.1));
-                            limit = FAREWELL_LIMIT;
-                        }
-                    }
-                    Turn::Pong(payload) => down.put_in(&pong_frame(&payload)),
-                    Turn::Refuse((code, reason)) => {
-                        down.put_in(&close_frame(code, reason));
-                        limit = FAREWELL_LIMIT;
-                    }
-                    Turn::Leave => return,
-                    Turn::Farewell => {}
-                }
-                if !down.walk().is_between_messages() || down.flush().await.is_err() {
-                    return;
+        // The rest of a message of the service's; one that has not come whole never will.
+        let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
+        if !self.down.walk().is_between_messages() {
+            self.client.finish();
+            return;
+        }
+        self.up.sift_again(FromClient(Arc::clone(&seat)));
+        if timeout(STRANDED_MAX, self.stay(&seat)).await.is_ok_and(|why| why.is_none()) {
+            self.client.finish();
+            return;
+        }
+        let _ = timeout(FAREWELL_LIMIT, self.down.flush()).await;
+        // The client's own goodbye, or its end.
+        let until_left = async {
+            loop {
+                tokio::select! {
+                    turn = next(&mut self.turns) => if matches!(turn, Turn::Leave) { return },
+                    step = self.up.listen() => if step.is_err() { return },
                 }
             }
         };
-        tokio::select! {
-            () = stay => {}
-            _ = up.listen(again) => {}
+        let _ = timeout(FAREWELL_LIMIT, until_left).await;
+        self.client.finish();
+        self.client.linger(FAREWELL_LIMIT).await;
+    }
+
+    /// Answers once the front has said goodbye to the client, or nothing if the client is gone.
+    async fn stay(&mut self, seat: &Seat) -> Option<()> {
+        loop {
+            let is_heard = self.down.waiting() < OWN_MAX;
+            let turn = tokio::select! {
+                biased;
+                turn = next(&mut self.turns), if is_heard => turn,
+                step = self.up.listen(), if is_heard => match step {
+                    Ok(()) => continue,
+                    Err(_) => return None,
+                },
+                flushed = self.down.flush(), if !is_heard => match flushed {
+                    Ok(()) => continue,
+                    Err(_) => return None,
+                },
+            };
+            let goodbye = match turn {
+                Turn::Say(say) => {
+                    self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                    // Nothing keeps it here once it has its answers.
+                    (say.closes || !seat.is_waiting()).then_some(SERVICE_RESTART)
+                }
+                Turn::Pong(payload) => {
+                    self.down.put_in(&pong_frame(&payload));
+                    None
+                }
+                Turn::Refuse(why) => Some(why),
+                Turn::Leave => Some(NORMAL),
+                Turn::Farewell => None,
+            };
+            if let Some((code, reason)) = goodbye {
+                self.down.put_in(&close_frame(code, reason));
+                return Some(());
+            }
+            let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
         }
-        client.finish();
-        client.linger(FAREWELL_LIMIT).await;
     }
 
     /// Ends the client's side: with a close frame unless the service has sent one, and not inside a frame.
@@ -362,31 +419,30 @@ impl Talk {
     }
 
     /// How much longer a process that is to be stopped may be waited for; `None` as long as it takes.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&self, is_settled: bool) -> Option<Duration> {
         match self.calls.open() {
-            Some(0) => Some(Duration::ZERO),
-            Some(_) => None,
-            None if self.unfollowed == 0 => Some(Duration::ZERO),
-            None => Some(ANSWER_LIMIT.saturating_sub(self.last.elapsed())),
+            Some(1..) => None,
+            Some(0) if is_settled => Some(Duration::ZERO),
+            None if is_settled && self.unfollowed == 0 => Some(Duration::ZERO),
+            // A message that has begun may never come to its end.
+            _ => Some(ANSWER_LIMIT.saturating_sub(self.last.max(self.intake_since).elapsed())),
         }
     }
 
     fn judge(&mut self, down: &mut Flow, up: &mut Uplink) -> Judged {
         self.listen(down, up);
-        if self.intake == Intake::Open
-            || !up.walk().is_between_messages()
-            || !down.walk().is_between_messages()
-        {
+        if self.intake == Intake::Open {
             return Judged::Goes;
         }
+        let is_settled = up.walk().is_between_messages() && down.walk().is_between_messages();
         if self.open.is_some() {
-            match self.patience() {
+            match self.patience(is_settled) {
                 None => return Judged::Goes,
                 Some(Duration::ZERO) => self.open = None,
                 Some(left) => return Judged::Again(left),
             }
         }
-        if self.intake != Intake::Draining || self.owes_answers() || !up.keeps_any() {
+        if self.intake != Intake::Draining || !is_settled || self.owes_answers() || !up.keeps_any() {
             return Judged::Goes;
         }
         match FAREWELL_FIRST.saturating_sub(self.last.max(self.intake_since).elapsed()) {

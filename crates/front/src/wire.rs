@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 /// How many descriptors one line may carry.
 pub(crate) const DESCRIPTORS_MAX: usize = 32;
 /// Longest line in bytes.
-const LINE_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const LINE_MAX: usize = 4 * 1024 * 1024;
 
 /// Both directions of a connection.
 pub(crate) fn split(stream: UnixStream) -> (LineReader, LineWriter) {

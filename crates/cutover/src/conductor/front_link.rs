@@ -84,7 +84,7 @@ impl FrontLink {
     /// A service that has no front. One that an earlier configuration left behind is ended: it would let requests through
     /// at any time.
     pub(super) async fn none(site: &Site) -> anyhow::Result<Self> {
-        if let Some(client) = standing(&site.layout.front(&site.settings.name), GREETING).await {
+        if let Some(client) = standing(&site.layout.front(&site.settings.name), GREETING).await? {
             client.quit(CALL).await?;
             client.gone().await;
         }
@@ -104,7 +104,7 @@ impl FrontLink {
         interceptor: Option<Interceptor>,
     ) -> anyhow::Result<Self> {
         let (wanted, desires) = watch::channel(None);
-        let standing = standing(&site.layout.front(&site.settings.name), GREETING).await;
+        let standing = standing(&site.layout.front(&site.settings.name), GREETING).await?;
         // A front that still stands is in its last posture until it is told otherwise.
         let first = if standing.is_some() { Stance::Unknown } else { Stance::Closed };
         let (confirm, stance) = watch::channel(first);
@@ -217,9 +217,20 @@ impl FrontLink {
 }
 
 /// The front that outlived an earlier daemon. A dead one's socket refuses at once; a living one may be slow to answer.
-async fn standing(control: &Path, limit: Duration) -> Option<ControlClient> {
-    UnixStream::connect(control).await.ok()?;
-    ControlClient::connect(control, limit).await.ok()
+///
+/// # Errors
+/// It is of another version of this program: what it does is not known, and it holds the addresses.
+async fn standing(control: &Path, limit: Duration) -> anyhow::Result<Option<ControlClient>> {
+    if UnixStream::connect(control).await.is_err() {
+        return Ok(None);
+    }
+    match ControlClient::connect(control, limit).await {
+        Ok(client) => Ok(Some(client)),
+        Err(error @ Error::Foreign { .. }) => Err(anyhow::Error::from(error).context(
+            "a front of another version of cutover stands; end the service with that version first",
+        )),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The wanted listeners: those that a standing front already has, the others bound anew.
@@ -303,7 +314,7 @@ impl Actor {
         if matches!(gone, Ok(true)) {
             return None;
         }
-        if let Some(client) = standing(&self.site.layout.front(&self.site.settings.name), LAST_WORD).await
+        if let Ok(Some(client)) = standing(&self.site.layout.front(&self.site.settings.name), LAST_WORD).await
             && client.hello().pid == process.pid
         {
             return Some(client);

@@ -262,6 +262,122 @@ async fn a_claimed_call_in_fragments_is_claimed_and_one_that_cannot_be_judged_is
     assert_eq!(heard.lock().unwrap().len(), 1);
 }
 
+async fn code(socket: &mut Socket) -> u16 {
+    loop {
+        let message = timeout(LIMIT, socket.next()).await.expect("in time").expect("a farewell").unwrap();
+        if let Message::Close(frame) = message {
+            return frame.unwrap().code.into();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_the_daemon_could_not_read_is_refused_and_costs_it_nothing() {
+    let (service, _) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    for depth in [60, 100, 120, 125, 126, 127, 128, 500] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let text = format!(r#"{{"id":1,"method":"update.run","params":{open}{close}}}"#);
+        socket.send(Message::text(text)).await.unwrap();
+        if depth <= 100 {
+            let got = claimed(&stage.daemon).await;
+            assert!(stage.daemon.say(saying(&got, "done", false), LIMIT).await.unwrap());
+            assert_eq!(answer(&mut socket).await, "done");
+        } else if depth >= 128 {
+            assert_eq!(code(&mut socket).await, 1007);
+            socket = open_admitted(&stage).await;
+        } else if let Ok(got) = timeout(Duration::from_millis(200), stage.daemon.claimed()).await {
+            assert!(stage.daemon.say(saying(&got, "done", false), LIMIT).await.unwrap());
+            assert_eq!(answer(&mut socket).await, "done");
+        } else {
+            assert_eq!(code(&mut socket).await, 1007);
+            socket = open_admitted(&stage).await;
+        }
+        stage.hold(&depth.to_string()).await;
+        stage.serve(service.address).await;
+    }
+}
+
+async fn open_admitted(stage: &Stage) -> Socket {
+    let mut socket = open(stage).await;
+    call(&mut socket, 0, "connect").await;
+    answer(&mut socket).await;
+    socket
+}
+
+#[tokio::test]
+async fn a_call_without_an_id_of_its_own_is_refused() {
+    let (service, heard) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    for text in [
+        r#"{"method":"update.run"}"#,
+        r#"{"id":null,"method":"update.run"}"#,
+        r#"{"id":[1],"method":"update.run"}"#,
+    ] {
+        socket.send(Message::text(text)).await.unwrap();
+        assert_eq!(code(&mut socket).await, 1007, "{text}");
+        socket = open_admitted(&stage).await;
+    }
+    call(&mut socket, 1, "update.run").await;
+    assert_eq!(claimed(&stage.daemon).await.call["id"], 1);
+    call(&mut socket, 1, "update.run").await;
+    assert_eq!(code(&mut socket).await, 1007, "one answer could not be told from the other");
+    assert!(heard.lock().unwrap().iter().all(|call| !call.contains("update.")));
+}
+
+#[tokio::test]
+async fn a_claimed_call_as_bytes_or_behind_another_method_does_not_reach_the_service() {
+    let (service, heard) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    let text = r#"{"type":"req","id":1,"method":"update.run"}"#;
+    socket.send(Message::binary(text.as_bytes())).await.unwrap();
+    let got = claimed(&stage.daemon).await;
+    assert_eq!(got.call["id"], 1);
+    assert!(stage.daemon.say(saying(&got, "done", false), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "done");
+    for (piece, is_last) in [(r#"{"id":2,"method":"health","#, false), (r#""method":"update.run"}"#, true)] {
+        let code = if is_last { OpCode::Data(Data::Continue) } else { OpCode::Data(Data::Text) };
+        socket.send(Message::Frame(Frame::message(piece.as_bytes().to_vec(), code, is_last))).await.unwrap();
+        stage.stats().await;
+    }
+    assert_eq!(code(&mut socket).await, 1007);
+    until("the service's side is closed", || service.open() == 0).await;
+    assert_eq!(heard.lock().unwrap().len(), 1, "only the call that opened the session");
+}
+
+#[tokio::test]
+async fn rights_are_taken_from_the_first_answer_and_never_again() {
+    let (service, _) = gateway().await;
+    let stage = Stage::new().await;
+    let claim = Claim { scopes: "/payload/none".into(), ..claim() };
+    stage.daemon.claim(Some(claim), LIMIT).await.unwrap();
+    stage.serve(service.address).await;
+    let mut socket = open(&stage).await;
+    call(&mut socket, 7, "connect").await;
+    answer(&mut socket).await;
+    stage.daemon.claim(Some(self::claim()), LIMIT).await.unwrap();
+    call(&mut socket, 7, "connect").await;
+    answer(&mut socket).await;
+    call(&mut socket, 8, "update.run").await;
+    let got = claimed(&stage.daemon).await;
+    assert_eq!((got.scopes.len(), got.protocol), (0, None));
+}
+
+#[tokio::test]
+async fn a_client_whose_claimed_call_is_answered_without_a_service_is_told_to_come_back() {
+    let (service, _) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    call(&mut socket, 1, "update.status").await;
+    let got = claimed(&stage.daemon).await;
+    service.stop().await;
+    // Nobody but the front knows that it is gone.
+    call(&mut socket, 2, "health").await;
+    assert_eq!(answer(&mut socket).await["error"]["code"], "UNAVAILABLE");
+    assert!(stage.daemon.say(saying(&got, "idle", false), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "idle");
+    assert_eq!(code(&mut socket).await, 1012);
+}
+
 #[tokio::test]
 async fn what_the_daemon_says_stands_between_two_messages_of_the_service_and_never_inside_one() {
     let (service, _) = gateway().await;
@@ -273,8 +389,7 @@ async fn what_the_daemon_says_stands_between_two_messages_of_the_service_and_nev
         let event = Say { answers: None, ..saying(&got, &format!("event {number}"), false) };
         assert!(stage.daemon.say(event, LIMIT).await.unwrap());
     }
-    let mut events = 0;
-    let mut flooded = 0;
+    let (mut events, mut flooded) = (0, 0);
     while events < 50 || flooded < 2 {
         let text = text(&mut socket).await;
         if text.starts_with("\"event") {
@@ -282,6 +397,7 @@ async fn what_the_daemon_says_stands_between_two_messages_of_the_service_and_nev
         } else {
             assert!(text.len() == 2_000_000 || text.contains("flooded"), "{} bytes", text.len());
             flooded += 1;
+            assert!(flooded < 2 || events > 0, "they wait for the end of one message, not of all");
         }
     }
 }

@@ -24,17 +24,20 @@ impl Executor {
     }
 
     /// Ends the process once it owes nobody an answer over a WebSocket: at its farewell such a call would be lost, whereas
-    /// requests are finished by a process that was told to end. Both within `limit`, after which what is left is cut.
+    /// requests are finished by a process that was told to end. Both within `limit`, after which what is left is cut; a
+    /// quarter of it is left to the latter, whoever never gets an answer.
     pub(in super::super) async fn parting<T>(
         &self,
         limit: Duration,
         ending: impl Future<Output = T>,
     ) -> (Option<u64>, T) {
         let begun = Instant::now();
-        if let Some(owed @ 1..) = self.front.answers(limit).await {
+        if let Some(owed @ 1..) = self.front.answers(limit * 3 / 4).await {
             tracing::warn!(service = self.site.settings.name, owed, "WebSockets are still owed an answer");
         }
-        tokio::join!(self.front.drain(limit.saturating_sub(begun.elapsed())), ending)
+        let left = limit.saturating_sub(begun.elapsed());
+        let (ended, drained) = tokio::join!(ending, self.front.drain(left));
+        (drained, ended)
     }
 
     /// Ends all running processes and what they and the youngest ended ones left behind. Answers how many, and whether one
