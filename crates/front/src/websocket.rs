@@ -127,8 +127,9 @@ impl Relay {
         }
         self.talk.listen(&mut self.down, &mut self.up);
         self.talk.open = None;
-        // Who has said goodbye waits for nothing.
-        if over != Over::ClientGone && !self.up.walk().has_closed() {
+        // Who has left of its own accord waits for nothing.
+        let is_left = over == Over::ClientGone && !self.down.walk().has_closed();
+        if !is_left && !self.talk.is_given_up {
             (0..self.talk.calls.open().unwrap_or(0)).for_each(|_| self.pass.count_cut());
         }
         let is_dismissed = self.say_what_waits();
@@ -363,6 +364,8 @@ struct Talk {
     unfollowed: u64,
     /// When the last message ended, either way.
     last: Instant,
+    /// Whether the client said goodbye before the service did.
+    is_given_up: bool,
     /// While it is there, a process that is to be stopped is waited for.
     open: Option<TaskTrackerToken>,
 }
@@ -387,6 +390,7 @@ impl Talk {
             answered: 0,
             unfollowed: 0,
             last: now,
+            is_given_up: false,
             open: Some(pass.epoch().talk()),
         }
     }
@@ -405,6 +409,7 @@ impl Talk {
     /// Takes what was said since the last time.
     fn listen(&mut self, down: &mut Flow, up: &mut Uplink) {
         self.calls.take(up.said(), down.said());
+        self.is_given_up |= up.walk().has_closed() && !down.walk().has_closed();
         let (asked, answered) = (up.walk().messages(), down.walk().messages());
         if (asked, answered) != (self.asked, self.answered) {
             // What the service has said was not an answer to what came at the same time.
