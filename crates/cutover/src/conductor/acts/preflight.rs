@@ -152,7 +152,7 @@ impl Executor {
         };
         let code = Code {
             entries: entry.strip_prefix(&target.package).map(Path::to_owned).into_iter().collect(),
-            cache: Some(self.site.directory().join("imports.json")),
+            cache: Some(self.site.directory().join("imports.cache")),
         };
         let mut findings = self.host(&target, source, launch, entry).await?;
         let context = (source.is_some(), children.interpreter.is_some());
