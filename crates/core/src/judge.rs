@@ -21,7 +21,7 @@ pub struct Expectation {
     /// The plugins that must run, as `id@version`, sorted. Others may run as well.
     pub plugins: Vec<String>,
     /// What the service tells of its plugins.
-    #[serde(default)]
+    #[serde(default = "PluginsTold::unsaid")]
     pub plugins_told: PluginsTold,
     /// The code in the sealed generation, and where it runs.
     pub code: Code,
@@ -32,14 +32,20 @@ pub struct Expectation {
 }
 
 /// What a service tells of its plugins, as far as is known before it is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PluginsTold {
     /// Each with its version. An id alone proves nothing then.
-    #[default]
     Versions,
     /// Their ids alone: that one runs is proven, and which version of it is not.
     Ids,
+}
+
+impl PluginsTold {
+    /// By what journals without this were judged: they must replay to what they led to.
+    fn unsaid() -> Self {
+        Self::Ids
+    }
 }
 
 /// The facts of a verdict.

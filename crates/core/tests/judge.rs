@@ -117,3 +117,13 @@ fn where_only_ids_are_told_the_version_is_said_not_to_be() {
         assert_eq!(fact.expected, "chat (its version is not told)");
     }
 }
+
+#[test]
+fn an_old_journal_is_judged_as_it_was_when_it_was_written() {
+    let told = |text: &str| serde_json::from_str::<cutover_core::Expectation>(text).unwrap().plugins_told;
+    let written = serde_json::to_string(&expectation()).unwrap();
+    assert_eq!(told(&written), PluginsTold::Versions);
+    let old = written.replace(",\"pluginsTold\":\"versions\"", "");
+    assert_ne!(old, written);
+    assert_eq!(told(&old), PluginsTold::Ids);
+}
