@@ -20,12 +20,32 @@ pub struct Expectation {
     pub service_instance: Option<String>,
     /// The plugins that must run, as `id@version`, sorted. Others may run as well.
     pub plugins: Vec<String>,
+    /// What the service tells of its plugins.
+    #[serde(default = "PluginsTold::unsaid")]
+    pub plugins_told: PluginsTold,
     /// The code in the sealed generation, and where it runs.
     pub code: Code,
     /// Passing rounds in a row.
     pub streak: u32,
     /// Facts without which there is no proof. A required fact that does not apply is a missing fact.
     pub required: BTreeSet<FactName>,
+}
+
+/// What a service tells of its plugins, as far as is known before it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginsTold {
+    /// Each with its version. An id alone proves nothing then.
+    Versions,
+    /// Their ids alone: that one runs is proven, and which version of it is not.
+    Ids,
+}
+
+impl PluginsTold {
+    /// By what journals without this were judged: they must replay to what they led to.
+    fn unsaid() -> Self {
+        Self::Ids
+    }
 }
 
 /// The facts of a verdict.
@@ -206,14 +226,8 @@ fn facts(expectation: &Expectation, seen: &Observations) -> Vec<Fact> {
         }),
         fact(FactName::Liveness, &seen.live, required, "live".into(), |live| answer(*live)),
         fact(FactName::Readiness, &seen.ready, required, "ready".into(), |ready| answer(*ready)),
-        fact(FactName::Plugins, &seen.plugins, required, expectation.plugins.join(", "), |plugins| {
-            let missing: Vec<_> =
-                expectation.plugins.iter().filter(|plugin| !runs(plugin, plugins)).collect();
-            let observed = match missing.as_slice() {
-                [] => format!("all of them, of {} that run", plugins.len()),
-                missing => format!("not {missing:?}, of {} that run", plugins.len()),
-            };
-            (observed, eventually(missing.is_empty()))
+        fact(FactName::Plugins, &seen.plugins, required, plugin_words(expectation), |running| {
+            plugins(expectation, running)
         }),
         fact(FactName::UserPath, &seen.user_path, required, "works".into(), |works| answer(*works)),
         fact(FactName::Traffic, &seen.traffic, required, "no worse than before".into(), |good| answer(*good)),
@@ -227,10 +241,32 @@ fn facts(expectation: &Expectation, seen: &Observations) -> Vec<Fact> {
     facts
 }
 
-/// Whether a plugin is among those that run. A service that tells no versions proves no version.
-fn runs(plugin: &str, running: &[String]) -> bool {
-    let id = plugin.rsplit_once('@').map_or(plugin, |(id, _)| id);
-    running.iter().any(|one| one == plugin || one == id)
+/// Which of the expected plugins run. An id without a version is no evidence where versions are expected.
+fn plugins(expectation: &Expectation, running: &[String]) -> (String, Reading) {
+    let is_told = |name: &str| running.iter().any(|one| one == name);
+    let runs = |plugin: &str| match expectation.plugins_told {
+        PluginsTold::Versions => is_told(plugin),
+        PluginsTold::Ids => is_told(plugin) || is_told(plugin_id(plugin)),
+    };
+    let missing: Vec<&str> =
+        expectation.plugins.iter().map(String::as_str).filter(|plugin| !runs(plugin)).collect();
+    let count = running.len();
+    if missing.is_empty() {
+        return (format!("all of them, of {count} that run"), Reading::Holds);
+    }
+    let bare: Vec<&str> = missing.iter().map(|plugin| plugin_id(plugin)).filter(|id| is_told(id)).collect();
+    if !bare.is_empty() {
+        return (
+            format!("{} told without a version, of {count} that run", bare.join(", ")),
+            Reading::Missing,
+        );
+    }
+    (format!("not {missing:?}, of {count} that run"), Reading::NotYet)
+}
+
+/// `discord` of `discord@1.2.3`.
+fn plugin_id(plugin: &str) -> &str {
+    plugin.rsplit_once('@').map_or(plugin, |(id, _)| id)
 }
 
 fn fact<T>(
@@ -283,4 +319,12 @@ fn describe(code: &Code) -> String {
 
 fn build_words(expectation: &Expectation) -> String {
     expectation.build.clone().unwrap_or_else(|| "any, constant".to_owned())
+}
+
+fn plugin_words(expectation: &Expectation) -> String {
+    let words = |plugin: &String| match expectation.plugins_told {
+        PluginsTold::Versions => plugin.clone(),
+        PluginsTold::Ids => format!("{} (its version is not told)", plugin_id(plugin)),
+    };
+    expectation.plugins.iter().map(words).collect::<Vec<_>>().join(", ")
 }

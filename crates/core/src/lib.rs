@@ -25,7 +25,7 @@ pub use act::{Act, PREPARING, ROLLING_BACK, Ticket, cutting_over};
 pub use event::{Boot, Done, Event, Exit};
 pub use finding::{Finding, Level};
 pub use ids::{BootId, Generation, Installed, Instance, Plugin, Release, RunId};
-pub use judge::{Evidence, Expectation, Fact, FactName, Reading, Verdict, judge};
+pub use judge::{Evidence, Expectation, Fact, FactName, PluginsTold, Reading, Verdict, judge};
 pub use observation::{Code, FileIdentity, Listener, Observations, OldProcess, Owner, Seen};
 pub use order::{DataOrder, DataWish, Order, Wanted};
 pub use policy::{

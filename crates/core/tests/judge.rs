@@ -3,7 +3,7 @@
 mod cast;
 
 use cast::{Flaw, REQUIRED};
-use cutover_core::{FactName, Reading, Verdict, judge};
+use cutover_core::{FactName, PluginsTold, Reading, Seen, Verdict, judge};
 use std::collections::BTreeSet;
 
 fn expectation() -> cutover_core::Expectation {
@@ -75,4 +75,55 @@ fn one_round_too_few_is_not_verified() {
     let mut observations = cast::as_expected(&expectation);
     observations.streak = expectation.streak - 1;
     assert!(matches!(judge(&expectation, &observations), Verdict::Inconclusive(_)));
+}
+
+/// What is read of a service that tells these plugins, where `chat@1` must run.
+fn plugins_told(told: PluginsTold, running: &[&str]) -> (cutover_core::Fact, bool) {
+    let expectation = cutover_core::Expectation { plugins_told: told, ..expectation() };
+    let running = running.iter().map(|plugin| (*plugin).to_owned()).collect();
+    let seen = cutover_core::Observations {
+        plugins: Seen::Yes { value: running, at_ms: 1, source: "p".into() },
+        ..cast::as_expected(&expectation)
+    };
+    let verdict = judge(&expectation, &seen);
+    (cast::fact(&verdict, FactName::Plugins).clone(), matches!(verdict, Verdict::Verified(_)))
+}
+
+#[test]
+fn a_plugin_told_without_a_version_is_no_proof_of_one() {
+    for (running, reading, observed) in [
+        (vec!["chat@1", "other"], Reading::Holds, "all of them, of 2 that run"),
+        (vec!["chat"], Reading::Missing, "chat told without a version, of 1 that run"),
+        (vec!["chat", "chat@2"], Reading::Missing, "chat told without a version, of 2 that run"),
+        (vec!["chat@2"], Reading::NotYet, "not [\"chat@1\"], of 1 that run"),
+        (vec![], Reading::NotYet, "not [\"chat@1\"], of 0 that run"),
+    ] {
+        let (fact, is_verified) = plugins_told(PluginsTold::Versions, &running);
+        assert_eq!((fact.reading, fact.observed.as_str()), (reading, observed), "{running:?}");
+        assert_eq!((fact.expected.as_str(), is_verified), ("chat@1", reading == Reading::Holds));
+    }
+}
+
+#[test]
+fn where_only_ids_are_told_the_version_is_said_not_to_be() {
+    for (running, reading) in [
+        (vec!["chat"], Reading::Holds),
+        (vec!["chat@1"], Reading::Holds),
+        (vec!["chat@2"], Reading::NotYet),
+        (vec!["chatter"], Reading::NotYet),
+    ] {
+        let (fact, is_verified) = plugins_told(PluginsTold::Ids, &running);
+        assert_eq!((fact.reading, is_verified), (reading, reading == Reading::Holds), "{running:?}");
+        assert_eq!(fact.expected, "chat (its version is not told)");
+    }
+}
+
+#[test]
+fn an_old_journal_is_judged_as_it_was_when_it_was_written() {
+    let told = |text: &str| serde_json::from_str::<cutover_core::Expectation>(text).unwrap().plugins_told;
+    let written = serde_json::to_string(&expectation()).unwrap();
+    assert_eq!(told(&written), PluginsTold::Versions);
+    let old = written.replace(",\"pluginsTold\":\"versions\"", "");
+    assert_ne!(old, written);
+    assert_eq!(told(&old), PluginsTold::Ids);
 }

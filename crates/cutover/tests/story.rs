@@ -21,6 +21,8 @@ mod daemon;
 mod front;
 #[path = "story/orders.rs"]
 mod orders;
+#[path = "story/plugins.rs"]
+mod plugins;
 #[path = "story/preflight.rs"]
 mod preflight;
 #[path = "story/process.rs"]

@@ -140,3 +140,44 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::write(&partial, bytes)?;
     fs::rename(&partial, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module::Export;
+
+    /// What a file would hold that somebody else wrote, with its checksum.
+    fn written(facts: &Facts, more: &[u8]) -> Vec<u8> {
+        let mut recorder = Recorder(HEAD.to_vec());
+        Key::of(b"text", Goal::Module).write(&mut recorder);
+        recorder.facts(facts);
+        recorder.0.extend_from_slice(more);
+        let hash = Sha256::digest(&recorder.0);
+        recorder.0.extend_from_slice(&hash);
+        recorder.0
+    }
+
+    #[test]
+    fn what_nobody_here_wrote_is_not_known_though_its_checksum_is_right() {
+        let good = Facts {
+            exports: vec![Export::Local { name: "a".into(), local: "a".into() }],
+            ..Facts::default()
+        };
+        assert_eq!(known(&written(&good, b"")).map(|known| known.len()), Some(1));
+        assert!(known(&written(&good, b"\x00")).is_none(), "a key that is cut off");
+        let mut endless = Recorder::default();
+        Key::of(b"other", Goal::Module).write(&mut endless);
+        endless.number(1);
+        endless.number(u32::MAX);
+        assert!(known(&written(&good, &endless.0)).is_none(), "a count of requests that are not there");
+        let (name, imported) = ("a".into(), "b".into());
+        for export in [
+            Export::From { name, request: 0, imported },
+            Export::Namespace { name: "a".into(), request: 1 },
+            Export::Star { request: u32::MAX },
+        ] {
+            let facts = Facts { exports: vec![export.clone()], ..Facts::default() };
+            assert!(known(&written(&facts, b"")).is_none(), "{export:?} of no request");
+        }
+    }
+}

@@ -138,9 +138,8 @@ impl<'b> Record<'b> {
     }
 
     fn list<T>(&mut self, read: fn(&mut Record<'b>) -> Option<T>) -> Option<Vec<T>> {
-        let count = self.number()?;
-        // Each takes a byte at least, so that a count that is wrong asks for no more memory than there are bytes.
-        let mut list = Vec::with_capacity((count as usize).min(self.0.len()));
+        let count = self.number()? as usize;
+        let mut list = Vec::with_capacity(room::<T>(count, self.0.len()));
         for _ in 0..count {
             list.push(read(self)?);
         }
@@ -148,7 +147,7 @@ impl<'b> Record<'b> {
     }
 
     pub(crate) fn facts(&mut self) -> Option<Facts> {
-        Some(Facts {
+        let facts = Facts {
             format: match self.number()? {
                 0 => Format::CommonJs,
                 1 => Format::Module,
@@ -164,7 +163,14 @@ impl<'b> Record<'b> {
                 2 => Some(Trouble::Nesting { line: self.number()? }),
                 _ => return None,
             },
-        })
+        };
+        let is_asked = |export: &Export| match export {
+            Export::Local { .. } => true,
+            Export::From { request, .. } | Export::Namespace { request, .. } | Export::Star { request } => {
+                (*request as usize) < facts.requests.len()
+            }
+        };
+        facts.exports.iter().all(is_asked).then_some(facts)
     }
 
     fn request(&mut self) -> Option<Request> {
@@ -195,6 +201,12 @@ impl<'b> Record<'b> {
             _ => return None,
         })
     }
+}
+
+/// For how many room is made beforehand: a count that is wrong asks for no more memory than the bytes that are left already
+/// take. What is really there may take more, and gets it as it is read.
+fn room<T>(count: usize, bytes_left: usize) -> usize {
+    count.min(bytes_left / size_of::<T>().max(1))
 }
 
 #[cfg(test)]
@@ -236,5 +248,16 @@ mod tests {
         let mut recorder = Recorder::default();
         recorder.facts(&nesting);
         assert_eq!(Record(&recorder.0).facts(), Some(nesting));
+    }
+
+    #[test]
+    fn a_count_that_is_wrong_asks_for_no_more_memory_than_the_bytes_that_are_left() {
+        for left in [0, 1, 95, 4096] {
+            assert!(room::<Request>(u32::MAX as usize, left) * size_of::<Request>() <= left, "{left}");
+            assert!(room::<Box<str>>(u32::MAX as usize, left) * size_of::<Box<str>>() <= left, "{left}");
+        }
+        assert_eq!(room::<Box<str>>(2, 4096), 2);
+        assert_eq!(Record(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]).list(Record::text), None);
+        assert_eq!(Record(&[2, 0, 0]).list(Record::text).map(|texts| texts.len()), Some(2), "small ones fit");
     }
 }

@@ -7,9 +7,9 @@ pub(crate) mod words;
 use cutover_core::{
     Act, Aim, Base, Boot, BootId, Cause, Code, Cut, DataClass, DataOrder, Ending, Event, Expectation, Fact,
     FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept, Kind, Listener,
-    Maintenance, Observations, OldProcess, Order, Owner, Phase, Policy, Preparation, Release, ReleaseRule,
-    Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId, Seen, Serving, Settings, State,
-    Status, Strategy, Verdict, Watch, Writes, judge,
+    Maintenance, Observations, OldProcess, Order, Owner, Phase, PluginsTold, Policy, Preparation, Release,
+    ReleaseRule, Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId, Seen, Serving, Settings,
+    State, Status, Strategy, Verdict, Watch, Writes, judge,
 };
 use std::collections::BTreeSet;
 
@@ -103,6 +103,7 @@ pub(crate) fn expectation(installed: &Installed, instance: &Instance) -> Expecta
         instance: instance.clone(),
         service_instance: Some("boot-1".into()),
         plugins: vec!["chat@1".into()],
+        plugins_told: PluginsTold::Versions,
         code: code(installed.generation),
         streak: 3,
         required: REQUIRED.into(),

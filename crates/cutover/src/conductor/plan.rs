@@ -106,7 +106,8 @@ impl Executor {
     }
 
     async fn space(&self, resolved: &store::Resolved) -> Result<String, Fault> {
-        let (store, source, resolved) = (self.site.store.clone(), self.site.source(), resolved.clone());
+        let source = self.site.source().map_err(super::acts::chain("store"))?;
+        let (store, resolved) = (self.site.store.clone(), resolved.clone());
         let space = super::acts::blocking("space", move || store.space(&source, &resolved)).await?;
         let words = format!("needs {}, {} bytes are free", space.need, space.free);
         space.check().map_err(super::acts::chain("no_space"))?;

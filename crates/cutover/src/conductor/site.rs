@@ -12,7 +12,7 @@ use crate::store::snapshot::StatePath;
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
 use anyhow::{Context, bail};
-use cutover_core::{Generation, Plugin, Release};
+use cutover_core::{Generation, Plugin, PluginsTold, Release};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -185,13 +185,18 @@ impl Site {
     }
 
     /// The source as the store takes it, with the plugins that the settings want now.
-    pub(super) fn source(&self) -> store::Source {
-        let kept = || {
-            let current = self.store.current().ok()??;
-            Some(self.store.record(current).ok()?.release.plugins)
+    ///
+    /// # Errors
+    /// If a plugin is kept and it cannot be told in which version: nobody would know that it is updated.
+    pub(super) fn source(&self) -> Result<store::Source, store::Error> {
+        let plugins = &self.settings.plugins;
+        let keeps = plugins.iter().any(|plugin| plugin.policy == PluginPolicy::Keep);
+        let current = if keeps { self.store.current()? } else { None };
+        let kept = match current {
+            Some(current) => self.store.record(current)?.release.plugins,
+            None => Vec::new(),
         };
-        let kept = kept().unwrap_or_default();
-        let plugins = self.settings.plugins.iter().map(|plugin| {
+        let plugins = plugins.iter().map(|plugin| {
             let kept = kept.iter().find(|kept| kept.package == plugin.package);
             let wanted = match (plugin.policy, kept, &plugin.wanted) {
                 (PluginPolicy::Keep, Some(kept), _) => store::Wanted::Version(kept.version.clone()),
@@ -201,7 +206,7 @@ impl Site {
             let may_lack = plugin.policy == PluginPolicy::Wanted;
             store::PluginSource { package: plugin.package.clone(), wanted, may_lack }
         });
-        self.source_with(plugins.collect())
+        Ok(self.source_with(plugins.collect()))
     }
 
     /// The same with the plugins that a release was frozen with.
@@ -294,9 +299,11 @@ impl Site {
                 .to_owned();
         let mut lacks = Vec::new();
         let tells = self.settings.plugins.iter().any(|plugin| plugin.policy != PluginPolicy::Wanted);
-        for (is_asked, what) in
-            [(tells, "plugins (V7)"), (self.settings.page.is_some(), "a page (V8)"), (false, "traffic (V9)")]
-        {
+        for (is_asked, what) in [
+            (tells, self.plugins_told().1),
+            (self.settings.page.is_some(), "a page (V8)"),
+            (false, "traffic (V9)"),
+        ] {
             if is_asked {
                 has.push_str(", ");
                 has.push_str(what);
@@ -305,6 +312,14 @@ impl Site {
             }
         }
         format!("{has}; not part of it: {}", lacks.join(", "))
+    }
+
+    /// What the service tells of its plugins, and how that is called. OpenClaw's hello lists bare ids.
+    pub(super) fn plugins_told(&self) -> (PluginsTold, &'static str) {
+        match &self.settings.version {
+            VersionSettings::Http { .. } => (PluginsTold::Versions, "plugins (V7)"),
+            VersionSettings::OpenClaw { .. } => (PluginsTold::Ids, "plugins by their ids, no versions (V7)"),
+        }
     }
 
     /// Where the live process is asked in Prove: directly, and through the front's probe lane where there is one.
@@ -465,5 +480,71 @@ mod tests {
         let given = npm_environment(&inherited, &service);
         let expected = [("HOME", "/home/claw"), ("HTTPS_PROXY", "machine"), ("npm_config_cafile", "/ca")];
         assert_eq!(given, expected.map(|(name, value)| (name.into(), value.into())));
+    }
+
+    /// A site whose service has one plugin that is kept and one that follows its channel.
+    fn keeping(ground: &Path, version_probe: &str) -> Site {
+        let text = format!(
+            "[service.web]\nsource = {{ npm = \"app\" }}\ncommand = [\"node\", \"{{root}}/app.mjs\", \"{{port}}\"]\n\
+             listen = \"127.0.0.1:8080\"\nprobe = {{ live = \"/\", version = {version_probe} }}\n\
+             plugins = [{{ npm = \"@toy/kept\", policy = \"keep\" }}, {{ npm = \"@toy/new\" }}]\n"
+        );
+        let settings =
+            config::parse(Path::new("cutover.toml"), &text).unwrap().services.remove("web").unwrap();
+        let layout = Layout { state: ground.join("state"), runtime: ground.join("run") };
+        Site::new(settings, layout, "/bin/true".into(), &[]).unwrap()
+    }
+
+    fn wanted(site: &Site) -> Vec<(String, store::Wanted)> {
+        let store::Source::Npm(npm) = site.source().unwrap() else { panic!("not npm") };
+        npm.plugins.into_iter().map(|plugin| (plugin.package, plugin.wanted)).collect()
+    }
+
+    #[test]
+    fn a_kept_plugin_stays_in_its_version_and_is_never_updated_because_nobody_can_tell_it() {
+        let ground = tempfile::tempdir().unwrap();
+        let site = keeping(ground.path(), "{ http = \"/version\" }");
+        let latest = || store::Wanted::Channel("latest".into());
+        let free = [("@toy/kept".to_owned(), latest()), ("@toy/new".to_owned(), latest())];
+        assert_eq!(wanted(&site), free, "nothing is current");
+
+        let directory = site.directory().join("generations/0001");
+        let record = directory.join("generation.json");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::os::unix::fs::symlink("generations/0001", site.directory().join("current")).unwrap();
+        let write = |plugins: serde_json::Value| {
+            let release = serde_json::json!({
+                "package": "app", "version": "1.0.0", "digest": "sha512-x", "plugins": plugins
+            });
+            let told = serde_json::json!({
+                "generation": 1, "release": release, "published": null,
+                "source": {"kind": "npm", "package": "app", "registry": null}, "createdAt": "",
+                "root": "core", "packageRoot": "core/node_modules/app", "files": 0, "bytes": 0,
+                "manifestDigest": "", "withoutIntegrity": []
+            });
+            std::fs::write(&record, told.to_string()).unwrap();
+        };
+        let plugin =
+            |package: &str| serde_json::json!({"package": package, "version": "1.1.0", "digest": "sha512-x"});
+        write(serde_json::json!([plugin("@toy/kept"), plugin("@toy/new")]));
+        let kept = store::Wanted::Version("1.1.0".into());
+        assert_eq!(wanted(&site), [("@toy/kept".to_owned(), kept), ("@toy/new".to_owned(), latest())]);
+        write(serde_json::json!([plugin("@toy/new")]));
+        assert_eq!(wanted(&site), free, "the current release has no such plugin");
+
+        std::fs::write(&record, "{").unwrap();
+        assert!(matches!(site.source(), Err(store::Error::Damaged { .. })));
+        std::fs::remove_file(&record).unwrap();
+        assert!(matches!(site.source(), Err(store::Error::Unsealed { .. })));
+    }
+
+    #[test]
+    fn a_service_that_tells_no_versions_of_its_plugins_is_not_said_to() {
+        let ground = tempfile::tempdir().unwrap();
+        let site = keeping(ground.path(), "{ http = \"/version\", plugins = \"/plugins\" }");
+        assert!(site.plugins_told().0 == PluginsTold::Versions && site.profile().contains("plugins (V7)"));
+        let site = keeping(ground.path(), "{ openclaw = \"{env:TOKEN}\" }");
+        assert_eq!(site.plugins_told().0, PluginsTold::Ids);
+        assert!(site.profile().contains("plugins by their ids, no versions (V7)"), "{}", site.profile());
     }
 }

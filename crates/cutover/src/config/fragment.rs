@@ -211,7 +211,7 @@ pub(super) struct Version {
     pub build: Option<String>,
     /// JSON pointer to an id that changes with every start, where there is one.
     pub instance: Option<String>,
-    /// JSON pointer to the plugins that run: a list of ids, of `id@version` or of `{id, version}`.
+    /// JSON pointer to the plugins that run: a list of `id@version` or of `{id, version}`. An id alone proves no version.
     pub plugins: Option<String>,
 }
 
@@ -311,6 +311,8 @@ pub(super) struct PreflightFragment {
     pub configuration: Option<LevelFragment>,
     /// Users, groups and paths that contradict each other.
     pub group: Option<LevelFragment>,
+    /// Plugins of the settings that the new version goes without.
+    pub plugins: Option<LevelFragment>,
     /// The target's own validator, with placeholders as in `command`: exit code 0 accepts. Run in a sandbox, on a copy of
     /// `state`.
     #[serde(default)]

@@ -57,6 +57,16 @@ pub enum PluginWanted {
     Version(String),
 }
 
+impl PluginWanted {
+    /// As the file names it.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Channel(word) | Self::Version(word) => word,
+        }
+    }
+}
+
 /// Checks what the file says of plugins.
 pub(super) fn plugins(fragments: &[PluginFragment], is_npm: bool) -> Result<Vec<PluginSettings>, Complaint> {
     if !is_npm && !fragments.is_empty() {

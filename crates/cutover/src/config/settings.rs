@@ -512,6 +512,7 @@ fn preflight(fragment: &PreflightFragment) -> BTreeMap<String, Level> {
         ("version", fragment.version),
         ("configuration", fragment.configuration),
         ("group", fragment.group),
+        ("plugins", fragment.plugins),
     ];
     let level = |fragment| match fragment {
         LevelFragment::Block => Level::Block,

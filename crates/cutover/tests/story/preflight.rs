@@ -32,7 +32,7 @@ const HANGS: &str =
     "#include <unistd.h>\n__attribute__((constructor)) static void hang(void) { for (;;) pause(); }\n";
 
 /// The machine's node, itself and no link: what runs must be what was named.
-fn node() -> PathBuf {
+pub(crate) fn node() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found =
         std::env::split_paths(&path).map(|directory| directory.join("node")).find(|node| node.is_file());
@@ -69,7 +69,7 @@ fn compile(module: &Path, code: &str) {
 }
 
 /// Replaces lines of the configuration by what they begin with.
-fn configure(world: &World, changed: &[(&str, String)]) {
+pub(crate) fn configure(world: &World, changed: &[(&str, String)]) {
     let config = std::fs::read_to_string(world.config()).unwrap();
     let changed = |line: &str| {
         let new = changed.iter().find(|(begin, _)| line.starts_with(begin));
@@ -105,12 +105,12 @@ async fn app(weights: &str, versions: &[&str]) -> anyhow::Result<World> {
     Ok(world)
 }
 
-fn of<'a>(report: &'a Report, kind: &str) -> Vec<&'a Finding> {
+pub(crate) fn of<'a>(report: &'a Report, kind: &str) -> Vec<&'a Finding> {
     report.findings.iter().filter(|finding| finding.kind == kind).collect()
 }
 
 #[track_caller]
-fn only<'a>(report: &'a Report, kind: &str, level: Level) -> &'a Finding {
+pub(crate) fn only<'a>(report: &'a Report, kind: &str, level: Level) -> &'a Finding {
     let found = of(report, kind);
     let [one] = found[..] else { panic!("not one of kind {kind}: {:#?}", report.findings) };
     assert_eq!(one.level, level, "{one}");

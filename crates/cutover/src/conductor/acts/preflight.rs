@@ -3,7 +3,7 @@
 use super::proving::{Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
 use crate::conductor::site::{passage, private_directory};
-use crate::config::{self, SourceSettings};
+use crate::config::{self, PluginSettings, SourceSettings};
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
 use crate::store::{Need, snapshot};
 use crate::supervisor::{self, Launch, Live};
@@ -58,10 +58,13 @@ impl Executor {
         if let Some(problem) = config::run_by(&launch.program) {
             return Ok(vec![Finding::new(Level::Block, "command", problem)]);
         }
-        let mut findings = self.notes(source).await?;
-        findings.extend(self.room().await?);
         // What was current once has proven itself; on the way back it is not held against what is being left.
         let is_way_back = source.is_some_and(|source| target.generation < source.generation);
+        let mut findings = self.notes(source).await?;
+        let without = without(&self.site.settings.plugins, target, source);
+        let level = if is_way_back { Level::Note } else { Level::Warn };
+        findings.extend(without.into_iter().map(|text| Finding::new(level, "plugins", text)));
+        findings.extend(self.room().await?);
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
             findings.extend(self.validated(target, source, &launch).await?);
@@ -152,7 +155,7 @@ impl Executor {
         };
         let code = Code {
             entries: entry.strip_prefix(&target.package).map(Path::to_owned).into_iter().collect(),
-            cache: Some(self.site.directory().join("imports.json")),
+            cache: Some(self.site.directory().join("imports.cache")),
         };
         let mut findings = self.host(&target, source, launch, entry).await?;
         let context = (source.is_some(), children.interpreter.is_some());
@@ -290,6 +293,25 @@ impl Executor {
     }
 }
 
+/// The plugins of the settings that a release goes without, and what goes with it: the version that runs now.
+fn without(settings: &[PluginSettings], target: &Installed, source: Option<&Installed>) -> Vec<String> {
+    let plugin_of = |installed: &Installed, package: &str| {
+        installed.release.plugins.iter().find(|plugin| plugin.package == package).cloned()
+    };
+    let missing = settings.iter().filter(|plugin| plugin_of(target, &plugin.package).is_none());
+    let told = |plugin: &PluginSettings| {
+        let (package, wanted) = (&plugin.package, plugin.wanted.word());
+        let running = match source.map(|source| plugin_of(source, package)) {
+            Some(Some(running)) => format!("the running release has it in {}", running.version),
+            Some(None) => "the running release does not have it either".to_owned(),
+            None => "there is no running release".to_owned(),
+        };
+        let version = &target.release.version;
+        format!("{version} goes without the plugin {package} (wanted: {wanted}); {running}")
+    };
+    missing.map(told).collect()
+}
+
 /// What lies in a directory; nothing, if that cannot be told.
 fn below(directory: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
@@ -331,6 +353,46 @@ fn clear(scratch: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{PluginPolicy, PluginWanted};
+    use cutover_core::{Generation, Plugin, Release};
+
+    fn installed(number: u32, plugins: &[(&str, &str)]) -> Installed {
+        let plugin = |(package, version): &(&str, &str)| Plugin {
+            package: (*package).into(),
+            version: (*version).into(),
+            digest: "sha512-x".into(),
+        };
+        let release = Release {
+            package: "app".into(),
+            version: format!("{number}.0.0"),
+            digest: "sha512-x".into(),
+            plugins: plugins.iter().map(plugin).collect(),
+        };
+        Installed { generation: Generation(number), release }
+    }
+
+    #[test]
+    fn a_plugin_that_a_release_goes_without_is_told_with_the_version_that_runs() {
+        let wanted = |package: &str| PluginSettings {
+            package: package.into(),
+            wanted: PluginWanted::Channel("latest".into()),
+            policy: PluginPolicy::Wanted,
+            id: package.into(),
+        };
+        let settings = [wanted("a"), wanted("b"), wanted("c")];
+        let (source, target) =
+            (installed(1, &[("a", "1.1.0"), ("b", "1.2.0")]), installed(2, &[("a", "2.1.0")]));
+        assert_eq!(
+            without(&settings, &target, Some(&source)),
+            [
+                "2.0.0 goes without the plugin b (wanted: latest); the running release has it in 1.2.0",
+                "2.0.0 goes without the plugin c (wanted: latest); the running release does not have it either",
+            ]
+        );
+        let first = "2.0.0 goes without the plugin c (wanted: latest); there is no running release";
+        assert_eq!(without(&settings[2..], &target, None), [first]);
+        assert!(without(&settings[..1], &target, Some(&source)).is_empty());
+    }
 
     #[test]
     fn without_a_comparison_or_node_a_missing_import_keeps_nobody_from_updating() {

@@ -112,7 +112,8 @@ impl Executor {
     }
 
     pub(in super::super) async fn resolved(&self, wanted: &Wanted) -> Result<store::Resolved, Fault> {
-        self.resolved_from(&self.site.source(), wanted).await
+        let source = self.site.source().map_err(chain("store"))?;
+        self.resolved_from(&source, wanted).await
     }
 
     async fn resolved_from(&self, source: &store::Source, wanted: &Wanted) -> Result<store::Resolved, Fault> {

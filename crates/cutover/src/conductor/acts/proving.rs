@@ -295,6 +295,7 @@ fn expectation(
         instance: live.instance().clone(),
         service_instance: None,
         plugins,
+        plugins_told: site.plugins_told().0,
         code: Code {
             generation: installed.generation,
             entry,

@@ -1,0 +1,175 @@
+//! A plugin is one thing with its package: updated, proven, refused and taken back together with it. In a daemon with a
+//! service that node runs, both from a registry.
+
+use crate::preflight::{configure, node, of, only};
+use crate::stage::{assert_told, executable, reported, serving, told, unserved, update, view, with_policy};
+use cutover::demo::{Plan, SERVICE, World};
+use cutover_core::{FactName, Fault, Level, Reading, Report, Resolution, Status};
+use cutover_testkit::registry::{Package, Registry};
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::Command;
+
+const PLUGIN: &str = "@toy/extra";
+
+/// Loads the plugin from where its environment says, and tells which version of it that is.
+const APP: &str = "import { createServer } from 'node:http';
+import { randomUUID } from 'node:crypto';
+import { pathToFileURL } from 'node:url';
+import { version, plugin } from './sdk.mjs';
+const extra = await import(pathToFileURL(process.env.PLUGIN + '/index.mjs'));
+const answer = JSON.stringify({ version, bootId: randomUUID(), plugins: [plugin(extra.version)] });
+createServer((_, response) => response.end(answer)).listen(Number(process.argv[2]), '127.0.0.1');
+";
+
+/// How a version of the app tells its plugin: an expression of its `version`.
+const WITH_VERSION: &str = "`extra@${version}`";
+const BARE: &str = "'extra'";
+
+fn app(version: &str, tells: &str) -> Package {
+    let sdk = format!(
+        "export const version = '{version}';\nexport const plugin = (version) => {tells};\n\
+         export const format = String;\n"
+    );
+    Package::new("app", version)
+        .field("type", json!("module"))
+        .field("bin", json!("app.mjs"))
+        .file("app.mjs", APP)
+        .file("sdk.mjs", sdk)
+}
+
+/// A version of the plugin that imports this name of its host.
+fn extra(version: &str, name: &str) -> Package {
+    let code =
+        format!("import {{ {name} }} from 'app/sdk.mjs';\nexport const version = {name}('{version}');\n");
+    Package::new(PLUGIN, version)
+        .field("type", json!("module"))
+        .field("main", json!("index.mjs"))
+        .field("peerDependencies", json!({ "app": "*" }))
+        .file("index.mjs", code)
+}
+
+/// A world with 1.0.0 of the app and of its plugin serving, or nothing where there is no npm.
+async fn installed() -> anyhow::Result<Option<(World, Registry)>> {
+    if Command::new("npm").arg("--version").output().is_err() {
+        println!("skipped: stories of plugins: npm is not installed");
+        return Ok(None);
+    }
+    let registry = Registry::start().await?;
+    registry.publish(&app("1.0.0", WITH_VERSION));
+    registry.publish(&extra("1.0.0", "format"));
+    let lines = format!(
+        "env = {{ PLUGIN = \"{{plugin:{PLUGIN}}}\" }}\n\
+         plugins = [{{ npm = \"{PLUGIN}\" }}, {{ npm = \"@toy/none\", policy = \"wanted\" }}]"
+    );
+    let mut world = unserved(Plan { service: with_policy(&lines, &[]), ..Plan::new(executable()) }, &[])?;
+    let version = "version = { http = \"/version\", instance = \"/bootId\", plugins = \"/plugins\" }";
+    configure(
+        &world,
+        &[
+            ("source = ", format!("source = {{ npm = \"app\", registry = \"{}\" }}", registry.url())),
+            (
+                "command = ",
+                format!("command = [\"{}\", \"{{root}}/app.mjs\", \"{{port}}\"]", node().display()),
+            ),
+            ("probe = ", format!("probe = {{ ready = \"/\", {version} }}")),
+        ],
+    );
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    assert_eq!(plugin_of_the_process(&world).await?, plugin_in(&world, 1));
+    Ok(Some((world, registry)))
+}
+
+/// Where the plugin lies in a generation.
+fn plugin_in(world: &World, generation: u32) -> PathBuf {
+    world.generation(generation).join("core/node_modules").join(PLUGIN)
+}
+
+/// Where the live process was told that its plugin lies.
+async fn plugin_of_the_process(world: &World) -> anyhow::Result<PathBuf> {
+    let pid = view(world).await?.process.unwrap().pid;
+    let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
+    let mut entries = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let told = entries.find_map(|entry| entry.strip_prefix("PLUGIN=").map(PathBuf::from));
+    Ok(told.expect("the service is told where its plugin lies").canonicalize()?)
+}
+
+#[track_caller]
+fn assert_plugins(report: &Report, expected: &str, reading: Reading) {
+    let fact = report.facts.iter().find(|fact| fact.name == FactName::Plugins).unwrap();
+    assert_eq!((fact.expected.as_str(), fact.reading), (expected, reading), "{fact:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_whose_channel_moved_is_an_update_of_the_same_version_and_is_proven() -> anyhow::Result<()> {
+    let Some((world, registry)) = installed().await? else { return Ok(()) };
+    let current = update(&world, "1.0.0").await?;
+    assert_eq!((current.1, current.0.sentence.as_str()), (0, "1.0.0 is already current."));
+    registry.publish(&extra("1.1.0", "format"));
+    registry.tag(PLUGIN, "latest", "1.1.0");
+    let planned = world.cutover(&["plan", SERVICE, "--to", "1.0.0"]).await?;
+    let without =
+        "1.0.0 goes without the plugin @toy/none (wanted: latest); the running release does not have it";
+    assert!(planned.status.success() && told(&planned).contains(without), "{}", told(&planned));
+    let updated = update(&world, "1.0.0").await?;
+    assert_told(&updated, Status::RestartVerified, Resolution::None, 0);
+    assert_plugins(&updated.0, "extra@1.1.0", Reading::Holds);
+    assert!(only(&updated.0, "plugins", Level::Warn).text.contains(without));
+    let target = updated.0.target.unwrap().release;
+    let [plugin] = target.plugins.as_slice() else { panic!("{target:?}") };
+    assert_eq!(plugin.to_string(), "@toy/extra@1.1.0");
+    assert_eq!(plugin_of_the_process(&world).await?, plugin_in(&world, 2));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_asks_its_host_for_a_name_that_it_lacks_is_refused_and_the_same_process_serves()
+-> anyhow::Result<()> {
+    let Some((world, registry)) = installed().await? else { return Ok(()) };
+    let before = serving(&world, "1.0.0").await?.process;
+    registry.publish(&extra("1.1.0", "formatLine"));
+    registry.tag(PLUGIN, "latest", "1.1.0");
+    let refused = update(&world, "1.0.0").await?;
+    assert_told(&refused, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let Fault { code, detail } = &refused.0.causes[0].fault;
+    let missing = "does not provide an export named 'formatLine'";
+    assert!(code == "preflight" && detail.contains(missing) && detail.contains(PLUGIN), "{detail}");
+    assert_eq!(serving(&world, "1.0.0").await?.process, before);
+    assert_eq!(plugin_of_the_process(&world).await?, plugin_in(&world, 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_version_goes_back_together_with_its_plugin() -> anyhow::Result<()> {
+    let Some((world, registry)) = installed().await? else { return Ok(()) };
+    let broken = app("2.0.0", WITH_VERSION).file("app.mjs", format!("{APP}\nprocess.exit(1);\n"));
+    registry.publish(&broken);
+    // This one starts, and does not say which version of its plugin runs.
+    registry.publish(&app("3.0.0", BARE));
+    registry.publish(&extra("2.0.0", "format"));
+    registry.tag(PLUGIN, "latest", "2.0.0");
+    for (version, code, said) in [
+        ("2.0.0", "exited", "ended: Code(1)"),
+        ("3.0.0", "timeout", "extra told without a version, of 1 that run"),
+    ] {
+        let ended = update(&world, version).await?;
+        assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
+        let fault = &ended.0.causes[0].fault;
+        assert!(fault.code == code && fault.detail.contains(said), "{fault:?}");
+        let target = ended.0.target.as_ref().unwrap();
+        assert_eq!(target.release.plugins[0].version, "2.0.0", "it was with the newer plugin");
+        assert!(plugin_in(&world, target.generation.0).is_dir());
+        serving(&world, "1.0.0").await?;
+        assert_eq!(plugin_of_the_process(&world).await?, plugin_in(&world, 1));
+        assert_plugins(&ended.0, "extra@1.0.0", Reading::Holds);
+    }
+    let back = update(&world, "1.0.0").await?;
+    assert!(back.0.ok && of(&back.0, "plugins").len() == 1, "{:#?}", back.0);
+    assert_plugins(&back.0, "extra@2.0.0", Reading::Holds);
+    let undone = reported(&world, &["rollback", SERVICE]).await?;
+    assert_told(&undone, Status::RestartVerified, Resolution::None, 0);
+    only(&undone.0, "plugins", Level::Note);
+    assert_eq!(plugin_of_the_process(&world).await?, plugin_in(&world, 1));
+    Ok(())
+}
