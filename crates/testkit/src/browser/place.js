@@ -3,7 +3,7 @@
   if (found.length !== 1) return `there are ${found.length} of it`;
   const [element] = found;
   if (element.disabled) return "it is disabled";
-  element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+  element.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
   const box = element.getBoundingClientRect();
   const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
   const hit = document.elementFromPoint(x, y);
