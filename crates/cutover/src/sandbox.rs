@@ -163,7 +163,10 @@ impl Sandbox {
             Word::Signal(signal) => ended(Exit::Signal(signal), stdout, stderr),
             Word::Limit => ended(Exit::Limit, stdout, stderr),
             Word::Refused(why) => Ok(Outcome::NoIsolation { why }),
-            Word::NotExecuted(why) => Err(Error::NotExecuted { path: self.program.clone(), why }),
+            Word::NotExecuted(number) => {
+                let source = io::Error::from_raw_os_error(number);
+                Err(Error::NotExecuted { path: self.program.clone(), source })
+            }
             Word::Failed(why) => Err(Error::House { why }),
         }
     }

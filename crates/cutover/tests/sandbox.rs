@@ -260,6 +260,42 @@ fn beside_the_copy_of_a_database_its_own_companions_are_seen_and_not_those_of_th
     }
 }
 
+#[test]
+fn beside_a_covered_file_a_directory_that_its_user_may_not_write_to_stays_so() {
+    for who in everybody() {
+        let world = World::new(who);
+        for (name, mode) in [("live", 0o555), ("home", 0o500)] {
+            fs::write(world.path(name).join("app.db"), name).unwrap();
+            fs::write(world.path(name).join("other"), "other").unwrap();
+            fs::set_permissions(world.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        if who == Who::Ordinary {
+            chown(world.path("live"), Some(0), Some(0)).unwrap();
+        }
+        let covers = ["live", "home"]
+            .map(|name| Cover { copy: world.path("copy/file"), live: world.path(name).join("app.db") });
+        let sandbox = Sandbox {
+            private: Vec::new(),
+            covers: covers.to_vec(),
+            ..world
+                .sandbox("cd $1; cat live/app.db home/app.db live/other home/other; stat -c ' %a' live home")
+        };
+        let ended = world.run(&sandbox);
+        assert_eq!(ended.stdout.text(), "copycopyotherother 555\n 500\n", "{who:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_step_of_our_own_that_is_not_allowed_is_no_missing_isolation() {
+    let world = World::new(Who::Oneself);
+    // Nothing can be made for a user that this user namespace does not know.
+    let script = format!("exec unshare -Ur {} \"$@\"", env!("CARGO_BIN_EXE_cutover"));
+    let identity = Some(Identity { uid: NOBODY, gid: NOBODY, groups: Vec::new() });
+    let sandbox = Sandbox { identity, private: Vec::new(), ..world.sandbox("") };
+    let error = sandbox.run(&world.script(&script), LIMIT, None).unwrap_err();
+    assert!(matches!(&error, Error::House { why } if why.starts_with("emptying /dev/shm")), "{error:?}");
+}
+
 /// Whether a process with this word in its command line lives.
 fn lives(word: &str) -> bool {
     let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -402,7 +438,8 @@ fn what_cannot_be_laid_or_executed_is_an_error_that_names_it() {
     let world = World::new(Who::Oneself);
     let run = |sandbox: &Sandbox| sandbox.run(&world.executable(), LIMIT, None).unwrap_err();
     let missing = Sandbox { program: world.path("nothing"), ..world.sandbox("") };
-    assert!(matches!(run(&missing), Error::NotExecuted { path, .. } if path == world.path("nothing")));
+    assert!(matches!(run(&missing), Error::NotExecuted { path, source }
+        if path == world.path("nothing") && source.kind() == ErrorKind::NotFound));
     let gone = Sandbox { visible: vec![world.path("gone")], ..world.sandbox("") };
     let told = run(&gone).to_string();
     assert!(told.contains("gone") && told.contains("No such file"), "{told}");

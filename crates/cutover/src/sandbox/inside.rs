@@ -48,7 +48,7 @@ fn run(order: &Order) -> Result<Word, Obstacle> {
     let started = rights::without(order.identity().as_ref(), || command.spawn())?;
     match started {
         Ok(child) => reap(child.id()),
-        Err(error) => Ok(Word::NotExecuted(error.to_string())),
+        Err(error) => Ok(Word::NotExecuted(error.raw_os_error().unwrap_or(0))),
     }
 }
 

@@ -132,18 +132,32 @@ fn a_refusal_without_a_key_says_so_and_gives_the_last_lines() {
     );
     let findings = gateway.asked("echo boom >&2; exit 3", Some("echo boom >&2; exit 1"));
     only(&findings, "configuration", Level::Warn);
-    let hangs = Validation { limit: Duration::from_millis(500), ..gateway.validation("sleep 600", None) };
-    let findings = configuration(&hangs);
-    assert!(
-        only(&findings, "configuration", Level::Block).text.contains("no end within 500ms"),
-        "{findings:?}"
-    );
     let missing = Sandbox { program: "/nowhere/validator".into(), ..gateway.validator("") };
     let findings = configuration(&Validation { target: missing, ..gateway.validation("", None) });
     assert!(
         only(&findings, "configuration", Level::Block).text.contains("/nowhere/validator"),
         "{findings:?}"
     );
+    gateway.is_untouched();
+}
+
+#[test]
+fn a_validator_that_hangs_or_is_killed_has_said_nothing_for_or_against_either_version() {
+    let gateway = Gateway::new();
+    let short =
+        |target, running| Validation { limit: Duration::from_secs(2), ..gateway.validation(target, running) };
+    for (silent, why) in [("sleep 600", "did not end within 2s"), ("kill -9 $$", "ended by signal 9")] {
+        let findings = configuration(&short(silent, Some("exit 0")));
+        let warn = only(&findings, "configuration", Level::Warn);
+        assert!(warn.text.contains("whether the target accepts") && warn.text.contains(why), "{warn}");
+
+        // The same silence on both sides keeps no refusal from being the target's.
+        let target = if silent == "sleep 600" { "exit 1" } else { REFUSES };
+        let findings = configuration(&short(target, Some(silent)));
+        let [block, warn] = findings.as_slice() else { panic!("{findings:?}") };
+        assert_eq!((block.level, warn.level), (Level::Block, Level::Warn), "{findings:?}");
+        assert!(warn.text.contains("1.0.0, which runs, accepts") && warn.text.contains(why), "{warn}");
+    }
     gateway.is_untouched();
 }
 
@@ -167,7 +181,7 @@ fn an_asking_that_nobody_wants_any_more_ends_at_once_and_its_copy_is_removed() {
 }
 
 #[test]
-fn without_isolation_nobody_is_asked_and_the_note_says_so() {
+fn without_isolation_nobody_is_asked_and_a_warning_says_so() {
     let gateway = Gateway::new();
     let script = format!(
         "#!/bin/sh\nexec unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_user_namespaces && \
@@ -176,8 +190,8 @@ fn without_isolation_nobody_is_asked_and_the_note_says_so() {
     );
     let executable = gateway.world.program("powerless", &script);
     let findings = configuration(&Validation { executable, ..gateway.validation(REFUSES, Some("exit 0")) });
-    let note = only(&findings, "configuration", Level::Note);
-    assert!(note.text.starts_with("skipped: no isolation ("), "{note}");
+    let warn = only(&findings, "configuration", Level::Warn);
+    assert!(warn.text.contains("is not known: no isolation (leaving the machine's namespaces: "), "{warn}");
     gateway.is_untouched();
 }
 
