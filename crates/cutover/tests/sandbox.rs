@@ -9,7 +9,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,7 @@ impl World {
             writable: Vec::new(),
             covers: vec![Cover { copy: self.path("copy"), live: self.path("live") }],
             private_max: 16 << 20,
+            file_max: 1 << 20,
             said_max: 64 << 10,
         }
     }
@@ -158,6 +159,43 @@ fn a_candidate_that_dials_out_reaches_nobody_and_has_a_loopback_of_its_own() {
         assert!(said.contains("127.0.0.1"), "the loopback is down: {said}");
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
         assert_eq!(sockets.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn a_socket_of_the_machine_is_reached_by_no_path_and_pairs_are_still_made() {
+    for who in everybody() {
+        let world = World::new(who);
+        let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        world.open_to_all(beside.path());
+        let (stream, datagrams) = (beside.path().join("stream"), beside.path().join("datagrams"));
+        let listener = UnixListener::bind(&stream).unwrap();
+        let receiver = UnixDatagram::bind(&datagrams).unwrap();
+        for path in [&stream, &datagrams] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        listener.set_nonblocking(true).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let script = r#"use Socket;
+            my ($stream, $datagrams) = map { pack_sockaddr_un($_) } @ARGV;
+            my ($s, $a, $b, $c, $d, $i);
+            print socket($s, AF_UNIX, SOCK_STREAM, 0) && connect($s, $stream) ? "REACHED\n" : "stream: $!\n";
+            print socketpair($a, $b, AF_UNIX, SOCK_DGRAM, 0) && send($a, "x", 0, $datagrams) ? "REACHED\n" : "datagrams: $!\n";
+            print socketpair($c, $d, AF_UNIX, SOCK_STREAM, 0) ? "pair\n" : "no pair: $!\n";
+            print socket($i, AF_INET, SOCK_STREAM, 0) ? "loopback\n" : "no loopback: $!\n";"#;
+        let paths = [stream, datagrams].map(|path| path.display().to_string());
+        let sandbox = Sandbox {
+            program: "/usr/bin/perl".into(),
+            args: [["-e".to_owned(), script.to_owned()], paths].concat(),
+            private: Vec::new(),
+            ..world.sandbox("")
+        };
+        let ended = world.run(&sandbox);
+        let denied = "Operation not permitted";
+        let expected = format!("stream: {denied}\ndatagrams: {denied}\npair\nloopback\n");
+        assert_eq!(ended.stdout.text(), expected, "{who:?}: {}", ended.stderr);
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(receiver.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }
 
@@ -384,6 +422,21 @@ fn however_much_it_says_only_so_much_is_kept_and_it_is_not_kept_waiting() {
         assert!(text.starts_with("first\n") && text.ends_with("last\n"), "{who:?}");
         assert!(ended.stdout.dropped > 9_900_000 && text.len() < 70_000, "{}", ended.stdout.dropped);
         assert_eq!(ended.stderr.text(), "wrong\n");
+    }
+}
+
+#[test]
+fn it_can_take_no_more_of_the_machine_than_it_is_given_and_memory_is_taken_from_it_first() {
+    for who in everybody() {
+        let world = World::new(who);
+        let said = world.said(
+            "ulimit -Hc; ulimit -Ht; cat /proc/self/oom_score_adj\n\
+             head -c 1048576 /dev/zero > /tmp/file && echo fits; (trap '' XFSZ; echo more >> /tmp/file) 2>&1; true",
+        );
+        assert!(
+            said.starts_with("0\n60\n1000\nfits\n") && said.contains("File too large"),
+            "{who:?}: {said}"
+        );
     }
 }
 

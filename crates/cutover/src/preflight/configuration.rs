@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use walkdir::WalkDir;
 
 const KIND: &str = "configuration";
 
@@ -131,11 +132,17 @@ fn unknown(who: &str, why: &str, advice: Option<&str>) -> Finding {
 /// Only a program's own end with a code of its own is its answer, or that there is no such program: one that is killed,
 /// by whomever, has not said what it thinks.
 fn asked(command: &Sandbox, validation: &Validation) -> Answer {
+    // A copy of the state takes its time and its space.
+    if validation.stop.is_asked() {
+        return Answer::unknown("given up".into());
+    }
     let copied = match Copied::of(&validation.state, validation) {
         Ok(copied) => copied,
         Err(why) => return Answer::unknown(why),
     };
-    let house = Sandbox { covers: copied.covers.clone(), ..command.clone() };
+    // It may write its own files anew, and those may grow.
+    let file_max = command.file_max.max(copied.largest().saturating_mul(2));
+    let house = Sandbox { covers: copied.covers.clone(), file_max, ..command.clone() };
     let begun = Instant::now();
     let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
         Ok(Outcome::Ended(ended)) => ended,
@@ -184,6 +191,13 @@ impl Copied {
             copied.covers = copies.into_iter().map(|(copy, live)| Cover { copy, live }).collect();
         }
         Ok(copied)
+    }
+
+    /// Bytes of the largest file.
+    fn largest(&self) -> u64 {
+        let entries = WalkDir::new(&self.directory).into_iter().flatten();
+        let sizes = entries.filter_map(|entry| entry.metadata().ok()).filter(|found| found.is_file());
+        sizes.map(|found| found.len()).max().unwrap_or(0)
     }
 }
 

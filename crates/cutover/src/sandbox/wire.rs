@@ -23,6 +23,7 @@ pub(super) struct Order {
     pub writable: Vec<PathBuf>,
     pub covers: Vec<Cover>,
     pub private_max: u64,
+    pub file_max: u64,
     pub limit: Duration,
 }
 
@@ -40,10 +41,24 @@ impl Order {
             writable,
             covers,
             private_max,
+            file_max,
             ..
         } = sandbox;
         let identity = identity.map(|identity| (identity.uid, identity.gid, identity.groups));
-        Self { program, args, env, cwd, identity, private, visible, writable, covers, private_max, limit }
+        Self {
+            program,
+            args,
+            env,
+            cwd,
+            identity,
+            private,
+            visible,
+            writable,
+            covers,
+            private_max,
+            file_max,
+            limit,
+        }
     }
 
     pub(super) fn identity(&self) -> Option<Identity> {

@@ -44,6 +44,7 @@ impl Gateway {
             writable: Vec::new(),
             covers: Vec::new(),
             private_max: 1 << 20,
+            file_max: 1 << 20,
             said_max: 64 << 10,
         }
     }
@@ -181,6 +182,17 @@ fn an_asking_that_nobody_wants_any_more_ends_at_once_and_its_copy_is_removed() {
 }
 
 #[test]
+fn what_nobody_wants_to_know_any_more_is_not_even_copied_for() {
+    let gateway = Gateway::new();
+    let (interest, stop) = Stop::pair().unwrap();
+    drop(interest);
+    // There is no such place: a copy would fail in other words.
+    let scratch = gateway.world.path("nowhere");
+    let findings = configuration(&Validation { stop, scratch, ..gateway.validation(REFUSES, None) });
+    assert!(only(&findings, "configuration", Level::Warn).text.ends_with("is not known: given up"));
+}
+
+#[test]
 fn without_isolation_nobody_is_asked_and_a_warning_says_so() {
     let gateway = Gateway::new();
     let script = format!(
@@ -201,6 +213,20 @@ fn state_that_cannot_be_copied_is_told_as_not_known_and_blocks_nobody() {
     let state = vec![StatePath { path: gateway.world.path("nowhere/state"), kind: StateKind::Files }];
     let findings = configuration(&Validation { state, ..gateway.validation("exit 0", None) });
     assert!(only(&findings, "configuration", Level::Warn).text.contains("is not known"), "{findings:?}");
+}
+
+#[test]
+fn a_file_of_the_state_may_be_written_anew_however_large_it_is_and_no_larger_than_twice_that() {
+    let gateway = Gateway::new();
+    fs::write(gateway.state().join("large"), vec![0; 3 << 20]).unwrap();
+    let twice =
+        r#"trap '' XFSZ; head -c 6291456 /dev/zero > "$1/large" || exit 1; ! echo more >> "$1/large""#;
+    let findings = gateway.asked(twice, None);
+    assert!(
+        only(&findings, "configuration", Level::Note).text.starts_with("the target accepts"),
+        "{findings:?}"
+    );
+    gateway.is_untouched();
 }
 
 #[test]
