@@ -464,6 +464,41 @@ fn it_runs_as_the_services_user_and_can_gain_nothing_and_undo_nothing() {
 }
 
 #[test]
+fn no_mount_has_devices_or_privileges_and_the_machines_processes_are_told_of_nowhere() {
+    let world = World::new(Who::Oneself);
+    let (all, one) = (world.path("processes"), world.path("version"));
+    fs::create_dir(&all).unwrap();
+    fs::write(&one, "").unwrap();
+    let script = format!(
+        "exec unshare -Urm sh -c 'mount --rbind /proc {} && mount --bind /proc/version {} && exec {} \"$@\"' sh \"$@\"",
+        all.display(),
+        one.display(),
+        env!("CARGO_BIN_EXE_cutover")
+    );
+    let sandbox = Sandbox {
+        private: Vec::new(),
+        ..world.sandbox(
+            "ls -A $1/processes; cat $1/version; cat /proc/self/mountinfo; : > /dev/null && echo fine",
+        )
+    };
+    let Outcome::Ended(ended) = sandbox.run(&world.script(&script), LIMIT, None).unwrap() else {
+        panic!("this machine gives no isolation");
+    };
+    let said = ended.stdout.text();
+    let mounts: Vec<&str> = said.lines().take_while(|line| *line != "fine").collect();
+    let is_table = mounts.len() > 5 && mounts.iter().all(|line| line.contains(" - "));
+    assert!(said.ends_with("fine\n") && is_table, "{said} {}", ended.stderr);
+    let open = mounts.iter().filter(|mount| {
+        let fields: Vec<&str> = mount.split(' ').collect();
+        let options: Vec<&str> = fields[5].split(',').collect();
+        // What lies under another is reached by no path, and was not changed.
+        let is_reached = fields[4] == "/" || fields[4].starts_with(world.directory.path().to_str().unwrap());
+        is_reached && !(options.contains(&"nosuid") && options.contains(&"nodev") && options.contains(&"ro"))
+    });
+    assert_eq!(open.filter(|mount| !mount.contains("/live ")).collect::<Vec<_>>(), [&""; 0], "{said}");
+}
+
+#[test]
 fn a_kernel_that_refuses_is_an_outcome_and_nothing_is_run() {
     let world = World::new(Who::Oneself);
     // In a user namespace that may have none below it, as root of which the right to make others is given up.

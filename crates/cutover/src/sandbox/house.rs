@@ -60,7 +60,7 @@ pub(super) fn furnish(order: &Order) -> Result<(), Obstacle> {
     let mut places = places(order, &privates)?;
     devices()?;
     let mounts = mounts::all().map_err(Obstacle::at("reading the table of mounts"))?;
-    mounts::seal(&mounts)?;
+    mounts::seal(&mounts, &DEVICES.map(|device| Path::new("/dev").join(device)))?;
     let owner = order.owner();
     empty(Path::new("/dev/shm"), 0o1777, owner, order.private_max)?;
     for Private { path, mode } in &privates {
