@@ -1,7 +1,7 @@
 //! What a child is before it is what is asked: `cutover child`, which becomes it.
 //!
-//! It takes the limits and the user upon itself and lets the kernel kill it when the thread that waits for it is gone:
-//! nothing that is asked outlives its asker. Knows one order. Must not know what is asked.
+//! It takes the limits and the user upon itself and lets the kernel kill it when the thread that waits for it is gone: it
+//! does not outlive its asker. What it has started itself may. Knows one order. Must not know what is asked.
 
 use crate::sandbox::lower;
 use crate::store::Identity;
