@@ -4,6 +4,7 @@
 
 use super::listed;
 use super::refusal::{Issue, issues};
+use super::secrets::Secrets;
 use super::stop::Stop;
 use crate::causes::told;
 use crate::sandbox::{self, Cover, Exit, Outcome, Sandbox};
@@ -143,6 +144,8 @@ fn asked(command: &Sandbox, validation: &Validation) -> Answer {
     // It may write its own files anew, and those may grow.
     let file_max = command.file_max.max(copied.largest().saturating_mul(2));
     let house = Sandbox { covers: copied.covers.clone(), file_max, ..command.clone() };
+    // Read before the program can write to its copy.
+    let secrets = Secrets::of(&command.env, copied.covers.iter().map(|cover| cover.copy.as_path()));
     let begun = Instant::now();
     let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
         Ok(Outcome::Ended(ended)) => ended,
@@ -160,7 +163,8 @@ fn asked(command: &Sandbox, validation: &Validation) -> Answer {
     match ended.exit {
         Exit::Code(0) => Answer::Accepted { after: begun.elapsed() },
         Exit::Code(code) => {
-            let issues = issues(&ended.stdout.text(), &ended.stderr.text());
+            let said = [&ended.stdout, &ended.stderr].map(|said| secrets.hidden_in(&said.text()));
+            let issues = issues(&said[0], &said[1]);
             Answer::Refused { how: format!("exit code {code}"), issues }
         }
         Exit::Signal(signal) => Answer::unknown(format!("its validator ended by signal {signal}")),

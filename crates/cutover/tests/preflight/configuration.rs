@@ -143,6 +143,24 @@ fn a_refusal_without_a_key_says_so_and_gives_the_last_lines() {
 }
 
 #[test]
+fn a_refusal_repeats_no_value_of_the_environment_and_no_secret_of_the_configuration() {
+    let gateway = Gateway::new();
+    fs::write(
+        gateway.state().join("config.json"),
+        r#"{"port":"abcdefgh","auth":{"botToken":"t0k3n-value"}}"#,
+    )
+    .unwrap();
+    let says = r#"echo "- auth.botToken: bad value t0k3n-value, not $API, in port abcdefgh"; exit 1"#;
+    let mut validation = gateway.validation(says, None);
+    validation.target.env.insert("API".into(), "sk-12345".into());
+    let block = configuration(&validation);
+    assert_eq!(
+        only(&block, "configuration", Level::Block).text,
+        "the configuration is refused at `auth.botToken`: bad value [hidden], not [hidden], in port abcdefgh"
+    );
+}
+
+#[test]
 fn a_validator_that_hangs_or_is_killed_has_said_nothing_for_or_against_either_version() {
     let gateway = Gateway::new();
     let short =
