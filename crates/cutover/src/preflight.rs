@@ -24,6 +24,7 @@ mod platform;
 mod port;
 mod refusal;
 mod rival;
+mod secrets;
 mod space;
 mod stop;
 mod tree;

@@ -2,7 +2,10 @@
 //!
 //! It sees the whole file system and can write to none of it but to what it was given; at the paths of live state it
 //! sees copies. Its network is a loopback of its own, its processes are a space of their own that ends with it, `/dev`
-//! has no device of the machine's, and no privilege can be gained. Where the kernel refuses that, nothing is run.
+//! has no device of the machine's, and no privilege can be gained. A socket in the file system is no file, and is talked
+//! to whatever the mount: it can make none of that kind, but pairs. Where the kernel refuses that, nothing is run.
+//!
+//! What is left open: a FIFO outside of the private directories, to which its user may write, can be written to.
 //!
 //! ```text
 //! the caller ── `sandbox outside` (new namespaces) ── `sandbox inside` (pid 1, furnishes the house) ── the command
@@ -10,9 +13,11 @@
 //!
 //! Knows namespaces, mounts and one command. Must not know what the command is, nor what its end means.
 
+mod calls;
 mod error;
 mod house;
 mod inside;
+mod limits;
 mod loopback;
 mod mounts;
 mod outside;
@@ -21,6 +26,7 @@ mod said;
 mod wire;
 
 pub use error::Error;
+pub(crate) use limits::lower;
 pub use said::Said;
 
 use crate::store::Identity;
@@ -69,6 +75,8 @@ pub struct Sandbox {
     pub covers: Vec<Cover>,
     /// Bytes that each of `private` can take.
     pub private_max: u64,
+    /// Bytes that it can write to one file.
+    pub file_max: u64,
     /// Bytes that are kept of each of its two outputs.
     pub said_max: usize,
 }
@@ -163,7 +171,10 @@ impl Sandbox {
             Word::Signal(signal) => ended(Exit::Signal(signal), stdout, stderr),
             Word::Limit => ended(Exit::Limit, stdout, stderr),
             Word::Refused(why) => Ok(Outcome::NoIsolation { why }),
-            Word::NotExecuted(why) => Err(Error::NotExecuted { path: self.program.clone(), why }),
+            Word::NotExecuted(number) => {
+                let source = io::Error::from_raw_os_error(number);
+                Err(Error::NotExecuted { path: self.program.clone(), source })
+            }
             Word::Failed(why) => Err(Error::House { why }),
         }
     }

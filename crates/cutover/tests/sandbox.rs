@@ -9,7 +9,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,7 @@ impl World {
             writable: Vec::new(),
             covers: vec![Cover { copy: self.path("copy"), live: self.path("live") }],
             private_max: 16 << 20,
+            file_max: 1 << 20,
             said_max: 64 << 10,
         }
     }
@@ -158,6 +159,43 @@ fn a_candidate_that_dials_out_reaches_nobody_and_has_a_loopback_of_its_own() {
         assert!(said.contains("127.0.0.1"), "the loopback is down: {said}");
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
         assert_eq!(sockets.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn a_socket_of_the_machine_is_reached_by_no_path_and_pairs_are_still_made() {
+    for who in everybody() {
+        let world = World::new(who);
+        let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        world.open_to_all(beside.path());
+        let (stream, datagrams) = (beside.path().join("stream"), beside.path().join("datagrams"));
+        let listener = UnixListener::bind(&stream).unwrap();
+        let receiver = UnixDatagram::bind(&datagrams).unwrap();
+        for path in [&stream, &datagrams] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        listener.set_nonblocking(true).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let script = r#"use Socket;
+            my ($stream, $datagrams) = map { pack_sockaddr_un($_) } @ARGV;
+            my ($s, $a, $b, $c, $d, $i);
+            print socket($s, AF_UNIX, SOCK_STREAM, 0) && connect($s, $stream) ? "REACHED\n" : "stream: $!\n";
+            print socketpair($a, $b, AF_UNIX, SOCK_DGRAM, 0) && send($a, "x", 0, $datagrams) ? "REACHED\n" : "datagrams: $!\n";
+            print socketpair($c, $d, AF_UNIX, SOCK_STREAM, 0) ? "pair\n" : "no pair: $!\n";
+            print socket($i, AF_INET, SOCK_STREAM, 0) ? "loopback\n" : "no loopback: $!\n";"#;
+        let paths = [stream, datagrams].map(|path| path.display().to_string());
+        let sandbox = Sandbox {
+            program: "/usr/bin/perl".into(),
+            args: [["-e".to_owned(), script.to_owned()], paths].concat(),
+            private: Vec::new(),
+            ..world.sandbox("")
+        };
+        let ended = world.run(&sandbox);
+        let denied = "Operation not permitted";
+        let expected = format!("stream: {denied}\ndatagrams: {denied}\npair\nloopback\n");
+        assert_eq!(ended.stdout.text(), expected, "{who:?}: {}", ended.stderr);
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(receiver.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }
 
@@ -260,6 +298,42 @@ fn beside_the_copy_of_a_database_its_own_companions_are_seen_and_not_those_of_th
     }
 }
 
+#[test]
+fn beside_a_covered_file_a_directory_that_its_user_may_not_write_to_stays_so() {
+    for who in everybody() {
+        let world = World::new(who);
+        for (name, mode) in [("live", 0o555), ("home", 0o500)] {
+            fs::write(world.path(name).join("app.db"), name).unwrap();
+            fs::write(world.path(name).join("other"), "other").unwrap();
+            fs::set_permissions(world.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        if who == Who::Ordinary {
+            chown(world.path("live"), Some(0), Some(0)).unwrap();
+        }
+        let covers = ["live", "home"]
+            .map(|name| Cover { copy: world.path("copy/file"), live: world.path(name).join("app.db") });
+        let sandbox = Sandbox {
+            private: Vec::new(),
+            covers: covers.to_vec(),
+            ..world
+                .sandbox("cd $1; cat live/app.db home/app.db live/other home/other; stat -c ' %a' live home")
+        };
+        let ended = world.run(&sandbox);
+        assert_eq!(ended.stdout.text(), "copycopyotherother 555\n 500\n", "{who:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_step_of_our_own_that_is_not_allowed_is_no_missing_isolation() {
+    let world = World::new(Who::Oneself);
+    // Nothing can be made for a user that this user namespace does not know.
+    let script = format!("exec unshare -Ur {} \"$@\"", env!("CARGO_BIN_EXE_cutover"));
+    let identity = Some(Identity { uid: NOBODY, gid: NOBODY, groups: Vec::new() });
+    let sandbox = Sandbox { identity, private: Vec::new(), ..world.sandbox("") };
+    let error = sandbox.run(&world.script(&script), LIMIT, None).unwrap_err();
+    assert!(matches!(&error, Error::House { why } if why.starts_with("emptying /dev/shm")), "{error:?}");
+}
+
 /// Whether a process with this word in its command line lives.
 fn lives(word: &str) -> bool {
     let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -352,6 +426,21 @@ fn however_much_it_says_only_so_much_is_kept_and_it_is_not_kept_waiting() {
 }
 
 #[test]
+fn it_can_take_no_more_of_the_machine_than_it_is_given_and_memory_is_taken_from_it_first() {
+    for who in everybody() {
+        let world = World::new(who);
+        let said = world.said(
+            "ulimit -Hc; ulimit -Ht; cat /proc/self/oom_score_adj\n\
+             head -c 1048576 /dev/zero > /tmp/file && echo fits; (trap '' XFSZ; echo more >> /tmp/file) 2>&1; true",
+        );
+        assert!(
+            said.starts_with("0\n60\n1000\nfits\n") && said.contains("File too large"),
+            "{who:?}: {said}"
+        );
+    }
+}
+
+#[test]
 fn it_runs_as_the_services_user_and_can_gain_nothing_and_undo_nothing() {
     for who in everybody() {
         let world = World::new(who);
@@ -372,6 +461,41 @@ fn it_runs_as_the_services_user_and_can_gain_nothing_and_undo_nothing() {
         assert!(expected == 0 || powers == 0, "{who:?}: {said}");
         assert!(said.ends_with("fd full null random shm stderr stdin stdout urandom zero "), "{said}");
     }
+}
+
+#[test]
+fn no_mount_has_devices_or_privileges_and_the_machines_processes_are_told_of_nowhere() {
+    let world = World::new(Who::Oneself);
+    let (all, one) = (world.path("processes"), world.path("version"));
+    fs::create_dir(&all).unwrap();
+    fs::write(&one, "").unwrap();
+    let script = format!(
+        "exec unshare -Urm sh -c 'mount --rbind /proc {} && mount --bind /proc/version {} && exec {} \"$@\"' sh \"$@\"",
+        all.display(),
+        one.display(),
+        env!("CARGO_BIN_EXE_cutover")
+    );
+    let sandbox = Sandbox {
+        private: Vec::new(),
+        ..world.sandbox(
+            "ls -A $1/processes; cat $1/version; cat /proc/self/mountinfo; : > /dev/null && echo fine",
+        )
+    };
+    let Outcome::Ended(ended) = sandbox.run(&world.script(&script), LIMIT, None).unwrap() else {
+        panic!("this machine gives no isolation");
+    };
+    let said = ended.stdout.text();
+    let mounts: Vec<&str> = said.lines().take_while(|line| *line != "fine").collect();
+    let is_table = mounts.len() > 5 && mounts.iter().all(|line| line.contains(" - "));
+    assert!(said.ends_with("fine\n") && is_table, "{said} {}", ended.stderr);
+    let open = mounts.iter().filter(|mount| {
+        let fields: Vec<&str> = mount.split(' ').collect();
+        let options: Vec<&str> = fields[5].split(',').collect();
+        // What lies under another is reached by no path, and was not changed.
+        let is_reached = fields[4] == "/" || fields[4].starts_with(world.directory.path().to_str().unwrap());
+        is_reached && !(options.contains(&"nosuid") && options.contains(&"nodev") && options.contains(&"ro"))
+    });
+    assert_eq!(open.filter(|mount| !mount.contains("/live ")).collect::<Vec<_>>(), [&""; 0], "{said}");
 }
 
 #[test]
@@ -402,7 +526,8 @@ fn what_cannot_be_laid_or_executed_is_an_error_that_names_it() {
     let world = World::new(Who::Oneself);
     let run = |sandbox: &Sandbox| sandbox.run(&world.executable(), LIMIT, None).unwrap_err();
     let missing = Sandbox { program: world.path("nothing"), ..world.sandbox("") };
-    assert!(matches!(run(&missing), Error::NotExecuted { path, .. } if path == world.path("nothing")));
+    assert!(matches!(run(&missing), Error::NotExecuted { path, source }
+        if path == world.path("nothing") && source.kind() == ErrorKind::NotFound));
     let gone = Sandbox { visible: vec![world.path("gone")], ..world.sandbox("") };
     let told = run(&gone).to_string();
     assert!(told.contains("gone") && told.contains("No such file"), "{told}");

@@ -20,7 +20,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 const SAID_MAX: u64 = 512 * 1024;
 
 /// What children get of the service's environment: what finds and loads programs, and no secret.
-const PASSED_ON: [&str; 5] = ["PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ"];
+pub(super) const PASSED_ON: [&str; 5] = ["PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ"];
 
 /// Of each file that a child writes, its own words included, this much.
 const FILE_MAX: u64 = 64 << 20;
@@ -113,7 +113,7 @@ pub(super) enum Error {
 }
 
 impl Children {
-    /// Runs a program to its end, or to the limit; all of its group ends with it, and with the caller.
+    /// Runs a program to its end, or to the limit. What is still of its group ends with it; with the caller, it does.
     pub(super) fn run<A: AsRef<OsStr>>(&self, program: &Path, args: &[A]) -> Result<Ran, Error> {
         if self.stop.is_asked() {
             return Err(Error::GivenUp);
@@ -266,6 +266,12 @@ fn said(file: &mut File) -> io::Result<String> {
 }
 
 impl Ran {
+    /// Whether somebody else ended it: we at the limit, the kernel for its computing time or for want of memory.
+    pub(super) fn was_cut_off(&self) -> bool {
+        let cuts = [Signal::KILL, Signal::XCPU].map(Signal::as_raw);
+        self.status.is_none_or(|status| status.signal().is_some_and(|signal| cuts.contains(&signal)))
+    }
+
     /// How it ended, in words, with the last that it complained of.
     pub(super) fn how(&self, limit: Duration) -> String {
         let ended = match self.status {

@@ -4,13 +4,17 @@
 
 use super::listed;
 use super::refusal::{Issue, issues};
+use super::secrets::Secrets;
 use super::stop::Stop;
 use crate::causes::told;
 use crate::sandbox::{self, Cover, Exit, Outcome, Sandbox};
 use crate::store::snapshot::{self, Moment, StatePath};
 use cutover_core::{Finding, Level};
+use rustix::io::Errno;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use walkdir::WalkDir;
 
 const KIND: &str = "configuration";
 
@@ -56,15 +60,24 @@ enum Answer {
         how: String,
         issues: Vec<Issue>,
     },
-    /// It was not asked: no evidence of anything.
-    Skipped(Finding),
+    /// No evidence of anything.
+    Unknown {
+        why: String,
+        advice: Option<&'static str>,
+    },
+}
+
+impl Answer {
+    fn unknown(why: String) -> Self {
+        Self::Unknown { why, advice: None }
+    }
 }
 
 /// Asks the target, and the running version too if the target refuses: what both refuse keeps nobody from updating.
 #[must_use]
 pub fn configuration(validation: &Validation) -> Vec<Finding> {
     let (how, found) = match asked(&validation.target, validation) {
-        Answer::Skipped(finding) => return vec![finding],
+        Answer::Unknown { why, advice } => return vec![unknown("the target", &why, advice)],
         Answer::Accepted { after } => {
             let text = format!("the target accepts the configuration ({} ms)", after.as_millis());
             return vec![Finding::new(Level::Note, KIND, text)];
@@ -74,17 +87,20 @@ pub fn configuration(validation: &Validation) -> Vec<Finding> {
     let Some((running, version)) = &validation.running else {
         return vec![refused(Level::Block, &how, &found, "")];
     };
-    let known = match asked(running, validation) {
-        Answer::Refused { issues, .. } => issues,
+    let (known, unheard) = match asked(running, validation) {
+        Answer::Refused { issues, .. } => (issues, None),
+        Answer::Accepted { .. } => (Vec::new(), None),
         // Without its word everything is the target's.
-        Answer::Accepted { .. } | Answer::Skipped(_) => Vec::new(),
+        Answer::Unknown { why, advice } => {
+            (Vec::new(), Some(unknown(&format!("{version}, which runs,"), &why, advice)))
+        }
     };
     let is_known = |issue: &Issue| known.iter().any(|old| is_same(old, issue));
     let (old, new): (Vec<Issue>, Vec<Issue>) = found.into_iter().partition(is_known);
     let both = format!("; {version}, which runs, refuses it too");
     let findings = [(Level::Block, new, ""), (Level::Warn, old, both.as_str())];
     let told = findings.into_iter().filter(|(_, issues, _)| !issues.is_empty());
-    told.map(|(level, issues, addition)| refused(level, &how, &issues, addition)).collect()
+    told.map(|(level, issues, addition)| refused(level, &how, &issues, addition)).chain(unheard).collect()
 }
 
 /// By the key, whatever the words: those change from version to version. Without a key only the words are left.
@@ -105,38 +121,61 @@ fn refused(level: Level, how: &str, issues: &[Issue], addition: &str) -> Finding
     )
 }
 
+fn unknown(who: &str, why: &str, advice: Option<&str>) -> Finding {
+    let text = format!("whether {who} accepts the configuration is not known: {why}");
+    let finding = Finding::new(Level::Warn, KIND, text);
+    match advice {
+        Some(advice) => finding.advised(advice),
+        None => finding,
+    }
+}
+
+/// Only a program's own end with a code of its own is its answer, or that there is no such program: one that is killed,
+/// by whomever, has not said what it thinks.
 fn asked(command: &Sandbox, validation: &Validation) -> Answer {
-    let unknown = |why: String| {
-        let text = format!("whether the target accepts the configuration is not known: {why}");
-        Answer::Skipped(Finding::new(Level::Warn, KIND, text))
-    };
+    // A copy of the state takes its time and its space.
+    if validation.stop.is_asked() {
+        return Answer::unknown("given up".into());
+    }
     let copied = match Copied::of(&validation.state, validation) {
         Ok(copied) => copied,
-        Err(why) => return unknown(why),
+        Err(why) => return Answer::unknown(why),
     };
-    let house = Sandbox { covers: copied.covers.clone(), ..command.clone() };
+    // It may write its own files anew, and those may grow.
+    let file_max = command.file_max.max(copied.largest().saturating_mul(2));
+    let house = Sandbox { covers: copied.covers.clone(), file_max, ..command.clone() };
+    // Read before the program can write to its copy.
+    let secrets = Secrets::of(&command.env, copied.covers.iter().map(|cover| cover.copy.as_path()));
     let begun = Instant::now();
     let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
         Ok(Outcome::Ended(ended)) => ended,
         Ok(Outcome::NoIsolation { why }) => {
-            let text = format!("skipped: no isolation ({why})");
             let advice = "the configuration is validated only where the program can harm nothing; allow the daemon user \
                           namespaces, or run it as root";
-            return Answer::Skipped(Finding::new(Level::Note, KIND, text).advised(advice));
+            return Answer::Unknown { why: format!("no isolation ({why})"), advice: Some(advice) };
         }
-        Err(error @ sandbox::Error::NotExecuted { .. }) => {
-            let issue = Issue { key: None, words: told(&error) };
-            return Answer::Refused { how: "not executed".into(), issues: vec![issue] };
+        Err(sandbox::Error::NotExecuted { path, source }) if is_no_program(&source) => {
+            let words = told(&sandbox::Error::NotExecuted { path, source });
+            return Answer::Refused { how: "not executed".into(), issues: vec![Issue { key: None, words }] };
         }
-        Err(error) => return unknown(told(&error)),
+        Err(error) => return Answer::unknown(told(&error)),
     };
-    let how = match ended.exit {
-        Exit::Code(0) => return Answer::Accepted { after: begun.elapsed() },
-        Exit::Code(code) => format!("exit code {code}"),
-        Exit::Signal(signal) => format!("signal {signal}"),
-        Exit::Limit => format!("no end within {:?}", validation.limit),
-    };
-    Answer::Refused { how, issues: issues(&ended.stdout.text(), &ended.stderr.text()) }
+    match ended.exit {
+        Exit::Code(0) => Answer::Accepted { after: begun.elapsed() },
+        Exit::Code(code) => {
+            let said = [&ended.stdout, &ended.stderr].map(|said| secrets.hidden_in(&said.text()));
+            let issues = issues(&said[0], &said[1]);
+            Answer::Refused { how: format!("exit code {code}"), issues }
+        }
+        Exit::Signal(signal) => Answer::unknown(format!("its validator ended by signal {signal}")),
+        Exit::Limit => Answer::unknown(format!("its validator did not end within {:?}", validation.limit)),
+    }
+}
+
+/// Whether there is nothing that could be executed, and not only nobody who could do it now.
+fn is_no_program(error: &io::Error) -> bool {
+    let errnos = [Errno::NOENT, Errno::NOEXEC, Errno::ACCESS];
+    Errno::from_io_error(error).is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// A copy of the state, for one command.
@@ -156,6 +195,13 @@ impl Copied {
             copied.covers = copies.into_iter().map(|(copy, live)| Cover { copy, live }).collect();
         }
         Ok(copied)
+    }
+
+    /// Bytes of the largest file.
+    fn largest(&self) -> u64 {
+        let entries = WalkDir::new(&self.directory).into_iter().flatten();
+        let sizes = entries.filter_map(|entry| entry.metadata().ok()).filter(|found| found.is_file());
+        sizes.map(|found| found.len()).max().unwrap_or(0)
     }
 }
 

@@ -246,6 +246,8 @@ impl Bench<'_> {
                 let is_misfit = MISFIT.iter().any(|words| why.contains(words)) || is_foreign(file);
                 if is_misfit { Verdict::Misfits(why) } else { Verdict::Fails(why) }
             }
+            // Whether it would have loaded, with more time or memory, nobody knows.
+            None if ran.was_cut_off() => Verdict::Untried(ran.how(self.children.limit)),
             None => Verdict::Fails(ran.how(self.children.limit)),
         }
     }

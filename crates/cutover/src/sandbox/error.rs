@@ -43,11 +43,12 @@ pub enum Error {
         why: String,
     },
     /// The command could not be executed.
-    #[error("executing {} in the sandbox: {why}", path.display())]
+    #[error("executing {} in the sandbox", path.display())]
     NotExecuted {
         /// Its program.
         path: PathBuf,
         /// Why.
-        why: String,
+        #[source]
+        source: io::Error,
     },
 }

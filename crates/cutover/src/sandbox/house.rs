@@ -52,15 +52,15 @@ struct Private {
 /// Furnishes the house. Must run in new namespaces, as their first process.
 pub(super) fn furnish(order: &Order) -> Result<(), Obstacle> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(Obstacle::at("parting from the machine's mounts"))?;
+    mount_change("/", private).map_err(Obstacle::refusal("parting from the machine's mounts"))?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     mount("proc", "/proc", "proc", quiet | MountFlags::NOEXEC, None)
-        .map_err(Obstacle::at("mounting /proc"))?;
+        .map_err(Obstacle::refusal("mounting /proc"))?;
     let privates = privates(&order.private)?;
     let mut places = places(order, &privates)?;
     devices()?;
     let mounts = mounts::all().map_err(Obstacle::at("reading the table of mounts"))?;
-    mounts::seal(&mounts)?;
+    mounts::seal(&mounts, &DEVICES.map(|device| Path::new("/dev").join(device)))?;
     let owner = order.owner();
     empty(Path::new("/dev/shm"), 0o1777, owner, order.private_max)?;
     for Private { path, mode } in &privates {
@@ -69,7 +69,8 @@ pub(super) fn furnish(order: &Order) -> Result<(), Obstacle> {
     }
     // What lies deeper is laid later.
     places.sort_by_key(|place| place.path().components().count());
-    places.iter().try_for_each(|place| lay(place, &mounts, order))
+    places.iter().try_for_each(|place| lay(place, &mounts, order))?;
+    places.iter().rev().try_for_each(|place| settle(place, order))
 }
 
 fn privates(paths: &[PathBuf]) -> Result<Vec<Private>, Obstacle> {
@@ -86,7 +87,7 @@ fn privates(paths: &[PathBuf]) -> Result<Vec<Private>, Obstacle> {
     let mode = |path: PathBuf| {
         let step = format!("looking at {}", path.display());
         let mode = fs::metadata(&path).map_err(Obstacle::at(step))?.mode() & 0o7777;
-        Ok(Private { path, mode })
+        Ok(Private { path, mode: mode | Mode::RWXU.bits() })
     };
     // A set of paths has what contains before what is contained.
     found.into_iter().map(mode).collect()
@@ -229,11 +230,20 @@ fn lay(place: &Place, mounts: &[Mount], order: &Order) -> Result<(), Obstacle> {
         Place::Beside { path, held, old, names } => {
             make(path, true)?;
             let (owner, mode) = ownership(old, order.owner());
-            empty(path, mode, owner, order.private_max)?;
+            // Whoever furnishes it is bound by its mode as well.
+            empty(path, mode | Mode::RWXU.bits(), owner, order.private_max)?;
             let names = names.iter().map(|one| (name(held).join(one), path.join(one)));
             names.into_iter().try_for_each(|(from, to)| beside(&from, &to)).map_err(Obstacle::at(step()))
         }
     }
+}
+
+/// What was open to be furnished is so no more.
+fn settle(place: &Place, order: &Order) -> Result<(), Obstacle> {
+    let Place::Beside { path, old, .. } = place else { return Ok(()) };
+    let (_, mode) = ownership(old, order.owner());
+    let settled = fs::set_permissions(path, Permissions::from_mode(mode));
+    settled.map_err(Obstacle::at(format!("giving {} its mode", path.display())))
 }
 
 /// As whose, and how, the old directory is made anew. An ordinary user can make none for others: then nobody writes to it

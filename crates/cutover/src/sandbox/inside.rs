@@ -4,7 +4,7 @@
 //! Must not know why the command runs.
 
 use super::wire::{Obstacle, Order, Word, order, say};
-use super::{house, loopback, rights};
+use super::{house, limits, loopback, rights};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
@@ -35,7 +35,9 @@ fn is_orphaned(control: &UnixStream) -> bool {
 
 fn run(order: &Order) -> Result<Word, Obstacle> {
     loopback::raise().map_err(Obstacle::at("raising the loopback"))?;
+    limits::yield_memory()?;
     house::furnish(order)?;
+    limits::take_on(order)?;
     if let Some((uid, gid, _)) = order.identity {
         for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
             // So that the command can open /dev/stdout, which asks for rights on the pipe itself.
@@ -48,7 +50,7 @@ fn run(order: &Order) -> Result<Word, Obstacle> {
     let started = rights::without(order.identity().as_ref(), || command.spawn())?;
     match started {
         Ok(child) => reap(child.id()),
-        Err(error) => Ok(Word::NotExecuted(error.to_string())),
+        Err(error) => Ok(Word::NotExecuted(error.raw_os_error().unwrap_or(0))),
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Mount {
     pub point: PathBuf,
     /// Those that a change of it must repeat: leaving one out is refused, or gives more than there was.
     pub flags: MountFlags,
+    /// Whether it tells of processes.
+    pub is_proc: bool,
 }
 
 /// All of them, oldest first.
@@ -28,7 +30,7 @@ pub(super) fn all() -> io::Result<Vec<Mount>> {
     Ok(table.split(|byte| *byte == b'\n').filter_map(parsed).collect())
 }
 
-/// `id parent major:minor root point options …`
+/// `id parent major:minor root point options … - type …`
 fn parsed(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -42,7 +44,9 @@ fn parsed(line: &[u8]) -> Option<Mount> {
         "nosymfollow" => MountFlags::from_bits_retain(NO_SYMLINKS),
         _ => MountFlags::empty(),
     };
-    Some(Mount { id, point, flags: options.split(',').map(flag).collect() })
+    // As many fields as there are follow, until one says that there are no more.
+    let is_proc = fields.skip_while(|field| *field != b"-").nth(1) == Some(b"proc");
+    Some(Mount { id, point, flags: options.split(',').map(flag).collect(), is_proc })
 }
 
 /// Blanks and the like are written as three octal digits.
@@ -83,8 +87,10 @@ pub(super) fn mount_of(held: impl AsFd) -> io::Result<u64> {
     id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// Makes every mount read-only that a path leads to. Those under others are not reached by any.
-pub(super) fn seal(mounts: &[Mount]) -> Result<(), Obstacle> {
+/// Makes every mount read-only that a path leads to, and what lies on it no device, but for the given ones, and nobody's
+/// privilege. Those under others are not reached by any. What tells of processes elsewhere than at `/proc` tells of the
+/// machine's, and is covered.
+pub(super) fn seal(mounts: &[Mount], devices: &[PathBuf]) -> Result<(), Obstacle> {
     let mut is_root_sealed = false;
     for mount in mounts {
         let step = || format!("making {} read-only", mount.point.display());
@@ -97,8 +103,14 @@ pub(super) fn seal(mounts: &[Mount]) -> Result<(), Obstacle> {
         if mount_of(&held).map_err(Obstacle::at(step()))? != mount.id {
             continue;
         }
-        let flags = mount.flags | MountFlags::BIND | MountFlags::RDONLY;
+        let mut flags = mount.flags | MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID;
+        if !devices.contains(&mount.point) {
+            flags |= MountFlags::NODEV;
+        }
         rustix::mount::mount_remount(&mount.point, flags, c"").map_err(Obstacle::at(step()))?;
+        if mount.is_proc && mount.point != Path::new("/proc") {
+            cover(&mount.point).map_err(Obstacle::at(format!("covering {}", mount.point.display())))?;
+        }
         is_root_sealed |= mount.point == Path::new("/");
     }
     if is_root_sealed {
@@ -106,6 +118,15 @@ pub(super) fn seal(mounts: &[Mount]) -> Result<(), Obstacle> {
     }
     // In a changed root the mount below it has another name.
     Err(Obstacle::at("making / read-only: it is no mount")(Errno::PERM))
+}
+
+fn cover(point: &Path) -> io::Result<()> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if fs::metadata(point)?.is_dir() {
+        return Ok(rustix::mount::mount("tmpfs", point, "tmpfs", flags, c"mode=555,size=4096")?);
+    }
+    rustix::mount::mount_bind("/dev/null", point)?;
+    Ok(rustix::mount::mount_remount(point, flags | MountFlags::BIND, c"")?)
 }
 
 #[cfg(test)]
@@ -117,7 +138,10 @@ mod tests {
         let line =
             b"36 35 98:0 /mnt1 /mnt\\040two\\134x ro,nosuid,noexec,relatime master:1 - ext3 /dev/root rw";
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
-        assert_eq!(parsed(line), Some(Mount { id: 36, point: "/mnt two\\x".into(), flags }));
+        let mount = Mount { id: 36, point: "/mnt two\\x".into(), flags, is_proc: false };
+        assert_eq!(parsed(line), Some(mount));
+        let process = parsed(b"37 35 0:5 / /p rw shared:2 master:1 - proc proc rw").unwrap();
+        assert!(process.is_proc);
         assert_eq!(parsed(b""), None);
     }
 

@@ -71,13 +71,13 @@ fn part() -> Result<(), Obstacle> {
     if !uid.is_root() {
         flags |= UnshareFlags::NEWUSER;
     }
-    unshare(flags).map_err(Obstacle::at("leaving the machine's namespaces"))?;
+    unshare(flags).map_err(Obstacle::refusal("leaving the machine's namespaces"))?;
     if uid.is_root() {
         return Ok(());
     }
     let map = |name: &str, line: String| {
         let path = format!("/proc/self/{name}");
-        fs::write(&path, line).map_err(Obstacle::at(path))
+        fs::write(&path, line).map_err(Obstacle::refusal(path))
     };
     map("setgroups", "deny".into())?;
     map("uid_map", format!("{uid} {uid} 1", uid = uid.as_raw()))?;
@@ -88,7 +88,7 @@ fn part() -> Result<(), Obstacle> {
         rustix::thread::set_capabilities(None, CapabilitySets { inheritable: own.permitted, ..own })?;
         FURNISHING.iter().try_for_each(|one| rustix::thread::configure_capability_in_ambient_set(*one, true))
     };
-    keep().map_err(|errno: Errno| Obstacle::at("keeping the rights to furnish the house")(errno))
+    keep().map_err(|errno: Errno| Obstacle::refusal("keeping the rights to furnish the house")(errno))
 }
 
 /// Only sharing a table of files with other threads makes this unsound, which is not asked for.

@@ -1,5 +1,6 @@
 //! What the command may do: what its user may, and nothing that could change the house.
 
+use super::calls;
 use super::wire::Obstacle;
 use crate::store::Identity;
 use rustix::fs::{Gid, Uid};
@@ -42,6 +43,7 @@ pub(super) fn without<T: Send>(
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             dropped().map_err(|errno: Errno| Obstacle::at("giving up rights")(errno))?;
+            calls::refuse().map_err(Obstacle::at("closing the way to the machine's sockets"))?;
             Ok(work())
         });
         thread.join().expect("BUG: giving up rights panicked")

@@ -23,6 +23,7 @@ pub(super) struct Order {
     pub writable: Vec<PathBuf>,
     pub covers: Vec<Cover>,
     pub private_max: u64,
+    pub file_max: u64,
     pub limit: Duration,
 }
 
@@ -40,10 +41,24 @@ impl Order {
             writable,
             covers,
             private_max,
+            file_max,
             ..
         } = sandbox;
         let identity = identity.map(|identity| (identity.uid, identity.gid, identity.groups));
-        Self { program, args, env, cwd, identity, private, visible, writable, covers, private_max, limit }
+        Self {
+            program,
+            args,
+            env,
+            cwd,
+            identity,
+            private,
+            visible,
+            writable,
+            covers,
+            private_max,
+            file_max,
+            limit,
+        }
     }
 
     pub(super) fn identity(&self) -> Option<Identity> {
@@ -68,7 +83,8 @@ pub(super) enum Word {
     Limit,
     /// By the kernel; nothing was executed.
     Refused(String),
-    NotExecuted(String),
+    /// The error's number.
+    NotExecuted(i32),
     Failed(String),
 }
 
@@ -77,21 +93,29 @@ pub(super) enum Word {
 pub(super) struct Obstacle {
     step: String,
     source: io::Error,
+    /// What it is if the kernel said no.
+    refused: fn(String) -> Word,
 }
 
 impl Obstacle {
     pub(super) fn at<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
-        |source| Self { step: step.into(), source: source.into() }
+        |source| Self { step: step.into(), source: source.into(), refused: Word::Failed }
+    }
+
+    /// A step that not every kernel has, or allows.
+    pub(super) fn refusal<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
+        |source| Self { refused: Word::Refused, ..Self::at(step)(source) }
     }
 }
 
 impl From<Obstacle> for Word {
-    /// What a kernel answers that does not have, or does not allow, such a house; everything else is a failure of ours.
+    /// What a kernel answers that does not have, or does not allow, such a house, and only where it is asked for that;
+    /// everything else is a failure of ours.
     fn from(obstacle: Obstacle) -> Self {
         let why = format!("{}: {}", obstacle.step, obstacle.source);
         let refusals = [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::NOSPC, Errno::USERS, Errno::INVAL];
         match Errno::from_io_error(&obstacle.source) {
-            Some(errno) if refusals.contains(&errno) => Self::Refused(why),
+            Some(errno) if refusals.contains(&errno) => (obstacle.refused)(why),
             _ => Self::Failed(why),
         }
     }

@@ -44,6 +44,7 @@ impl Gateway {
             writable: Vec::new(),
             covers: Vec::new(),
             private_max: 1 << 20,
+            file_max: 1 << 20,
             said_max: 64 << 10,
         }
     }
@@ -132,18 +133,50 @@ fn a_refusal_without_a_key_says_so_and_gives_the_last_lines() {
     );
     let findings = gateway.asked("echo boom >&2; exit 3", Some("echo boom >&2; exit 1"));
     only(&findings, "configuration", Level::Warn);
-    let hangs = Validation { limit: Duration::from_millis(500), ..gateway.validation("sleep 600", None) };
-    let findings = configuration(&hangs);
-    assert!(
-        only(&findings, "configuration", Level::Block).text.contains("no end within 500ms"),
-        "{findings:?}"
-    );
     let missing = Sandbox { program: "/nowhere/validator".into(), ..gateway.validator("") };
     let findings = configuration(&Validation { target: missing, ..gateway.validation("", None) });
     assert!(
         only(&findings, "configuration", Level::Block).text.contains("/nowhere/validator"),
         "{findings:?}"
     );
+    gateway.is_untouched();
+}
+
+#[test]
+fn a_refusal_repeats_no_value_of_the_environment_and_no_secret_of_the_configuration() {
+    let gateway = Gateway::new();
+    fs::write(
+        gateway.state().join("config.json"),
+        r#"{"port":"abcdefgh","auth":{"botToken":"t0k3n-value"}}"#,
+    )
+    .unwrap();
+    let says = r#"echo "- auth.botToken: bad value t0k3n-value, not $API, in port abcdefgh"; exit 1"#;
+    let mut validation = gateway.validation(says, None);
+    validation.target.env.insert("API".into(), "sk-12345".into());
+    let block = configuration(&validation);
+    assert_eq!(
+        only(&block, "configuration", Level::Block).text,
+        "the configuration is refused at `auth.botToken`: bad value [hidden], not [hidden], in port abcdefgh"
+    );
+}
+
+#[test]
+fn a_validator_that_hangs_or_is_killed_has_said_nothing_for_or_against_either_version() {
+    let gateway = Gateway::new();
+    let short =
+        |target, running| Validation { limit: Duration::from_secs(2), ..gateway.validation(target, running) };
+    for (silent, why) in [("sleep 600", "did not end within 2s"), ("kill -9 $$", "ended by signal 9")] {
+        let findings = configuration(&short(silent, Some("exit 0")));
+        let warn = only(&findings, "configuration", Level::Warn);
+        assert!(warn.text.contains("whether the target accepts") && warn.text.contains(why), "{warn}");
+
+        // The same silence on both sides keeps no refusal from being the target's.
+        let target = if silent == "sleep 600" { "exit 1" } else { REFUSES };
+        let findings = configuration(&short(target, Some(silent)));
+        let [block, warn] = findings.as_slice() else { panic!("{findings:?}") };
+        assert_eq!((block.level, warn.level), (Level::Block, Level::Warn), "{findings:?}");
+        assert!(warn.text.contains("1.0.0, which runs, accepts") && warn.text.contains(why), "{warn}");
+    }
     gateway.is_untouched();
 }
 
@@ -167,7 +200,18 @@ fn an_asking_that_nobody_wants_any_more_ends_at_once_and_its_copy_is_removed() {
 }
 
 #[test]
-fn without_isolation_nobody_is_asked_and_the_note_says_so() {
+fn what_nobody_wants_to_know_any_more_is_not_even_copied_for() {
+    let gateway = Gateway::new();
+    let (interest, stop) = Stop::pair().unwrap();
+    drop(interest);
+    // There is no such place: a copy would fail in other words.
+    let scratch = gateway.world.path("nowhere");
+    let findings = configuration(&Validation { stop, scratch, ..gateway.validation(REFUSES, None) });
+    assert!(only(&findings, "configuration", Level::Warn).text.ends_with("is not known: given up"));
+}
+
+#[test]
+fn without_isolation_nobody_is_asked_and_a_warning_says_so() {
     let gateway = Gateway::new();
     let script = format!(
         "#!/bin/sh\nexec unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_user_namespaces && \
@@ -176,8 +220,8 @@ fn without_isolation_nobody_is_asked_and_the_note_says_so() {
     );
     let executable = gateway.world.program("powerless", &script);
     let findings = configuration(&Validation { executable, ..gateway.validation(REFUSES, Some("exit 0")) });
-    let note = only(&findings, "configuration", Level::Note);
-    assert!(note.text.starts_with("skipped: no isolation ("), "{note}");
+    let warn = only(&findings, "configuration", Level::Warn);
+    assert!(warn.text.contains("is not known: no isolation (leaving the machine's namespaces: "), "{warn}");
     gateway.is_untouched();
 }
 
@@ -187,6 +231,20 @@ fn state_that_cannot_be_copied_is_told_as_not_known_and_blocks_nobody() {
     let state = vec![StatePath { path: gateway.world.path("nowhere/state"), kind: StateKind::Files }];
     let findings = configuration(&Validation { state, ..gateway.validation("exit 0", None) });
     assert!(only(&findings, "configuration", Level::Warn).text.contains("is not known"), "{findings:?}");
+}
+
+#[test]
+fn a_file_of_the_state_may_be_written_anew_however_large_it_is_and_no_larger_than_twice_that() {
+    let gateway = Gateway::new();
+    fs::write(gateway.state().join("large"), vec![0; 3 << 20]).unwrap();
+    let twice =
+        r#"trap '' XFSZ; head -c 6291456 /dev/zero > "$1/large" || exit 1; ! echo more >> "$1/large""#;
+    let findings = gateway.asked(twice, None);
+    assert!(
+        only(&findings, "configuration", Level::Note).text.starts_with("the target accepts"),
+        "{findings:?}"
+    );
+    gateway.is_untouched();
 }
 
 #[test]

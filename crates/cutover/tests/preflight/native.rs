@@ -117,7 +117,7 @@ fn a_module_that_fails_without_a_running_one_that_loads_keeps_nobody_from_updati
 }
 
 #[test]
-fn a_module_that_hangs_is_ended_at_the_limit() {
+fn a_module_that_hangs_is_ended_at_the_limit_and_that_is_no_verdict() {
     let world = World::new();
     let (target, running) = world.pair();
     compile(&world, &target, PLACE, HANGS);
@@ -125,8 +125,23 @@ fn a_module_that_hangs_is_ended_at_the_limit() {
     let mut children = world.children(node());
     children.limit = Duration::from_secs(5);
     let findings = packages(&target, Some(&running), &children);
-    assert!(only(&findings, "native", Level::Block).text.contains("no answer within 5s"));
+    let warn = only(&findings, "native", Level::Warn);
+    assert!(warn.text.contains("was not tried") && warn.text.contains("no answer within 5s"), "{warn}");
     assert!(nobody_runs(&target.root.to_string_lossy()), "the child is gone");
+}
+
+#[test]
+fn a_module_that_crashes_fails_and_one_that_is_killed_from_outside_has_no_verdict() {
+    let world = World::new();
+    let (target, running) = world.pair();
+    compile(&world, &running, PLACE, GOOD);
+    for (signal, level) in [("SIGSEGV", Level::Block), ("SIGKILL", Level::Warn), ("SIGXCPU", Level::Warn)] {
+        let dies = format!(
+            "#include <signal.h>\n__attribute__((constructor)) static void die(void) {{ raise({signal}); }}\n"
+        );
+        compile(&world, &target, PLACE, &dies);
+        only(&world.findings(&target, Some(&running)), "native", level);
+    }
 }
 
 #[test]

@@ -129,9 +129,13 @@ async fn r20_r65_r66_leftovers_are_reclaimed_and_what_is_not_there_fails_before_
         std::fs::create_dir_all(staging.join(name).join("core"))?;
         std::fs::write(staging.join(name).join("core/file"), "half")?;
     }
+    let copies = world.state().join("services").join(SERVICE).join("validate");
+    std::fs::create_dir_all(copies.join("copy-one/0"))?;
     world.start_daemon().await?;
-    eventually("the reclaim", async || std::fs::read_dir(&staging).is_ok_and(|entries| entries.count() == 0))
-        .await?;
+    for left in [&staging, &copies] {
+        eventually("the reclaim", async || std::fs::read_dir(left).is_ok_and(|entries| entries.count() == 0))
+            .await?;
+    }
     assert_told(&update(&world, "2.0.0").await?, Status::RestartVerified, Resolution::None, 0);
     Ok(())
 }

@@ -38,6 +38,8 @@ impl Executor {
         launch: &Launch,
     ) -> Result<Vec<Finding>, Fault> {
         if self.site.settings.validate.is_empty() {
+            // What it left when it was declared.
+            self.forget_copies().await;
             let text = "no `preflight.validate`: whether the target accepts the configuration is not asked";
             return Ok(vec![Finding::new(Level::Note, "configuration", text)]);
         }
@@ -49,7 +51,7 @@ impl Executor {
             }
             None => None,
         };
-        let scratch = self.site.directory().join("validate");
+        let scratch = self.copies();
         private_directory(&scratch).map_err(failed)?;
         if self.site.identity.is_some() {
             passage(&scratch).map_err(failed)?;
@@ -76,6 +78,18 @@ impl Executor {
         let findings = asked.await.expect("BUG: asking for the configuration panicked");
         let context = (source.is_some(), true);
         Ok(findings.into_iter().map(|finding| tempered(finding, context)).collect())
+    }
+
+    /// Where copies of the state are validated.
+    fn copies(&self) -> PathBuf {
+        self.site.directory().join("validate")
+    }
+
+    /// Removes copies that a killed daemon was making. This one must not be making any of this service.
+    pub(super) async fn forget_copies(&self) {
+        let copies = self.copies();
+        let forgotten = tokio::task::spawn_blocking(move || preflight::forget_copies(&copies));
+        forgotten.await.expect("BUG: removing copies panicked");
     }
 
     /// The validator of one generation, in a house in which only its own release and its interpreter are to be seen of
@@ -108,6 +122,7 @@ impl Executor {
             writable: Vec::new(),
             covers: Vec::new(),
             private_max: PRIVATE_MAX,
+            file_max: PRIVATE_MAX,
             said_max: SAID_MAX,
             program,
         })

@@ -49,8 +49,9 @@ impl Executor {
         Ok(())
     }
 
-    /// Removes what a killed daemon left half staged.
+    /// Removes what a killed daemon left half staged, or copied for a validator.
     pub(in super::super) async fn reclaim(&self) -> Result<u32, Fault> {
+        self.forget_copies().await;
         let store = self.site.store.clone();
         tokio::task::spawn_blocking(move || store.reclaim())
             .await

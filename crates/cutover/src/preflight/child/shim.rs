@@ -1,10 +1,11 @@
 //! What a child is before it is what is asked: `cutover child`, which becomes it.
 //!
-//! It takes the limits and the user upon itself and lets the kernel kill it when the thread that waits for it is gone:
-//! nothing that is asked outlives its asker. Knows one order. Must not know what is asked.
+//! It takes the limits and the user upon itself and lets the kernel kill it when the thread that waits for it is gone: it
+//! does not outlive its asker. What it has started itself may. Knows one order. Must not know what is asked.
 
+use crate::sandbox::lower;
 use crate::store::Identity;
-use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
+use rustix::process::{Gid, Pid, Resource, Signal, Uid};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
@@ -84,9 +85,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn take_on(order: &Order) -> io::Result<()> {
-    limit(Resource::Core, 0)?;
-    limit(Resource::Cpu, order.cpu_seconds_max)?;
-    limit(Resource::Fsize, order.file_bytes_max)?;
+    lower(Resource::Core, 0)?;
+    lower(Resource::Cpu, order.cpu_seconds_max)?;
+    lower(Resource::Fsize, order.file_bytes_max)?;
     if let Some(user) = &order.user {
         let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -99,12 +100,6 @@ fn take_on(order: &Order) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let parent = rustix::process::getppid().and_then(|parent| u32::try_from(Pid::as_raw(Some(parent))).ok());
     if parent == Some(order.parent) { Ok(()) } else { Err(io::Error::from(rustix::io::Errno::SRCH)) }
-}
-
-/// Never above what is already so.
-fn limit(resource: Resource, max: u64) -> io::Result<()> {
-    let hard = rustix::process::getrlimit(resource).maximum.map_or(max, |hard| hard.min(max));
-    Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) })?)
 }
 
 fn number(error: &io::Error) -> i32 {
