@@ -30,6 +30,21 @@ pub(crate) type Heard = Arc<Mutex<Vec<String>>>;
 
 /// A service that answers each message with the same, so long after it came.
 async fn slow_echo(delay: Duration) -> (Service, Heard) {
+    slow(delay, str::to_owned, None).await
+}
+
+/// A service that answers each call so long after it came, and speaks of other things all the time meanwhile.
+async fn slow_answerer(delay: Duration) -> (Service, Heard) {
+    let answer = |call: &str| call.replace(r#","method":"a""#, "");
+    slow(delay, answer, Some(r#"{"type":"event"}"#)).await
+}
+
+/// A service that gives each message its answer so long after it came. While any is due it says `meanwhile`, if anything.
+async fn slow(
+    delay: Duration,
+    answer: fn(&str) -> String,
+    meanwhile: Option<&'static str>,
+) -> (Service, Heard) {
     let heard = Heard::default();
     let log = heard.clone();
     let service = Service::start(move |_: Asked, mut stream: TcpStream| {
@@ -39,6 +54,7 @@ async fn slow_echo(delay: Duration) -> (Service, Heard) {
             let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
             let (mut answers, mut calls) = socket.split();
             let mut due = FuturesUnordered::new();
+            let mut ticks = interval(Duration::from_millis(5));
             loop {
                 tokio::select! {
                     call = calls.next() => match call?.ok()? {
@@ -46,13 +62,16 @@ async fn slow_echo(delay: Duration) -> (Service, Heard) {
                             log.lock().unwrap().push(text.to_string());
                             due.push(async move {
                                 sleep(delay).await;
-                                text
+                                answer(&text)
                             });
                         }
                         Message::Close(_) => return None,
                         _ => answers.flush().await.ok()?,
                     },
-                    Some(text) = due.next() => answers.send(Message::Text(text)).await.ok()?,
+                    Some(text) = due.next() => answers.send(Message::text(text)).await.ok()?,
+                    _ = ticks.tick(), if meanwhile.is_some() && !due.is_empty() => {
+                        answers.send(Message::text(meanwhile.unwrap_or_default())).await.ok()?;
+                    }
                 }
             }
         }
@@ -275,37 +294,6 @@ async fn a_message_whose_first_fragment_has_passed_is_passed_to_its_end() {
     while visitor.fill().await > 0 {}
     assert_eq!(visitor.buffer[8..12], [0x88, 17, 0x03, 0xf4]);
     assert_eq!(*heard.lock().unwrap(), ["one"]);
-}
-
-/// A service that answers each call so long after it came, and speaks of other things all the time.
-async fn slow_answerer(delay: Duration) -> (Service, Heard) {
-    let heard = Heard::default();
-    let log = heard.clone();
-    let service = Service::start(move |_: Asked, mut stream: TcpStream| {
-        let log = log.clone();
-        async move {
-            stream.write_all(ACCEPTED).await.ok()?;
-            let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-            let (mut answers, mut calls) = socket.split();
-            let mut due = FuturesUnordered::new();
-            let mut ticks = interval(Duration::from_millis(5));
-            loop {
-                tokio::select! {
-                    call = calls.next() => if let Message::Text(text) = call?.ok()? {
-                        log.lock().unwrap().push(text.to_string());
-                        due.push(async move {
-                            sleep(delay).await;
-                            text.replace(r#","method":"a""#, "")
-                        });
-                    },
-                    Some(text) = due.next() => answers.send(Message::text(text)).await.ok()?,
-                    _ = ticks.tick(), if !due.is_empty() => answers.send(Message::text(r#"{"type":"event"}"#)).await.ok()?,
-                }
-            }
-        }
-    })
-    .await;
-    (service, heard)
 }
 
 #[tokio::test]
