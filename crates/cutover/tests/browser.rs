@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// own validator, before anything is stopped.
 const BROKEN: [(&str, Defect, &str); 2] = [
     ("2026.5.5", Defect::TellsVersion(NEW), "Update error: wrong_version. "),
-    ("2026.5.6", Defect::EndsAfter(1500), "Update error: preflight. "),
+    ("2026.5.6", Defect::EndsAfter(1500), "Update error: exited. "),
 ];
 
 /// The gateway's own goodbye to its clients, in the page's words. It is shown until the page has come back.

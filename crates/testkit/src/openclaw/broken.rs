@@ -35,7 +35,9 @@ pub fn broken(tree: &Path, version: &str, defect: Defect) -> io::Result<Package>
         }
         Defect::NeverReady => package.file(ENTRY, NEVER_READY),
         Defect::EndsAfter(milliseconds) => {
-            let line = format!("setTimeout(() => process.exit(7), {milliseconds});\n");
+            // Its other commands work: a validator that ended would be found before anything is stopped.
+            let ends = format!("setTimeout(() => process.exit(7), {milliseconds})");
+            let line = format!("if (process.argv.includes(\"gateway\")) {ends};\n");
             let entry = preceded_by(&line, entry)?;
             package.file(ENTRY, entry)
         }
