@@ -82,7 +82,6 @@ impl World {
         service.insert("plugins".into(), vec![Value::from(plugin)].into());
         let plugins = serde_json::json!({"plugins": {
             "load": {"paths": ["${PROGRESS_LINES}"]},
-            "allow": [PROGRESS_LINES_ID],
             "entries": {PROGRESS_LINES_ID: {"enabled": true}},
         }});
         fs::write(world.claw().join("openclaw.json"), plugins.to_string()).unwrap();
