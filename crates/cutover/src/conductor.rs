@@ -27,7 +27,7 @@ pub use plan::Plan;
 pub use view::View;
 
 pub(crate) use age::youngest_first;
-pub(crate) use site::{passage, private_directory};
+pub(crate) use site::{free_port, passage, private_directory};
 
 use crate::config::{Layout, ServiceSettings};
 use crate::supervisor::Live;

@@ -423,7 +423,7 @@ fn kept_port(path: &Path) -> anyhow::Result<u16> {
 
 /// A port that nobody listens on and that the system gives to nobody by itself: one of those could be a client's when the
 /// service starts again.
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     for _ in 0..PORT_TRIES {
         let chosen = uuid::Uuid::new_v4().as_u64_pair().0 % u64::from(PORTS.end - PORTS.start);
         let port = PORTS.start + u16::try_from(chosen).expect("smaller than the range of ports");

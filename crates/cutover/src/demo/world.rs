@@ -2,7 +2,7 @@
 //! nothing of it left when it is dropped. The demonstration plays in it, and so do the tests of the whole product.
 
 use crate::cli::Client;
-use crate::conductor::View;
+use crate::conductor::{View, free_port};
 use anyhow::{Context, bail};
 use cutover_core::{Report, RunId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,7 +10,7 @@ use sample_gateway::Knobs;
 use sample_gateway::release::{self, Release};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -396,8 +396,7 @@ impl Drop for World {
     }
 }
 
-/// An address on loopback that nobody uses.
+/// An address on loopback that nobody uses, nor will: a service without a front leaves it for a moment at each restart.
 fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-    listener.local_addr().context("looking for a free port")
+    Ok((Ipv4Addr::LOCALHOST, free_port()?).into())
 }
