@@ -29,7 +29,7 @@ pub(crate) enum Said {
 #[derive(Debug, Default)]
 pub(crate) struct Hearing {
     /// Of the message that is being heard.
-    envelope: Option<Envelope>,
+    envelope: Envelope,
     said: Vec<Said>,
 }
 
@@ -42,17 +42,15 @@ impl Hearing {
 
 impl Ear for Hearing {
     fn begin(&mut self) {
-        self.envelope = Some(Envelope::default());
+        self.envelope = Envelope::default();
     }
 
     fn hear(&mut self, byte: u8) {
-        if let Some(envelope) = &mut self.envelope {
-            envelope.read(byte);
-        }
+        self.envelope.read(byte);
     }
 
     fn end(&mut self) {
-        self.said.extend(self.envelope.take().and_then(|envelope| envelope.said()));
+        self.said.extend(self.envelope.said());
     }
 }
 
@@ -60,7 +58,7 @@ impl Ear for Hearing {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     open: HashSet<Id>,
-    /// How many of them were given up as too many to be told apart.
+    /// Whether they were too many to be told apart.
     lost: bool,
     is_spoken: bool,
 }

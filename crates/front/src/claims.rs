@@ -35,13 +35,14 @@ struct Inner {
 /// One WebSocket.
 struct Party {
     turns: mpsc::UnboundedSender<Turn>,
-    waiting: Vec<(Instant, Claimed)>,
+    waiting: Vec<Waiting>,
 }
 
-impl Party {
-    fn waits_for(&self, id: &Id) -> bool {
-        self.waiting.iter().any(|(_, waiting)| calls::id(&waiting.call["id"]).as_ref() == Some(id))
-    }
+/// A claimed call that is not answered yet.
+struct Waiting {
+    id: Id,
+    since: Instant,
+    claimed: Claimed,
 }
 
 /// Whether the daemon will be able to read the line: it is not too long, and not nested too deeply.
@@ -106,9 +107,9 @@ impl Claims {
     pub(crate) fn attend(self: &Arc<Self>) -> Attendance {
         let (sender, claimed) = mpsc::unbounded_channel();
         let mut inner = self.lock();
-        for (since, call) in inner.open.values().flat_map(|party| &party.waiting) {
+        for waiting in inner.open.values().flat_map(|party| &party.waiting) {
             // Its receiver is in hand.
-            let _ = sender.send(Claimed { age: since.elapsed(), ..call.clone() });
+            let _ = sender.send(Claimed { age: waiting.since.elapsed(), ..waiting.claimed.clone() });
         }
         inner.daemon = Some(sender.clone());
         Attendance { claims: Arc::clone(self), sender, claimed }
@@ -118,9 +119,8 @@ impl Claims {
     pub(crate) fn say(&self, say: Say) -> bool {
         let mut inner = self.lock();
         let Some(party) = inner.open.get_mut(&say.connection) else { return false };
-        if let Some(id) = &say.answers {
-            let id = calls::id(id);
-            party.waiting.retain(|(_, waiting)| calls::id(&waiting.call["id"]) != id);
+        if let Some(id) = say.answers.as_ref().and_then(calls::id) {
+            party.waiting.retain(|waiting| waiting.id != id);
         }
         party.turns.send(Turn::Say(say)).is_ok()
     }
@@ -146,13 +146,13 @@ impl Seat {
         let mut inner = self.claims.lock();
         let daemon = inner.daemon.clone();
         let Some(party) = inner.open.get_mut(&self.number) else { return false };
-        if party.waits_for(&id) {
+        if party.waiting.iter().any(|waiting| waiting.id == id) {
             return false;
         }
         let is_given = party.waiting.len() < WAITING_MAX
             && daemon.is_some_and(|daemon| daemon.send(claimed.clone()).is_ok());
         if is_given {
-            party.waiting.push((Instant::now(), claimed));
+            party.waiting.push(Waiting { id, since: Instant::now(), claimed });
         } else {
             drop(inner);
             self.put_off(&claimed.call["id"]);

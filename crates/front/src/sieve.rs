@@ -8,8 +8,10 @@ use crate::frames::{CONTROL_MAX, Ear, FrameWalk, begins_control};
 pub(crate) trait Sorter: Send {
     /// Asked again as a message grows, until it is decided. `bytes` is how long it is so far.
     fn judge(&mut self, envelope: &Envelope, bytes: usize, is_whole: bool) -> Judgement;
-    /// Whether the rest of a message that passes must not pass after all.
-    fn regrets(&mut self, envelope: &Envelope) -> bool;
+    /// Whether the rest of a message that is watched must not pass after all.
+    fn regrets(&mut self, _: &Envelope) -> bool {
+        false
+    }
     /// How many bytes of frames may be kept back of one message. Fragments may be empty, so its text is no measure.
     fn kept_max(&self) -> usize;
     /// What becomes of a message of which more had to be kept back.
@@ -27,8 +29,10 @@ pub(crate) trait Sorter: Send {
 pub(crate) enum Judgement {
     /// More of it has to be seen.
     Later,
-    /// It passes as it comes.
+    /// It passes as it comes, and is read no more.
     Pass,
+    /// It passes as it comes, and is read on.
+    Watch,
     /// It is taken.
     Take,
     /// It is dropped as it comes.
@@ -55,18 +59,21 @@ struct Scan {
     text: Vec<u8>,
     bytes: usize,
     has_begun: bool,
+    is_read: bool,
     keeps_text: bool,
     is_whole: bool,
 }
 
 impl Ear for Scan {
     fn begin(&mut self) {
-        *self = Self { has_begun: true, keeps_text: true, ..Self::default() };
+        *self = Self { has_begun: true, is_read: true, keeps_text: true, ..Self::default() };
     }
 
     fn hear(&mut self, byte: u8) {
         self.bytes += 1;
-        self.envelope.read(byte);
+        if self.is_read {
+            self.envelope.read(byte);
+        }
         if self.keeps_text {
             self.text.push(byte);
         }
@@ -133,11 +140,11 @@ impl Sieve {
     fn sort(&mut self, piece: &[u8], passed: &mut Vec<u8>) {
         // A header that has not come whole belongs to a message that has not begun.
         let has_begun = self.scan.has_begun;
-        if self.judgement == Judgement::Pass && self.sorter.regrets(&self.scan.envelope) {
+        if self.judgement == Judgement::Watch && self.sorter.regrets(&self.scan.envelope) {
             self.judgement = Judgement::Drop;
         }
         match self.judgement {
-            Judgement::Pass => passed.extend_from_slice(piece),
+            Judgement::Pass | Judgement::Watch => passed.extend_from_slice(piece),
             Judgement::Drop => {}
             Judgement::Later | Judgement::Take => self.frames.extend_from_slice(piece),
         }
@@ -161,10 +168,11 @@ impl Sieve {
     fn decide(&mut self, judgement: Judgement, passed: &mut Vec<u8>) {
         self.judgement = judgement;
         match judgement {
-            Judgement::Pass => passed.append(&mut self.frames),
+            Judgement::Pass | Judgement::Watch => passed.append(&mut self.frames),
             Judgement::Drop => self.frames.clear(),
             Judgement::Later | Judgement::Take => return,
         }
+        self.scan.is_read = judgement == Judgement::Watch;
         self.scan.keeps_text = false;
         self.scan.text = Vec::new();
     }
@@ -186,7 +194,7 @@ mod tests {
                 Some("x") => Judgement::Take,
                 Some("y") => Judgement::Drop,
                 None if !is_whole => Judgement::Later,
-                _ => Judgement::Pass,
+                _ => Judgement::Watch,
             }
         }
 

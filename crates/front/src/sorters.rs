@@ -55,9 +55,10 @@ impl Sorter for FromClient {
                 if let Some(id) = envelope.id() {
                     self.0.begin(&id);
                 }
-                Judgement::Pass
+                Judgement::Watch
             }
-            Some(_) => Judgement::Pass,
+            // Of two methods the last one counts.
+            Some(_) => Judgement::Watch,
             None if is_whole || envelope.is_broken() => Judgement::Pass,
             None if bytes > UNJUDGED_MAX => self.refuse(TOO_BIG),
             None => Judgement::Later,
@@ -125,10 +126,6 @@ impl Sorter for FromService {
             None if !is_whole && bytes <= UNJUDGED_MAX => Judgement::Later,
             _ => Judgement::Pass,
         }
-    }
-
-    fn regrets(&mut self, _: &Envelope) -> bool {
-        false
     }
 
     fn kept_max(&self) -> usize {

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
+use crate::Say;
 use crate::calls::Calls;
 use crate::claims::{Seat, Turn};
 use crate::frames::{close_frame, pong_frame, text_frame};
@@ -114,6 +115,15 @@ enum Over {
     Refused((u16, &'static str)),
 }
 
+/// How a client's stay without a service ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    /// It is gone.
+    Left,
+    /// It is told goodbye.
+    Dismissed,
+}
+
 impl Relay {
     async fn run(mut self) {
         let mut over = self.converse().await;
@@ -128,14 +138,14 @@ impl Relay {
         self.talk.listen(&mut self.down, &mut self.up);
         self.talk.open = None;
         // Who has left of its own accord waits for nothing.
-        let is_left = over == Over::ClientGone && !self.down.walk().has_closed();
-        if !is_left && !self.talk.is_given_up {
+        let has_left = over == Over::ClientGone && !self.down.walk().has_closed();
+        if !has_left && !self.talk.is_given_up {
             (0..self.talk.calls.open().unwrap_or(0)).for_each(|_| self.pass.count_cut());
         }
         let is_dismissed = self.say_what_waits();
-        let is_left =
-            matches!(over, Over::ClientGone | Over::ClientDeaf | Over::Dismissed | Over::Refused(_));
-        if let Some(seat) = self.seat.clone().filter(|seat| !is_left && !is_dismissed && seat.is_waiting()) {
+        let may_stay =
+            !matches!(over, Over::ClientGone | Over::ClientDeaf | Over::Dismissed | Over::Refused(_));
+        if let Some(seat) = self.seat.clone().filter(|seat| may_stay && !is_dismissed && seat.is_waiting()) {
             return self.strand(seat).await;
         }
         match over {
@@ -209,7 +219,7 @@ impl Relay {
                 _ = intake.changed() => {}
                 turn = next(&mut self.turns) => match turn {
                     Turn::Say(say) => {
-                        self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                        self.pass_on(&say);
                         if say.closes {
                             dismissed = Some(Instant::now());
                         }
@@ -232,11 +242,16 @@ impl Relay {
         let mut is_dismissed = false;
         while let Some(Ok(turn)) = self.turns.as_mut().map(UnboundedReceiver::try_recv) {
             if let Turn::Say(say) = turn {
-                self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                self.pass_on(&say);
                 is_dismissed |= say.closes;
             }
         }
         is_dismissed
+    }
+
+    /// Tells the client what the daemon says, between two messages of the service.
+    fn pass_on(&mut self, say: &Say) {
+        self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
     }
 
     /// The client waits for the daemon's answer while there is no service to speak with: what it says else is put off.
@@ -251,7 +266,7 @@ impl Relay {
             return;
         }
         self.up.sift_again(FromClient(Arc::clone(&seat)));
-        if timeout(STRANDED_MAX, self.stay(&seat)).await.is_ok_and(|why| why.is_none()) {
+        if timeout(STRANDED_MAX, self.stay(&seat)).await == Ok(Stay::Left) {
             self.client.finish();
             return;
         }
@@ -270,8 +285,8 @@ impl Relay {
         self.client.linger(FAREWELL_LIMIT).await;
     }
 
-    /// Answers once the front has said goodbye to the client, or nothing if the client is gone.
-    async fn stay(&mut self, seat: &Seat) -> Option<()> {
+    /// Puts off what the client calls, until it has its answers.
+    async fn stay(&mut self, seat: &Seat) -> Stay {
         loop {
             let is_heard = self.down.waiting() < OWN_MAX;
             let turn = tokio::select! {
@@ -279,16 +294,16 @@ impl Relay {
                 turn = next(&mut self.turns), if is_heard => turn,
                 step = self.up.listen(), if is_heard => match step {
                     Ok(()) => continue,
-                    Err(_) => return None,
+                    Err(_) => return Stay::Left,
                 },
                 flushed = self.down.flush(), if !is_heard => match flushed {
                     Ok(()) => continue,
-                    Err(_) => return None,
+                    Err(_) => return Stay::Left,
                 },
             };
             let goodbye = match turn {
                 Turn::Say(say) => {
-                    self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+                    self.pass_on(&say);
                     // Nothing keeps it here once it has its answers.
                     (say.closes || !seat.is_waiting()).then_some(SERVICE_RESTART)
                 }
@@ -302,7 +317,7 @@ impl Relay {
             };
             if let Some((code, reason)) = goodbye {
                 self.down.put_in(&close_frame(code, reason));
-                return Some(());
+                return Stay::Dismissed;
             }
             let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
         }

@@ -6,8 +6,6 @@ use cutover_front::control::ControlClient;
 use cutover_front::{Claim, Claimed, Fill, Say};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,10 +13,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::service::{Asked, Service};
+use crate::service::Service;
 use crate::stage::{Stage, until};
-use crate::stopping::{ACCEPTED, Heard, Socket, open, text};
+use crate::stopping::{Heard, Socket, open, text};
 use crate::visitor::LIMIT;
+use crate::websocket::service;
 
 fn claim() -> Claim {
     Claim {
@@ -38,10 +37,9 @@ fn claim() -> Claim {
 async fn gateway() -> (Service, Heard) {
     let heard = Heard::default();
     let log = heard.clone();
-    let service = Service::start(move |_: Asked, mut stream: TcpStream| {
+    let service = service(move |stream| {
         let log = log.clone();
         async move {
-            stream.write_all(ACCEPTED).await.ok()?;
             let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
             while let Some(Ok(message)) = socket.next().await {
                 let Message::Text(text) = message else { continue };
@@ -64,7 +62,7 @@ async fn gateway() -> (Service, Heard) {
                 let answer = json!({"type": "res", "id": call["id"], "ok": true, "payload": payload});
                 socket.send(Message::text(answer.to_string())).await.ok()?;
             }
-            None
+            Some(())
         }
     })
     .await;

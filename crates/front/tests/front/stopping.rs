@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,13 +14,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::service::{Asked, Service};
+use crate::service::Service;
 use crate::stage::{Stage, holding, serving, until};
 use crate::visitor::LIMIT;
+use crate::websocket::service;
 
-pub(crate) const ACCEPTED: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 pub(crate) const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
@@ -47,10 +44,9 @@ async fn slow(
 ) -> (Service, Heard) {
     let heard = Heard::default();
     let log = heard.clone();
-    let service = Service::start(move |_: Asked, mut stream: TcpStream| {
+    let service = service(move |stream| {
         let log = log.clone();
         async move {
-            stream.write_all(ACCEPTED).await.ok()?;
             let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
             let (mut answers, mut calls) = socket.split();
             let mut due = FuturesUnordered::new();
@@ -65,7 +61,7 @@ async fn slow(
                                 answer(&text)
                             });
                         }
-                        Message::Close(_) => return None,
+                        Message::Close(_) => return Some(()),
                         _ => answers.flush().await.ok()?,
                     },
                     Some(text) = due.next() => answers.send(Message::text(text)).await.ok()?,

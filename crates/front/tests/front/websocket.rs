@@ -23,11 +23,11 @@ const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: web\r\nConnection: keep-alive
 const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
 
-/// A service whose WebSockets each run the given conduct on the raw stream.
-async fn service<F, Fut>(conduct: F) -> Service
+/// A service whose WebSockets each run the given conduct on the raw stream, to its end.
+pub(crate) async fn service<F, Fut>(conduct: F) -> Service
 where
     F: Fn(TcpStream) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = ()> + Send + 'static,
+    Fut: Future<Output: Send> + Send + 'static,
 {
     Service::start(move |_: Asked, mut stream| {
         let conduct = conduct.clone();
