@@ -9,6 +9,7 @@ pub mod crash_point;
 pub mod demo;
 mod front_process;
 pub mod journal;
+mod polling;
 pub mod preflight;
 pub mod probe;
 pub mod sandbox;

@@ -26,13 +26,14 @@ mod said;
 mod wire;
 
 pub use error::Error;
-pub(crate) use limits::lower;
+pub(crate) use limits::confine;
 pub use said::Said;
 
+use crate::polling::poll_until;
 use crate::store::Identity;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -42,7 +43,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wire::{Order, Word};
 
 /// The hidden word of the command line under which both halves are run.
@@ -52,7 +53,7 @@ pub const NAME: &str = "sandbox";
 const ENDING: Duration = Duration::from_secs(10);
 
 /// One command and the house that it runs in. All paths are absolute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
     /// What is executed.
     pub program: PathBuf,
@@ -82,7 +83,7 @@ pub struct Sandbox {
 }
 
 /// A copy that is seen at the path of the original.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cover {
     /// A directory or a file; the command writes to this one.
     pub copy: PathBuf,
@@ -158,7 +159,7 @@ impl Sandbox {
         let (answer, stdout, stderr) = thread::scope(|scope| {
             let stdout = scope.spawn(|| said::listen(stdout, self.said_max));
             let stderr = scope.spawn(|| said::listen(stderr, self.said_max));
-            let answer = asked(&control, &Order::new(self, limit), limit, unwanted);
+            let answer = asked(&control, &Order { sandbox: self.clone(), limit }, unwanted);
             end(child, answer.is_err());
             let heard = |thread: thread::ScopedJoinHandle<'_, Said>| {
                 thread.join().expect("BUG: listening to a pipe panicked")
@@ -179,6 +180,14 @@ impl Sandbox {
         }
     }
 
+    /// Who will own what is made for the command.
+    fn owner(&self) -> (u32, u32) {
+        match &self.identity {
+            Some(identity) => (identity.uid, identity.gid),
+            None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         let covers = self.covers.iter().flat_map(|cover| [&cover.copy, &cover.live]);
         let lists = self.private.iter().chain(&self.visible).chain(&self.writable);
@@ -195,15 +204,10 @@ impl Sandbox {
     }
 }
 
-fn asked(
-    mut control: &UnixStream,
-    order: &Order,
-    limit: Duration,
-    unwanted: Option<PollFd<'_>>,
-) -> Result<Word, Error> {
+fn asked(mut control: &UnixStream, order: &Order, unwanted: Option<PollFd<'_>>) -> Result<Word, Error> {
     let line = serde_json::to_string(order).map_err(|source| Error::Talk(source.into()))?;
     control.write_all(format!("{line}\n").as_bytes()).map_err(Error::Talk)?;
-    answered(control, limit + ENDING, unwanted)?;
+    answered(control, order.limit + ENDING, unwanted)?;
     let mut answer = String::new();
     BufReader::new(control).read_line(&mut answer).map_err(Error::Talk)?;
     if answer.is_empty() {
@@ -214,21 +218,14 @@ fn asked(
 
 /// Waits for the answer, or until nobody wants it any more.
 fn answered(control: &UnixStream, limit: Duration, unwanted: Option<PollFd<'_>>) -> Result<(), Error> {
-    let begun = Instant::now();
     let mut watched = vec![PollFd::new(control, PollFlags::IN)];
     watched.extend(unwanted);
-    loop {
-        let left = limit.saturating_sub(begun.elapsed());
-        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-        match rustix::event::poll(&mut watched, Some(&timeout)) {
-            Ok(0) if begun.elapsed() >= limit => return Err(Error::Talk(io::ErrorKind::TimedOut.into())),
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) if watched.get(1).is_some_and(|unwanted| !unwanted.revents().is_empty()) => {
-                return Err(Error::GivenUp);
-            }
-            Ok(_) => return Ok(()),
-            Err(errno) => return Err(Error::Talk(errno.into())),
-        }
+    if !poll_until(&mut watched, limit).map_err(|errno| Error::Talk(errno.into()))? {
+        return Err(Error::Talk(io::ErrorKind::TimedOut.into()));
+    }
+    match watched.get(1) {
+        Some(unwanted) if !unwanted.revents().is_empty() => Err(Error::GivenUp),
+        _ => Ok(()),
     }
 }
 

@@ -85,6 +85,16 @@ impl Site {
         self.layout.service(&self.settings.name)
     }
 
+    /// A directory of its own that is nobody else's, and that the service's user can pass through.
+    pub(super) fn passable(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let directory = self.directory().join(name);
+        private_directory(&directory)?;
+        if self.identity.is_some() {
+            passage(&directory)?;
+        }
+        Ok(directory)
+    }
+
     pub(super) fn instances(&self) -> PathBuf {
         self.directory().join("instances")
     }

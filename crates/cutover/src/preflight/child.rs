@@ -7,10 +7,10 @@ mod shim;
 pub(crate) use shim::main;
 
 use super::stop::Stop;
+use crate::polling::poll_until;
 use crate::store::Identity;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Access, AtFlags, CWD};
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use shim::{Order, Word};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Of what a child says, this much is read.
@@ -183,9 +183,9 @@ impl Children {
             program: program.into(),
             args: args.iter().map(|arg| arg.as_ref().to_owned()).collect(),
             env,
-            user: self.identity.as_ref().map(Into::into),
-            cpu_seconds_max: self.limit.as_secs().max(1),
-            file_bytes_max: FILE_MAX,
+            user: self.identity.clone(),
+            limit: self.limit,
+            file_max: FILE_MAX,
         }
     }
 
@@ -242,20 +242,13 @@ fn end(mut child: Child, limit: Duration, stop: &Stop) -> io::Result<(ExitStatus
 
 fn awaited(pid: Pid, limit: Duration, stop: &Stop) -> io::Result<End> {
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let begun = Instant::now();
-    loop {
-        let left = limit.saturating_sub(begun.elapsed());
-        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-        let mut polled: Vec<PollFd<'_>> =
-            std::iter::once(PollFd::new(&pidfd, PollFlags::IN)).chain(stop.poll()).collect();
-        match rustix::event::poll(&mut polled, Some(&timeout)) {
-            Ok(0) if begun.elapsed() >= limit => return Ok(End::Limit),
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) if polled[0].revents().is_empty() => return Ok(End::Stopped),
-            Ok(_) => return Ok(End::Own),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
+    let mut polled: Vec<PollFd<'_>> =
+        std::iter::once(PollFd::new(&pidfd, PollFlags::IN)).chain(stop.poll()).collect();
+    Ok(match poll_until(&mut polled, limit)? {
+        false => End::Limit,
+        true if polled[0].revents().is_empty() => End::Stopped,
+        true => End::Own,
+    })
 }
 
 fn said(file: &mut File) -> io::Result<String> {

@@ -2,8 +2,9 @@
 //!
 //! Everything is held by descriptors before the first thing is covered. Knows paths; must not know what lies there.
 
+use super::Sandbox;
 use super::mounts::{self, Mount, hold, mount_of, name};
-use super::wire::{Obstacle, Order};
+use super::wire::Obstacle;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{
@@ -50,27 +51,27 @@ struct Private {
 }
 
 /// Furnishes the house. Must run in new namespaces, as their first process.
-pub(super) fn furnish(order: &Order) -> Result<(), Obstacle> {
+pub(super) fn furnish(sandbox: &Sandbox) -> Result<(), Obstacle> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Obstacle::refusal("parting from the machine's mounts"))?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     mount("proc", "/proc", "proc", quiet | MountFlags::NOEXEC, None)
         .map_err(Obstacle::refusal("mounting /proc"))?;
-    let privates = privates(&order.private)?;
-    let mut places = places(order, &privates)?;
+    let privates = privates(&sandbox.private)?;
+    let mut places = places(sandbox, &privates)?;
     devices()?;
     let mounts = mounts::all().map_err(Obstacle::at("reading the table of mounts"))?;
     mounts::seal(&mounts, &DEVICES.map(|device| Path::new("/dev").join(device)))?;
-    let owner = order.owner();
-    empty(Path::new("/dev/shm"), 0o1777, owner, order.private_max)?;
+    let owner = sandbox.owner();
+    empty(Path::new("/dev/shm"), 0o1777, owner, sandbox.private_max)?;
     for Private { path, mode } in &privates {
         make(path, true)?;
-        empty(path, *mode, owner, order.private_max)?;
+        empty(path, *mode, owner, sandbox.private_max)?;
     }
     // What lies deeper is laid later.
     places.sort_by_key(|place| place.path().components().count());
-    places.iter().try_for_each(|place| lay(place, &mounts, order))?;
-    places.iter().rev().try_for_each(|place| settle(place, order))
+    places.iter().try_for_each(|place| lay(place, &mounts, sandbox))?;
+    places.iter().rev().try_for_each(|place| settle(place, sandbox))
 }
 
 fn privates(paths: &[PathBuf]) -> Result<Vec<Private>, Obstacle> {
@@ -100,7 +101,7 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-fn places(order: &Order, privates: &[Private]) -> Result<Vec<Place>, Obstacle> {
+fn places(sandbox: &Sandbox, privates: &[Private]) -> Result<Vec<Place>, Obstacle> {
     let held = |path: &Path| -> Result<(OwnedFd, bool), Obstacle> {
         let step = || format!("looking at {}", path.display());
         let held = hold(path).map_err(Obstacle::at(step()))?;
@@ -108,16 +109,16 @@ fn places(order: &Order, privates: &[Private]) -> Result<Vec<Place>, Obstacle> {
         Ok((held, is_directory))
     };
     let mut places = Vec::new();
-    for path in &order.visible {
+    for path in &sandbox.visible {
         let (held, is_directory) = held(path)?;
         places.push(Place::Seen { path: path.clone(), held, is_directory });
     }
-    for path in &order.writable {
+    for path in &sandbox.writable {
         let (held, is_directory) = held(path)?;
         places.push(Place::Written { path: path.clone(), held, is_directory });
     }
     let mut beside: BTreeSet<PathBuf> = BTreeSet::new();
-    for cover in &order.covers {
+    for cover in &sandbox.covers {
         let (held, is_directory) = held(&cover.copy)?;
         let path = cover.live.canonicalize().unwrap_or_else(|_| cover.live.clone());
         if !is_directory {
@@ -126,7 +127,7 @@ fn places(order: &Order, privates: &[Private]) -> Result<Vec<Place>, Obstacle> {
         places.push(Place::Written { path, held, is_directory });
     }
     for path in beside.into_iter().filter(|path| !privates.iter().any(|private| private.path == *path)) {
-        let names = others(&path, order).map_err(Obstacle::at(format!("listing {}", path.display())))?;
+        let names = others(&path, sandbox).map_err(Obstacle::at(format!("listing {}", path.display())))?;
         let old = fs::metadata(&path).map_err(Obstacle::at(format!("looking at {}", path.display())))?;
         let (held, _) = held(&path)?;
         places.push(Place::Beside { path, held, old, names });
@@ -135,9 +136,9 @@ fn places(order: &Order, privates: &[Private]) -> Result<Vec<Place>, Obstacle> {
 }
 
 /// What lies in a directory beside the covered files and their companions.
-fn others(directory: &Path, order: &Order) -> io::Result<Vec<OsString>> {
+fn others(directory: &Path, sandbox: &Sandbox) -> io::Result<Vec<OsString>> {
     let mut covered: BTreeSet<OsString> = BTreeSet::new();
-    for live in order.covers.iter().map(|cover| &cover.live) {
+    for live in sandbox.covers.iter().map(|cover| &cover.live) {
         let live = live.canonicalize().unwrap_or_else(|_| live.clone());
         if let (Some(parent), Some(name)) = (live.parent(), live.file_name())
             && parent == directory
@@ -210,7 +211,7 @@ fn make(path: &Path, is_directory: bool) -> Result<(), Obstacle> {
     made().map_err(Obstacle::at(format!("making a place at {}", path.display())))
 }
 
-fn lay(place: &Place, mounts: &[Mount], order: &Order) -> Result<(), Obstacle> {
+fn lay(place: &Place, mounts: &[Mount], sandbox: &Sandbox) -> Result<(), Obstacle> {
     let step = || format!("laying {}", place.path().display());
     match place {
         Place::Seen { path, held, is_directory } => {
@@ -229,9 +230,9 @@ fn lay(place: &Place, mounts: &[Mount], order: &Order) -> Result<(), Obstacle> {
         }
         Place::Beside { path, held, old, names } => {
             make(path, true)?;
-            let (owner, mode) = ownership(old, order.owner());
+            let (owner, mode) = ownership(old, sandbox.owner());
             // Whoever furnishes it is bound by its mode as well.
-            empty(path, mode | Mode::RWXU.bits(), owner, order.private_max)?;
+            empty(path, mode | Mode::RWXU.bits(), owner, sandbox.private_max)?;
             let names = names.iter().map(|one| (name(held).join(one), path.join(one)));
             names.into_iter().try_for_each(|(from, to)| beside(&from, &to)).map_err(Obstacle::at(step()))
         }
@@ -239,9 +240,9 @@ fn lay(place: &Place, mounts: &[Mount], order: &Order) -> Result<(), Obstacle> {
 }
 
 /// What was open to be furnished is so no more.
-fn settle(place: &Place, order: &Order) -> Result<(), Obstacle> {
+fn settle(place: &Place, sandbox: &Sandbox) -> Result<(), Obstacle> {
     let Place::Beside { path, old, .. } = place else { return Ok(()) };
-    let (_, mode) = ownership(old, order.owner());
+    let (_, mode) = ownership(old, sandbox.owner());
     let settled = fs::set_permissions(path, Permissions::from_mode(mode));
     settled.map_err(Obstacle::at(format!("giving {} its mode", path.display())))
 }

@@ -36,18 +36,21 @@ fn is_orphaned(control: &UnixStream) -> bool {
 fn run(order: &Order) -> Result<Word, Obstacle> {
     loopback::raise().map_err(Obstacle::at("raising the loopback"))?;
     limits::yield_memory()?;
-    house::furnish(order)?;
+    let sandbox = &order.sandbox;
+    house::furnish(sandbox)?;
     limits::take_on(order)?;
-    if let Some((uid, gid, _)) = order.identity {
+    if let Some(identity) = &sandbox.identity {
+        let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
         for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
             // So that the command can open /dev/stdout, which asks for rights on the pipe itself.
-            let given = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            let given = rustix::fs::fchown(stream, Some(uid), Some(gid));
             given.map_err(Obstacle::at("giving the command its outputs"))?;
         }
     }
-    let mut command = Command::new(&order.program);
-    command.args(&order.args).env_clear().envs(&order.env).current_dir(&order.cwd).stdin(Stdio::null());
-    let started = rights::without(order.identity().as_ref(), || command.spawn())?;
+    let mut command = Command::new(&sandbox.program);
+    command.args(&sandbox.args).env_clear().envs(&sandbox.env).current_dir(&sandbox.cwd);
+    command.stdin(Stdio::null());
+    let started = rights::without(sandbox.identity.as_ref(), || command.spawn())?;
     match started {
         Ok(child) => reap(child.id()),
         Err(error) => Ok(Word::NotExecuted(error.raw_os_error().unwrap_or(0))),

@@ -5,7 +5,8 @@
 
 use super::wire::{Obstacle, Order, Word, order, say};
 use super::{NAME as SANDBOX, inside};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use crate::polling::poll_until;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
@@ -100,21 +101,12 @@ fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     rustix::thread::unshare(flags)
 }
 
-/// Whether it ended within the limit.
+/// Whether it ended within the limit. One that did not is killed.
 fn watch(pid: Pid, limit: Duration) -> Result<bool, Errno> {
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let begun = Instant::now();
-    loop {
-        let left = limit.saturating_sub(begun.elapsed());
-        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-        match rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) if begun.elapsed() >= limit => {
-                pidfd_send_signal(&pidfd, Signal::KILL)?;
-                return Ok(false);
-            }
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => return Ok(true),
-            Err(errno) => return Err(errno),
-        }
+    let has_ended = poll_until(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit)?;
+    if !has_ended {
+        pidfd_send_signal(&pidfd, Signal::KILL)?;
     }
+    Ok(has_ended)
 }

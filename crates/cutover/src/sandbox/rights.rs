@@ -3,7 +3,6 @@
 use super::calls;
 use super::wire::Obstacle;
 use crate::store::Identity;
-use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::io;
@@ -28,11 +27,7 @@ pub(super) fn without<T: Send>(
         bound()?;
         rustix::thread::clear_ambient_capability_set()?;
         if let Some(identity) = identity {
-            let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
-            let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-            rustix::thread::set_thread_groups(&groups)?;
-            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            identity.take_on()?;
         }
         let own = rustix::thread::capabilities(None)?.permitted;
         let kept = if rustix::process::geteuid().is_root() { ROOTS & own } else { CapabilitySet::empty() };

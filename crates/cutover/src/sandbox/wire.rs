@@ -1,78 +1,17 @@
 //! What the caller and the two halves say to each other: one line each way.
 
-use super::{Cover, Sandbox};
-use crate::store::Identity;
+use super::Sandbox;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
-/// A sandbox as it is told.
+/// What the two halves are told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
-    pub program: PathBuf,
-    pub args: Vec<String>,
-    pub env: BTreeMap<String, String>,
-    pub cwd: PathBuf,
-    pub identity: Option<(u32, u32, Vec<u32>)>,
-    pub private: Vec<PathBuf>,
-    pub visible: Vec<PathBuf>,
-    pub writable: Vec<PathBuf>,
-    pub covers: Vec<Cover>,
-    pub private_max: u64,
-    pub file_max: u64,
+    pub sandbox: Sandbox,
     pub limit: Duration,
-}
-
-impl Order {
-    pub(super) fn new(sandbox: &Sandbox, limit: Duration) -> Self {
-        let sandbox = sandbox.clone();
-        let Sandbox {
-            program,
-            args,
-            env,
-            cwd,
-            identity,
-            private,
-            visible,
-            writable,
-            covers,
-            private_max,
-            file_max,
-            ..
-        } = sandbox;
-        let identity = identity.map(|identity| (identity.uid, identity.gid, identity.groups));
-        Self {
-            program,
-            args,
-            env,
-            cwd,
-            identity,
-            private,
-            visible,
-            writable,
-            covers,
-            private_max,
-            file_max,
-            limit,
-        }
-    }
-
-    pub(super) fn identity(&self) -> Option<Identity> {
-        let (uid, gid, groups) = self.identity.clone()?;
-        Some(Identity { uid, gid, groups })
-    }
-
-    /// Who will own what is made for the command.
-    pub(super) fn owner(&self) -> (u32, u32) {
-        match self.identity {
-            Some((uid, gid, _)) => (uid, gid),
-            None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-        }
-    }
 }
 
 /// What became of it.

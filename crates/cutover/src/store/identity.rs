@@ -2,11 +2,12 @@
 
 use super::{Error, Result};
 use rustix::fs::{Access, Gid, Uid};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
 /// A user to run as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// User id.
     pub uid: u32,
@@ -23,20 +24,26 @@ impl Identity {
     /// # Errors
     /// If the user cannot be taken on (the caller is not root), before `work` runs.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
-        let take_on = || {
-            rustix::thread::set_thread_groups(&groups)?;
-            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid)
-        };
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                take_on()?;
+                self.take_on()?;
                 work()
             });
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
         })
+    }
+
+    /// Makes the calling thread this user's, for good; in a process of one thread that is the process.
+    ///
+    /// # Errors
+    /// The caller is not root.
+    pub(crate) fn take_on(&self) -> rustix::io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        // Groups first: without root they could not be changed any more.
+        rustix::thread::set_thread_groups(&groups)?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
     }
 
     /// Proves by the kernel's own judgement that this user may create entries in `dir`.

@@ -4,15 +4,16 @@
 
 use super::error::Error;
 use super::thread;
+use crate::polling::poll_until;
 use cutover_core::Instance;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Reads who the process with this pid is now; `None` if nobody has the pid. A zombie still has it.
 ///
@@ -141,7 +142,7 @@ impl Handle {
     /// Waits for the end of the process, at most for `limit`; answers whether it has ended.
     pub(super) fn wait(&self, limit: Duration) -> Result<bool, Error> {
         let ended = poll_until(&mut [readable(self.pidfd.as_fd())], limit);
-        ended.map_err(|source| Error::Watch { pid: self.instance.pid, source })
+        ended.map_err(|errno| Error::Watch { pid: self.instance.pid, source: errno.into() })
     }
 
     fn wait_or_cancelled(&self, cancel: &UnixStream) -> Result<(), Error> {
@@ -166,20 +167,4 @@ impl Handle {
 
 fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::IN)
-}
-
-/// Polls until one descriptor is ready or the limit is over; answers whether one is.
-fn poll_until(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
-    let begun = Instant::now();
-    loop {
-        let left = limit.saturating_sub(begun.elapsed());
-        // A limit beyond what the kernel takes is as good as the longest that it takes.
-        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-        match rustix::event::poll(fds, Some(&timeout)) {
-            Ok(0) if begun.elapsed() >= limit => return Ok(false),
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => return Ok(true),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }

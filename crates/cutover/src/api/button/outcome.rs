@@ -3,6 +3,7 @@
 use super::row::{clipped, last_steps};
 use cutover_core::{Report, RunId, StepRecord};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How the gateway calls what was installed as a package.
@@ -54,15 +55,12 @@ fn word(report: &Report) -> &'static str {
 
 /// The end of a run, for a client that waited for it.
 pub(super) fn outcome(report: &Report, root: &Path) -> Value {
-    let steps: Vec<Value> = last_steps(report)
-        .iter()
-        .map(|step| {
-            json!({
-                "name": name(step), "command": format!("cutover: {}", name(step)), "cwd": root,
-                "durationMs": step.took_ms, "exitCode": null, "stdoutTail": told(step), "stderrTail": null,
-            })
-        })
-        .collect();
+    let told = |one: &StepRecord| {
+        let mut told = step(one, root);
+        told.extend(log(one));
+        told
+    };
+    let steps: Vec<_> = last_steps(report).iter().map(told).collect();
     json!({
         "ok": is_good(report),
         "result": {
@@ -80,16 +78,12 @@ pub(super) fn outcome(report: &Report, root: &Path) -> Value {
 
 /// The same for a client that asks later.
 pub(super) fn sentinel(report: &Report, root: &Path) -> Value {
-    let steps: Vec<Value> = last_steps(report)
-        .iter()
-        .map(|step| {
-            json!({
-                "name": name(step), "command": format!("cutover: {}", name(step)), "cwd": root,
-                "durationMs": step.took_ms,
-                "log": { "stdoutTail": told(step), "stderrTail": null, "exitCode": null },
-            })
-        })
-        .collect();
+    let told = |one: &StepRecord| {
+        let mut told = step(one, root);
+        told.insert("log", json!(log(one)));
+        told
+    };
+    let steps: Vec<_> = last_steps(report).iter().map(told).collect();
     json!({
         "kind": "update", "status": word(report), "ts": report.ended, "message": report.sentence,
         "stats": {
@@ -129,12 +123,20 @@ pub(super) fn denied(reason: &str, message: &str, current: Option<String>, root:
     })
 }
 
-fn name(step: &StepRecord) -> String {
-    super::row::step_name(step)
+fn step(step: &StepRecord, root: &Path) -> BTreeMap<&'static str, Value> {
+    let name = super::row::step_name(step);
+    BTreeMap::from([
+        ("command", json!(format!("cutover: {name}"))),
+        ("name", json!(name)),
+        ("cwd", json!(root)),
+        ("durationMs", json!(step.took_ms)),
+    ])
 }
 
-fn told(step: &StepRecord) -> Option<String> {
-    step.outcome.as_deref().map(clipped)
+/// What a step of the gateway's has of its command's output.
+fn log(step: &StepRecord) -> BTreeMap<&'static str, Value> {
+    let said = step.outcome.as_deref().map(clipped);
+    BTreeMap::from([("stdoutTail", json!(said)), ("stderrTail", Value::Null), ("exitCode", Value::Null)])
 }
 
 #[cfg(test)]

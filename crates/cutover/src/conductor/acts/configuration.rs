@@ -3,7 +3,6 @@
 use super::preflight::tempered;
 use super::{Executor, chain, fault};
 use crate::conductor::ledger::moment;
-use crate::conductor::site::{passage, private_directory};
 use crate::config::found;
 use crate::preflight::{self, Stop, Tree, Validation};
 use crate::sandbox::Sandbox;
@@ -26,6 +25,9 @@ const SAID_MAX: usize = 256 << 10;
 const SYSTEM: [&str; 12] =
     ["/", "/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/lib", "/etc", "/dev", "/proc", "/sys", "/var"];
 
+/// Where copies of the state are validated, below the service's directory.
+const COPIES: &str = "validate";
+
 /// A copy of the state takes space: one at a time in a daemon. Held until the asking is really over.
 static ONE: Mutex<()> = Mutex::const_new(());
 
@@ -38,8 +40,6 @@ impl Executor {
         launch: &Launch,
     ) -> Result<Vec<Finding>, Fault> {
         if self.site.settings.validate.is_empty() {
-            // What it left when it was declared.
-            self.forget_copies().await;
             let text = "no `preflight.validate`: whether the target accepts the configuration is not asked";
             return Ok(vec![Finding::new(Level::Note, "configuration", text)]);
         }
@@ -51,11 +51,7 @@ impl Executor {
             }
             None => None,
         };
-        let scratch = self.copies();
-        private_directory(&scratch).map_err(failed)?;
-        if self.site.identity.is_some() {
-            passage(&scratch).map_err(failed)?;
-        }
+        let scratch = self.site.passable(COPIES).map_err(failed)?;
         // Given up with this act, wherever that is: what is begun here ends with it.
         let (_interest, stop) =
             Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
@@ -80,14 +76,9 @@ impl Executor {
         Ok(findings.into_iter().map(|finding| tempered(finding, context)).collect())
     }
 
-    /// Where copies of the state are validated.
-    fn copies(&self) -> PathBuf {
-        self.site.directory().join("validate")
-    }
-
     /// Removes copies that a killed daemon was making. This one must not be making any of this service.
     pub(super) async fn forget_copies(&self) {
-        let copies = self.copies();
+        let copies = self.site.directory().join(COPIES);
         let forgotten = tokio::task::spawn_blocking(move || preflight::forget_copies(&copies));
         forgotten.await.expect("BUG: removing copies panicked");
     }

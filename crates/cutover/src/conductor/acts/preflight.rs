@@ -2,7 +2,6 @@
 
 use super::proving::{Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
-use crate::conductor::site::{passage, private_directory};
 use crate::config::{self, PluginSettings, SourceSettings};
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
 use crate::store::{Need, snapshot};
@@ -147,7 +146,10 @@ impl Executor {
             executable: self.site.executable.clone(),
             interpreter: self.interpreter(launch),
             identity: self.site.identity.as_ref().map(crate::store::Identity::from),
-            scratch: self.scratch().map_err(|error| fault("preflight", format!("{error:#}")))?,
+            scratch: self
+                .site
+                .passable("preflight")
+                .map_err(|error| fault("preflight", format!("{error:#}")))?,
             env: launch.env.clone(),
             limit: preflight::CHILD,
             limit_all: preflight::CHILDREN,
@@ -167,16 +169,6 @@ impl Executor {
         });
         findings.extend(looked.await.expect("BUG: the preflight panicked"));
         Ok(findings.into_iter().map(|finding| tempered(finding, context)).collect())
-    }
-
-    /// Where children get their homes: nobody else's directory, and one that the service's user can pass through.
-    fn scratch(&self) -> anyhow::Result<PathBuf> {
-        let scratch = self.site.directory().join("preflight");
-        private_directory(&scratch)?;
-        if self.site.identity.is_some() {
-            passage(&scratch)?;
-        }
-        Ok(scratch)
     }
 
     /// The node that runs the service, if one does.

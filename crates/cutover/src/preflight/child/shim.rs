@@ -3,9 +3,9 @@
 //! It takes the limits and the user upon itself and lets the kernel kill it when the thread that waits for it is gone: it
 //! does not outlive its asker. What it has started itself may. Knows one order. Must not know what is asked.
 
-use crate::sandbox::lower;
+use crate::sandbox::confine;
 use crate::store::Identity;
-use rustix::process::{Gid, Pid, Resource, Signal, Uid};
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
@@ -13,6 +13,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 /// The hidden subcommand.
 pub(super) const NAME: &str = "child";
@@ -29,24 +30,11 @@ pub(super) struct Order {
     pub program: OsString,
     pub args: Vec<OsString>,
     pub env: Vec<(OsString, OsString)>,
-    pub user: Option<User>,
-    /// Of one process.
-    pub cpu_seconds_max: u64,
-    /// Of one file.
-    pub file_bytes_max: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct User {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
-}
-
-impl From<&Identity> for User {
-    fn from(identity: &Identity) -> Self {
-        Self { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() }
-    }
+    pub user: Option<Identity>,
+    /// How long it may compute.
+    pub limit: Duration,
+    /// Bytes of one file.
+    pub file_max: u64,
 }
 
 /// What the shim answers, one a line. After [`Word::Executes`] nothing more comes if that worked.
@@ -85,16 +73,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn take_on(order: &Order) -> io::Result<()> {
-    lower(Resource::Core, 0)?;
-    lower(Resource::Cpu, order.cpu_seconds_max)?;
-    lower(Resource::Fsize, order.file_bytes_max)?;
+    confine(order.limit, order.file_max)?;
     if let Some(user) = &order.user {
-        let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-        // Groups first: without root they could not be changed any more.
-        rustix::thread::set_thread_groups(&groups)?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        user.take_on()?;
     }
     // After the user: a change of that takes the signal away again.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
