@@ -62,12 +62,18 @@ fn what_the_running_version_lacks_as_well_keeps_nobody_from_updating() {
     assert_eq!(check(&[&package, Path::new("--against"), &good]).0, Some(3));
 }
 
+/// A plugin beside the host, with such fields in its manifest.
+fn plugin(directory: &tempfile::TempDir, fields: &str) -> PathBuf {
+    let plugin = directory.path().join("plugin");
+    let manifest = format!(r#"{{"name":"plugin","version":"1.0.0","type":"module",{fields}}}"#);
+    write(&plugin.join("package.json"), &manifest);
+    plugin
+}
+
 #[test]
 fn r78110_a_plugin_that_asks_the_target_for_a_name_it_lacks_is_blocked_however_well_the_host_is() {
     let (directory, package) = installation(GOOD);
-    let plugin = directory.path().join("plugin");
-    let manifest = r#"{"name":"plugin","version":"1.0.0","type":"module","main":"index.js"}"#;
-    write(&plugin.join("package.json"), manifest);
+    let plugin = plugin(&directory, r#""main":"index.js""#);
     write(&plugin.join("index.js"), "import { format } from 'host/sdk';\nformat();\n");
     assert_eq!(check(&[&package, Path::new("--plugin"), &plugin]).0, Some(0));
     write(&plugin.join("index.js"), "import { formatLine } from 'host/sdk';\nformatLine();\n");
@@ -79,10 +85,9 @@ fn r78110_a_plugin_that_asks_the_target_for_a_name_it_lacks_is_blocked_however_w
 #[test]
 fn a_plugin_s_files_are_those_that_its_manifest_names_for_its_host() {
     let (directory, package) = installation(GOOD);
-    let plugin = directory.path().join("plugin");
-    let manifest = r#"{"name":"plugin","version":"1.0.0","type":"module",
-        "host":{"extensions":["./index.ts"],"runtime":["./dist/index.js"],"page":{"script":"./dist/page.js"}}}"#;
-    write(&plugin.join("package.json"), manifest);
+    let named =
+        r#""extensions":["./index.ts"],"runtime":["./dist/index.js"],"page":{"script":"./dist/page.js"}"#;
+    let plugin = plugin(&directory, &format!(r#""host":{{{named}}}"#));
     write(&plugin.join("dist/index.js"), "import './gone.js';\n");
     write(&plugin.join("dist/page.js"), "import './lost.js';\n");
     let (code, told) = check(&[&package, Path::new("--plugin"), &plugin]);
@@ -96,9 +101,7 @@ fn a_plugin_s_files_are_those_that_its_manifest_names_for_its_host() {
 #[test]
 fn a_plugin_that_does_not_fit_is_blocked_wherever_it_names_what_the_host_lacks() {
     let (directory, package) = installation(GOOD);
-    let plugin = directory.path().join("plugin");
-    let manifest = r#"{"name":"plugin","version":"1.0.0","type":"module","main":"index.js"}"#;
-    write(&plugin.join("package.json"), manifest);
+    let plugin = plugin(&directory, r#""main":"index.js""#);
     write(&plugin.join("index.js"), "export const load = (name) => import(`./${name}.js`);\n");
     write(&plugin.join("later.js"), "import { format } from 'host/sdk';\nformat();\n");
     assert_eq!(check(&[&package, Path::new("--plugin"), &plugin]).0, Some(0));
