@@ -326,7 +326,8 @@ impl Conductor {
         view.progress.clone_from(&self.progress);
         view.front = self.executor.front.stats();
         view.available = self.offer.as_ref().and_then(|offer| offer.available(&self.chronicle.state));
-        view.process = self.live.as_ref().map(|live| live.instance().clone());
+        // One that was found gone lives no more, also while its keeper's word about its end is still to come.
+        view.process = self.live.as_ref().filter(|_| !self.stopped).map(|live| live.instance().clone());
         view.stopped = self.stopped;
         // Exits are no trouble of a process that has proven itself since, nor of one that shall not run.
         let is_down = posture(&self.chronicle.state) != Posture::Serve
