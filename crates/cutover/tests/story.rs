@@ -29,3 +29,5 @@ mod preflight;
 mod process;
 #[path = "story/state.rs"]
 mod state;
+#[path = "story/stock_client.rs"]
+mod stock_client;

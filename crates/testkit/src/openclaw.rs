@@ -8,6 +8,7 @@ mod page;
 mod plugin;
 mod rpc;
 mod runtime;
+mod stock;
 mod sweep;
 
 pub use broken::{Defect, broken};
@@ -15,6 +16,7 @@ pub use page::{Page, Reply, fetch};
 pub use plugin::{LATER_NAME, PROGRESS_LINES, PROGRESS_LINES_ID, SHARED_NAME, progress_lines};
 pub use rpc::{Answer, Client, Hello};
 pub use runtime::{NODE_VERSION, Runtime, registry};
+pub use stock::StockClient;
 pub use sweep::{Sweep, sweep};
 
 /// The version that the incident began with.
@@ -27,3 +29,7 @@ pub const LATEST: [&str; 2] = ["2026.9.5", "2026.9.6"];
 pub const PLUGIN: &str = "@openclaw/discord";
 /// Versions of it: two that the latest pair does not fit, and those of the latest pair.
 pub const PLUGIN_VERSIONS: [&str; 4] = ["2026.6.11", "2026.7.35", "2026.9.5", "2026.9.6"];
+/// The public client of the gateway's protocol, which somebody else wrote.
+pub const STOCK_CLIENT: &str = "openclaw-node";
+/// The version of it that is tried: it speaks protocol 4.
+pub const STOCK_CLIENT_VERSION: &str = "0.14.0";

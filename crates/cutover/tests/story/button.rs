@@ -20,18 +20,18 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 const ADMIN: &[&str] = &["operator.admin", "operator.read"];
 /// Clients that wait for the one answer, and those that follow a run.
 const WAITS: u64 = 3;
-const FOLLOWS: u64 = 4;
+pub(crate) const FOLLOWS: u64 = 4;
 
 fn speaking(protocol: u64) -> Knobs {
     Knobs { protocol: Some(protocol), ..Knobs::default() }
 }
 
-fn slow(protocol: u64) -> Knobs {
+pub(crate) fn slow(protocol: u64) -> Knobs {
     Knobs { boot_delay_ms: 700, ..speaking(protocol) }
 }
 
 /// A world with the button, in which `latest` names 2.0.0 and that was seen.
-async fn offering(protocol: u64, next: Knobs) -> anyhow::Result<World> {
+pub(crate) async fn offering(protocol: u64, next: Knobs) -> anyhow::Result<World> {
     let service = with_policy("update_button = \"openclaw\"\ncheck_every = \"100ms\"", &[]);
     let world = world(&service, &[("1.0.0", speaking(protocol)), ("2.0.0", next)]).await?;
     serving(&world, "1.0.0").await?;
@@ -133,7 +133,7 @@ impl Page {
 }
 
 /// The runs that the button began.
-async fn presses(world: &World) -> anyhow::Result<usize> {
+pub(crate) async fn presses(world: &World) -> anyhow::Result<usize> {
     let runs = world.client().call("update.runs.list", Value::Null).await?;
     let runs = runs["runs"].as_array().context("runs")?;
     Ok(runs.iter().filter(|run| run["actor"] == "button").count())
