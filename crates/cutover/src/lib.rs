@@ -9,6 +9,7 @@ pub mod crash_point;
 pub mod demo;
 mod front_process;
 pub mod journal;
+pub mod notify;
 mod polling;
 pub mod preflight;
 pub mod probe;
