@@ -127,6 +127,7 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
             let settings = crate::config::load(&path)?;
             scripts(&path, &settings)?;
             accounts(&path, &settings)?;
+            tellings(&path, &settings)?;
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
             println!("{}: valid; services: {}", path.display(), names.join(", "));
         }
@@ -151,6 +152,16 @@ fn accounts(path: &Path, settings: &Settings) -> Result<(), crate::config::Error
     if problems.is_empty() {
         return Ok(());
     }
+    Err(crate::config::Error::Check { path: path.to_owned(), problems })
+}
+
+/// Refuses those who are told and could not be.
+fn tellings(path: &Path, settings: &Settings) -> Result<(), crate::config::Error> {
+    let problems: Vec<String> = settings.services.values().flat_map(crate::config::untellable).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let problems = problems.into_iter().map(|problem| format!("  {problem}")).collect();
     Err(crate::config::Error::Check { path: path.to_owned(), problems })
 }
 

@@ -6,12 +6,14 @@ mod conflict;
 mod file;
 mod fragment;
 mod layout;
+mod notify;
 mod plugins;
 mod script;
 mod settings;
 
 pub use file::{Error, load, parse, schema};
 pub use layout::{Account, Layout, Misplaced};
+pub use notify::{NotifySettings, WaySettings, untellable};
 pub(crate) use plugins::fill_plugins;
 pub use plugins::{PluginPolicy, PluginSettings, PluginWanted};
 pub use script::scripted;

@@ -1,6 +1,7 @@
 //! The file as people write it. Every key is optional here that has a default; unknown keys are errors.
 
 use super::amount::{Size, Span};
+use super::notify::NotifyFragment;
 use super::plugins::PluginFragment;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -32,6 +33,9 @@ pub(super) struct Daemon {
     pub state: Option<PathBuf>,
     /// Where sockets and intents live.
     pub runtime: Option<PathBuf>,
+    /// Who is told of every service, beside those whom the service names.
+    #[serde(default)]
+    pub notify: Vec<NotifyFragment>,
 }
 
 /// One service.
@@ -80,6 +84,9 @@ pub(super) struct Service {
     /// Declared state: copied before the first start of a new version, restored on rollback.
     #[serde(default)]
     pub state: Vec<StateFragment>,
+    /// Who is told of its runs and alarms.
+    #[serde(default)]
+    pub notify: Vec<NotifyFragment>,
     /// Limits and rules.
     #[serde(default)]
     pub policy: PolicyFragment,

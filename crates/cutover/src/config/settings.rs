@@ -5,6 +5,7 @@ use super::fragment::{
     PortFragment, PreflightFragment, ReleaseFragment, RollbackFragment, ScriptsFragment, Service, Source,
     StateKind, StrategyFragment,
 };
+use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
 use cutover_core::{
     DataClass, Finding, Intake, Level, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy,
@@ -92,6 +93,8 @@ pub struct ServiceSettings {
     pub probe_timeout: Duration,
     /// Declared state.
     pub state: Vec<StateSettings>,
+    /// Who is told of its runs and alarms: those whom it names, then those who are told of every service.
+    pub notify: Vec<NotifySettings>,
     /// Limits and rules.
     pub policy: Policy,
     /// What warnings and blocks of a preflight weigh, by their kind.
@@ -253,10 +256,16 @@ pub(super) fn check(file: File) -> Result<Settings, Vec<Complaint>> {
         state: file.daemon.state,
         runtime: file.daemon.runtime,
     };
+    let told_of_all = keep(notify("daemon.notify", &file.daemon.notify), &mut complaints).unwrap_or_default();
     let mut services = BTreeMap::new();
     for (name, fragment) in file.service {
         match service(&name, fragment) {
-            Ok(settings) => {
+            Ok(mut settings) => {
+                let is_unnamed = |of_all: &&NotifySettings| {
+                    settings.notify.iter().all(|known| known.target.id != of_all.target.id)
+                };
+                let more: Vec<_> = told_of_all.iter().filter(is_unnamed).cloned().collect();
+                settings.notify.extend(more);
                 services.insert(name, settings);
             }
             Err(more) => complaints.extend(
@@ -274,6 +283,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     let source = keep(source(&fragment.source), &mut complaints);
     let plugins = keep(plugins(&fragment.plugins, fragment.source.npm.is_some()), &mut complaints);
     let version = keep(version(&fragment), &mut complaints);
+    let notify = keep(notify("notify", &fragment.notify), &mut complaints).unwrap_or_default();
     let listen = keep(addresses(fragment.listen.as_ref()), &mut complaints).unwrap_or_default();
     let port = keep(port(fragment.port.as_ref()), &mut complaints).unwrap_or(Port::Auto);
     let entry = keep(entry(&fragment), &mut complaints).unwrap_or_default();
@@ -318,6 +328,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         probe_headers: fragment.probe.headers,
         probe_timeout: fragment.probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
         state: fragment.state.iter().map(state).collect(),
+        notify,
         policy,
         preflight: preflight(&fragment.preflight),
         validate: fragment.preflight.validate,
