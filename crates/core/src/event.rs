@@ -1,8 +1,8 @@
 //! Facts. An event is durable before anything that follows from it is done.
 
 use crate::{
-    BootId, Expectation, Fault, Finding, Generation, Installed, Instance, Observations, Order, Release,
-    RunId, Settings, Ticket,
+    AlarmId, BootId, Expectation, Fault, Finding, Generation, Installed, Instance, NotificationId,
+    Observations, Order, Outcome, Release, RunId, Settings, Target, TargetId, Ticket,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +111,36 @@ pub enum Event {
         boot_id: BootId,
         /// The service process that lives.
         live: Option<Instance>,
+    },
+    /// Who is told of what happens to this service from now on. Telling never changes the state.
+    #[serde(rename_all = "camelCase")]
+    Subscribed {
+        /// They, and nobody else.
+        targets: Vec<Target>,
+    },
+    /// The resting service has trouble that a person should know of, and that lasts.
+    #[serde(rename_all = "camelCase")]
+    Alarmed {
+        /// The id that the alarm gets.
+        alarm: AlarmId,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// That trouble is over.
+    #[serde(rename_all = "camelCase")]
+    Calmed {
+        /// Which.
+        alarm: AlarmId,
+    },
+    /// A target was told, or that was given up.
+    #[serde(rename_all = "camelCase")]
+    Told {
+        /// What.
+        notification: NotificationId,
+        /// Who.
+        target: TargetId,
+        /// How it ended.
+        outcome: Outcome,
     },
 }
 

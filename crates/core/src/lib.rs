@@ -8,6 +8,7 @@ mod event;
 mod finding;
 mod ids;
 mod judge;
+mod notification;
 mod observation;
 mod order;
 mod policy;
@@ -26,6 +27,9 @@ pub use event::{Boot, Done, Event, Exit};
 pub use finding::{Finding, Level};
 pub use ids::{BootId, Generation, Installed, Instance, Plugin, Release, RunId};
 pub use judge::{Evidence, Expectation, Fact, FactName, PluginsTold, Reading, Verdict, judge};
+pub use notification::{
+    About, Alarm, AlarmId, Delivery, Notification, NotificationId, Notifications, Outcome, Target, TargetId,
+};
 pub use observation::{Code, FileIdentity, Listener, Observations, OldProcess, Owner, Seen};
 pub use order::{DataOrder, DataWish, Order, Wanted};
 pub use policy::{

@@ -2,8 +2,8 @@
 
 use crate::words::{condition, next, phase_word, recovery, sentence};
 use crate::{
-    Aim, Cause, Ending, Fact, Fault, Finding, Installed, Instance, Kind, Phase, Record, Resolution, RunId,
-    Serving, State, Status, StepRecord, Writes, posture,
+    Aim, Cause, Ending, Fact, Fault, Finding, Installed, Instance, Kind, Notification, Notifications, Phase,
+    Record, Resolution, RunId, Serving, State, Status, StepRecord, Writes, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,19 @@ pub struct Report {
     pub ended: Option<u64>,
     /// The run that reverted this one.
     pub reverted_by: Option<RunId>,
+    /// Who was told of this run, and who is still to be.
+    #[serde(default)]
+    pub notices: Vec<Notification>,
+}
+
+impl Report {
+    /// The same with what is told of its run.
+    #[must_use]
+    pub fn told(mut self, notifications: &Notifications) -> Self {
+        let run = self.run_id.as_ref();
+        self.notices = run.into_iter().flat_map(|run| notifications.of_run(run)).cloned().collect();
+        self
+    }
 }
 
 /// What everybody reads about `record` (or the service alone) in `state`.
@@ -121,6 +134,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         started: record.map(|record| record.started),
         ended: record.and_then(|record| record.ended),
         reverted_by: record.and_then(|record| record.reverted_by.clone()),
+        notices: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod acts;
 mod age;
+mod alarm;
 mod chronicle;
 mod crashes;
 mod following;
@@ -12,9 +13,11 @@ mod interception;
 mod ledger;
 mod life;
 mod offer;
+mod outward;
 mod plan;
 mod pruning;
 mod site;
+mod telling;
 mod upkeep;
 mod view;
 
@@ -24,6 +27,7 @@ pub use interception::{Intercepted, Interceptor};
 pub use ledger::{Ledger, wall_ms};
 pub use offer::Available;
 pub use plan::Plan;
+pub use telling::{Telling, Trial};
 pub use view::View;
 
 pub(crate) use age::youngest_first;
@@ -34,8 +38,8 @@ use crate::supervisor::Live;
 use acts::Executor;
 use crashes::Crashes;
 use cutover_core::{
-    Act, Boot, Entry, Event, Order, Phase, Posture, Process, Refusal, RunId, State, Ticket, Transition,
-    posture, report, wants,
+    Act, Boot, Entry, Event, Fault, Order, Phase, Posture, Process, Refusal, RunId, State, Target, Ticket,
+    Transition, posture, report, wants,
 };
 use front_link::FrontLink;
 use inbox::{Input, Reporter};
@@ -89,6 +93,10 @@ struct Conductor {
     trouble: Option<String>,
     /// What keeps the resting service's process from being as wanted.
     upkeep_trouble: Option<String>,
+    /// In which way the process that is served is not ready.
+    unready: Option<Fault>,
+    /// Notices that were tried in vain so far, at most one for each who is told.
+    trials: Vec<Trial>,
     /// Unexpected exits, for the crash limit and the back-off.
     crashes: Crashes,
     born: Instant,
@@ -153,6 +161,8 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         offer: None,
         trouble: None,
         upkeep_trouble: None,
+        unready: None,
+        trials: Vec::new(),
         crashes: Crashes::default(),
         born: Instant::now(),
         booted: Boot::Same,
@@ -161,6 +171,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         seq: 0,
     };
     offer::watch_for(&handle);
+    telling::attend(&handle);
     tokio::spawn(conductor.run());
     Ok(handle)
 }
@@ -168,13 +179,15 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
 fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
     View {
         service: name.to_owned(),
-        report: report(name, &chronicle.state, chronicle.latest()),
+        report: report(name, &chronicle.state, chronicle.latest()).told(&chronicle.notifications),
         current: chronicle.state.current.clone(),
         progress: None,
         front: None,
         process: None,
         stopped: false,
         trouble: None,
+        alarm: chronicle.notifications.alarm.clone(),
+        tellings: Vec::new(),
         available: None,
         address: Some(site.address()),
         listen: site.settings.listen.clone(),
@@ -185,11 +198,13 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
 
 impl Conductor {
     async fn run(mut self) {
+        self.subscribe().await;
         self.recover().await;
         let mut stats = self.executor.front.watch_stats();
         loop {
             self.follow().await;
             let watch_ends = self.watch_ends.as_ref().map(|(_, at)| *at);
+            let calms_at = self.calms_at();
             tokio::select! {
                 input = self.inbox.recv() => match input {
                     Some(input) => self.take(input).await,
@@ -200,8 +215,19 @@ impl Conductor {
                         let _ = self.apply(Event::WatchEnded { run }).await;
                     }
                 }
+                // Who is not troubled any more is so by nothing but time.
+                () = until(calms_at) => {}
                 Ok(()) = stats.changed() => self.publish(),
             }
+        }
+    }
+
+    /// Journals who is told from now on, where that is not who was.
+    async fn subscribe(&mut self) {
+        let settings = &self.executor.site.settings.notify;
+        let targets: Vec<Target> = settings.iter().map(|settings| settings.target.clone()).collect();
+        if targets != self.chronicle.notifications.targets {
+            let _ = self.apply(Event::Subscribed { targets }).await;
         }
     }
 
@@ -229,6 +255,11 @@ impl Conductor {
             }
             Input::Offered(offer) => self.offer = offer,
             Input::Trouble(trouble) => self.upkeep_trouble = trouble,
+            Input::Unready(fault) => self.unready = fault,
+            Input::Tried { target, trial } => {
+                self.trials.retain(|known| known.target != target);
+                self.trials.extend(trial);
+            }
             Input::Stopped(upkeep) => self.stopped = upkeep == self.tended,
         }
     }
@@ -333,7 +364,10 @@ impl Conductor {
         let is_down = posture(&self.chronicle.state) != Posture::Serve
             && matches!(wants(&self.chronicle.state).process, Process::Run(_));
         let looping = self.crashes.note().filter(|_| is_down);
-        view.trouble = self.trouble.clone().or(looping).or_else(|| self.upkeep_trouble.clone());
+        let unready = self.unready.as_ref();
+        let unready = unready.map(|fault| format!("it serves and is not ready: {}", fault.detail));
+        view.trouble = self.trouble.clone().or(looping).or(unready).or_else(|| self.upkeep_trouble.clone());
+        view.tellings = telling::tellings(&self.chronicle.notifications, &self.trials);
         self.seq += 1;
         view.seq = self.seq;
         self.view.send_replace(view);
@@ -387,5 +421,9 @@ fn word(event: &Event) -> &'static str {
         Event::TreeChanged { .. } => "tree changed",
         Event::FrontLost => "front lost",
         Event::Recovered { .. } => "recovered",
+        Event::Subscribed { .. } => "subscribed",
+        Event::Alarmed { .. } => "alarmed",
+        Event::Calmed { .. } => "calmed",
+        Event::Told { .. } => "told",
     }
 }

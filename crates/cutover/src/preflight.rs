@@ -39,6 +39,7 @@ pub use host::{Host, host};
 pub use memory::Rehearsal;
 pub use packages::packages;
 pub use rival::{Scope, Service, UnitDirectory};
+pub(crate) use secrets::Secrets;
 pub use space::Use;
 pub use stop::{Interest, Stop};
 pub use tree::Tree;

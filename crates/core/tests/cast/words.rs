@@ -74,6 +74,10 @@ pub(crate) fn event(event: &Event) -> String {
         Event::WatchEnded { run } => format!("watch of {run} ended"),
         Event::TreeChanged { run, generation, .. } => format!("tree {} changed ({run})", generation.0),
         Event::FrontLost => "front lost".into(),
+        Event::Subscribed { targets } => format!("{} are told from now on", targets.len()),
+        Event::Alarmed { fault, .. } => format!("alarm: {}", fault.code),
+        Event::Calmed { .. } => "the alarm is over".into(),
+        Event::Told { notification, .. } => format!("{notification} told"),
         Event::Recovered { boot, live, .. } => {
             let boot = if *boot == Boot::New { "rebooted" } else { "daemon killed" };
             match live {

@@ -3,8 +3,9 @@
 
 use super::cast;
 use cutover_core::{
-    Act, Aim, Boot, Cut, DataWish, Done, Event, Exit, Expectation, FactName, Generation, Installed, Instance,
-    Order, Phase, Preparation, Release, Retreat, RunId, Settings, State, Ticket, Wanted,
+    Act, Aim, AlarmId, Boot, Cut, DataWish, Done, Event, Exit, Expectation, FactName, Generation, Installed,
+    Instance, NotificationId, Order, Outcome, Phase, Preparation, Release, Retreat, RunId, Settings, State,
+    TargetId, Ticket, Wanted,
 };
 
 /// What is known of an event before `step` sees it.
@@ -70,6 +71,7 @@ pub(crate) fn events(state: &State, settings: &[Settings]) -> Vec<Case> {
     processes(&pool, &mut cases);
     readiness(state, &pool, &mut cases);
     watch(state, &pool, &mut cases);
+    telling(&mut cases);
     cases
 }
 
@@ -287,4 +289,22 @@ fn watch(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
     if let Phase::Watching(watch) = &state.phase {
         cases.push(plain(Event::WatchEnded { run: watch.run.clone() }));
     }
+}
+
+fn telling(cases: &mut Vec<Case>) {
+    let alarm = AlarmId("alarm".into());
+    let outcome = Outcome::Delivered { tries: 1, answer: String::new() };
+    let told = Event::Told {
+        notification: NotificationId("alarm:raised".into()),
+        target: TargetId("target".into()),
+        outcome,
+    };
+    let fault = cast::fault("crash_looping");
+    let events = [
+        Event::Subscribed { targets: Vec::new() },
+        Event::Alarmed { alarm: alarm.clone(), fault },
+        Event::Calmed { alarm },
+        told,
+    ];
+    cases.extend(events.map(plain));
 }

@@ -45,7 +45,7 @@ fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 20] = [
+pub(crate) const MOVES: [Move; 21] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -66,6 +66,7 @@ pub(crate) const MOVES: [Move; 20] = [
     ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
     ("a changed tree is not served on", a_changed_tree_is_not_served_on),
     ("ok derives from the status", ok_derives_from_the_status),
+    ("telling changes nothing", telling_changes_nothing),
 ];
 
 pub(crate) const PLACES: [Place; 10] = [
@@ -379,6 +380,17 @@ fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {
         report.ok == (last.status == Some(Status::RestartVerified)),
         "ok says something else than the status",
     )
+}
+
+fn telling_changes_nothing(taken: &Taken<'_>) -> Broken {
+    let is_telling = matches!(
+        taken.case.event,
+        Event::Subscribed { .. } | Event::Alarmed { .. } | Event::Calmed { .. } | Event::Told { .. }
+    );
+    let Ok(Transition { state, ended }) = taken.result else {
+        return hold(!is_telling, "what was told is refused");
+    };
+    hold(!is_telling || (state == taken.before && ended.is_none()), "telling somebody changes the state")
 }
 
 /// The run under way, a parked one not included.

@@ -30,8 +30,11 @@ pub(super) fn reports(layout: &Layout, service: Option<&str>) -> anyhow::Result<
     let mut reports = Vec::new();
     for (name, chronicle) in chronicles(layout)? {
         if service.is_none_or(|wanted| wanted == name) {
-            reports
-                .extend(chronicle.records.iter().map(|record| report(&name, &chronicle.state, Some(record))));
+            reports.extend(
+                chronicle.records.iter().map(|record| {
+                    report(&name, &chronicle.state, Some(record)).told(&chronicle.notifications)
+                }),
+            );
         }
     }
     reports.sort_by_key(|report| std::cmp::Reverse(report.started));

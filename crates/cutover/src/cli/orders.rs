@@ -259,7 +259,8 @@ impl Desk<'_> {
         let mut reports = Vec::new();
         for (name, chronicle) in offline::chronicles(&self.scene.layout)? {
             if service.is_none_or(|wanted| wanted == name) {
-                reports.push(report(&name, &chronicle.state, chronicle.latest()));
+                let told = report(&name, &chronicle.state, chronicle.latest());
+                reports.push(told.told(&chronicle.notifications));
             }
         }
         eprintln!("no daemon is running; this is what the journal says (start it with `cutover serve`)");

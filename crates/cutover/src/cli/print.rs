@@ -1,7 +1,7 @@
 //! Words for people.
 
-use crate::conductor::View;
-use cutover_core::{Finding, Level, Reading, Report, Status};
+use crate::conductor::{Telling, View};
+use cutover_core::{Finding, Level, Outcome, Reading, Report, Status};
 use std::fmt::Write;
 
 /// One line of a service's status.
@@ -21,6 +21,10 @@ pub(super) fn status(view: &View) -> String {
     if let Some(trouble) = &view.trouble {
         let _ = write!(text, "\n  trouble: {trouble}");
     }
+    if let Some(alarm) = &view.alarm {
+        let _ = write!(text, "\n  alarm: {}: {}", alarm.fault.code, alarm.fault.detail);
+    }
+    view.tellings.iter().filter_map(telling).for_each(|line| text.push_str(&line));
     commands(&mut text, report);
     text
 }
@@ -108,8 +112,39 @@ pub(super) fn run(report: &Report) -> String {
     for finding in &report.findings {
         let _ = writeln!(text, "{finding}");
     }
+    for notice in &report.notices {
+        for delivery in &notice.deliveries {
+            let (word, name) = (notice.about.word(), &delivery.target.name);
+            let _ = writeln!(text, "notice {word} to {name}: {}", delivered(delivery.outcome.as_ref()));
+        }
+    }
     text.push_str(&ending(report));
     text
+}
+
+fn delivered(outcome: Option<&Outcome>) -> String {
+    match outcome {
+        None => "not delivered yet".into(),
+        Some(Outcome::Delivered { tries, answer }) => format!("delivered at try {tries} ({answer})"),
+        Some(Outcome::GivenUp { tries, why }) => format!("given up after {tries} tries: {why}"),
+    }
+}
+
+/// What is to be known of the telling of one target; nothing, if it knows everything.
+fn telling(telling: &Telling) -> Option<String> {
+    let name = &telling.target.name;
+    let under_way = telling.trial.as_ref().map(|trial| {
+        let (owed, tries, why) = (telling.owed, trial.tries, &trial.why);
+        format!("\n  notices to {name}: {owed} not delivered yet; {tries} tries, the last: {why}")
+    });
+    let given_up =
+        telling.given_up.as_ref().map(|why| format!("\n  ALARM: a notice to {name} was given up: {why}"));
+    let waits =
+        (telling.owed > 0).then(|| format!("\n  notices to {name}: {} not delivered yet", telling.owed));
+    match (given_up, under_way.or(waits)) {
+        (None, None) => None,
+        (first, second) => Some(first.unwrap_or_default() + &second.unwrap_or_default()),
+    }
 }
 
 /// One line of the history.

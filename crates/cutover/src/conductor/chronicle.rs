@@ -3,8 +3,8 @@
 
 use crate::journal;
 use cutover_core::{
-    Boot, BootId, Ending, Entry, Event, Mismatch, Phase, Record, Recorded, Refusal, RunId, State, Transition,
-    fingerprint, replay_entry, step,
+    Boot, BootId, Ending, Entry, Event, Mismatch, Notifications, Phase, Record, Recorded, Refusal, RunId,
+    State, Transition, fingerprint, replay_entry, step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ pub struct Chronicle {
     pub records: Vec<Record>,
     /// The boot of the last entry.
     pub boot: Option<BootId>,
+    /// Who was told what, and who is still to be.
+    #[serde(default)]
+    pub notifications: Notifications,
 }
 
 /// The journal cannot be read as a story: nothing may be touched.
@@ -90,7 +93,9 @@ impl Chronicle {
         {
             record.add(entry, &before, &self.state, ended.as_ref());
         }
-        if let Some(record) = Record::begun(entry, &before, &self.state) {
+        let begun = Record::begun(entry, &before, &self.state);
+        self.notifications.add(entry, begun.as_ref(), ended.as_ref());
+        if let Some(record) = begun {
             self.reverts(&record, &before);
             self.records.push(record);
             let surplus = self.records.len().saturating_sub(RECORDS_MAX);

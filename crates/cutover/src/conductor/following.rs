@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 impl Conductor {
     /// Makes the world follow the state. What is no longer wanted has ended before anything else begins.
     pub(super) async fn follow(&mut self) {
+        self.heed_alarms().await;
         let state = self.chronicle.state.clone();
         self.front(&state);
         let wanted = wants(&state);
@@ -34,7 +35,7 @@ impl Conductor {
             self.acting = wanted.act.map(|(ticket, effect)| self.begin_act(&state, ticket, effect));
         }
         if !tended {
-            self.upkeep_trouble = None;
+            (self.upkeep_trouble, self.unready) = (None, None);
             self.stopped = false;
             self.tended += 1;
             let task = upkeep::tend(

@@ -2,9 +2,10 @@
 
 use super::acts::Executor;
 use super::offer::Offer;
+use super::telling::Trial;
 use super::view::View;
 use crate::supervisor::Live;
-use cutover_core::{Event, Exit, Generation, Instance, Order, Refusal, RunId, Ticket};
+use cutover_core::{Event, Exit, Fault, Generation, Instance, Order, Refusal, RunId, TargetId, Ticket};
 use cutover_front::Claim;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -33,6 +34,10 @@ pub(super) enum Input {
     Offered(Option<Offer>),
     /// What keeps the resting service's process from being as wanted, or that nothing does any more.
     Trouble(Option<String>),
+    /// In which way a process that is served is not ready, or that it is again.
+    Unready(Option<Fault>),
+    /// A notice was tried in vain, or is not tried any more.
+    Tried { target: TargetId, trial: Option<Trial> },
     /// The upkeep with this number has ended every process of the service, and found none left.
     Stopped(u64),
 }

@@ -150,7 +150,7 @@ impl Executor {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
         let (mut ready_at, mut compare_at) = (Instant::now(), Instant::now());
-        let (mut old_lines, mut alarm) = (None, None);
+        let (mut old_lines, mut is_told) = (None, false);
         loop {
             if Instant::now() >= compare_at {
                 let begun = Instant::now();
@@ -181,12 +181,12 @@ impl Executor {
             }
             if sick && (tripped || ready_at.elapsed() > settings.policy.start_deadline) {
                 let fault = fault("not_ready", facts.shortfall());
-                alarm = Some(format!("it serves and is not ready: {}", fault.detail));
-                self.reporter.send(Input::Trouble(alarm.clone())).await;
+                is_told = true;
+                self.reporter.send(Input::Unready(Some(fault.clone()))).await;
                 self.degraded(fault).await;
                 (ready_at, old_lines) = (Instant::now(), Some(lines));
-            } else if !sick && alarm.take().is_some() {
-                self.reporter.send(Input::Trouble(None)).await;
+            } else if !sick && std::mem::take(&mut is_told) {
+                self.reporter.send(Input::Unready(None)).await;
             }
             tokio::time::sleep(LOOK.max(settings.policy.probe_interval)).await;
         }

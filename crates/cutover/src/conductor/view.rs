@@ -3,7 +3,8 @@
 use super::chronicle::Chronicle;
 use super::inbox::Progress;
 use super::offer::Available;
-use cutover_core::{Installed, Record, Report, RunId, State, report};
+use super::telling::Telling;
+use cutover_core::{Alarm, Installed, Notifications, Record, Report, RunId, State, report};
 use cutover_front::Stats;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -29,6 +30,12 @@ pub struct View {
     pub stopped: bool,
     /// Trouble of our own (a journal that takes no entry), in words.
     pub trouble: Option<String>,
+    /// The alarm that lasts.
+    #[serde(default)]
+    pub alarm: Option<Alarm>,
+    /// How far the telling of everybody is who is told.
+    #[serde(default)]
+    pub tellings: Vec<Telling>,
     /// What the followed channel offers and the service does not have, as far as it was looked at.
     #[serde(default)]
     pub available: Option<Available>,
@@ -62,7 +69,11 @@ impl View {
         &self.chronicle.state
     }
 
+    pub(crate) fn notifications(&self) -> &Notifications {
+        &self.chronicle.notifications
+    }
+
     fn of(&self, record: &Record) -> Report {
-        report(&self.service, &self.chronicle.state, Some(record))
+        report(&self.service, &self.chronicle.state, Some(record)).told(&self.chronicle.notifications)
     }
 }

@@ -22,12 +22,12 @@ const ENDINGS: [&str; 8] = ["json", "json5", "toml", "yaml", "yml", "env", "conf
 const FILE_MAX: u64 = 1 << 20;
 
 /// The values.
-pub(super) struct Secrets(Vec<String>);
+pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
     /// Those of an environment, but paths of this machine, and those of the given files and of files in the given
     /// directories whose names sound secret.
-    pub(super) fn of<'a>(
+    pub(crate) fn of<'a>(
         env: &BTreeMap<String, String>,
         configuration: impl Iterator<Item = &'a Path>,
     ) -> Self {
@@ -49,7 +49,7 @@ impl Secrets {
     }
 
     /// A text without them.
-    pub(super) fn hidden_in(&self, text: &str) -> String {
+    pub(crate) fn hidden_in(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), HIDDEN))
     }
 }

@@ -1,8 +1,8 @@
 //! The daemon itself: restarted, refused, out of step with its journal, asked to give up.
 
 use crate::stage::{
-    assert_told, eventually, executable, get, is_alive, processes, reported, serving, signal, told, unserved,
-    update, view, with_policy, world,
+    assert_told, change_a_file, eventually, executable, get, is_alive, processes, reported, serving, signal,
+    told, unserved, update, view, with_policy, world,
 };
 use cutover::demo::{Plan, SERVICE, World};
 use cutover_core::{Kind, Resolution, Status};
@@ -10,7 +10,6 @@ use cutover_testkit::registry::{Package, Registry, Trouble};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,9 +76,7 @@ async fn r16_a_changed_file_is_noticed_sealed_again_and_proven_and_a_damaged_gen
 -> anyhow::Result<()> {
     let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
     serving(&world, "1.0.0").await?;
-    let chunk = std::fs::read_dir(world.generation(1).join("core/chunks"))?.flatten().next().unwrap().path();
-    std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
-    std::fs::write(&chunk, "a foreign hand")?;
+    let chunk = change_a_file(&world)?;
     let resealed = world
         .until("the reseal", |view| {
             view.report.trigger == Some(Kind::TreeChanged) && view.report.ended.is_some()
@@ -99,9 +96,7 @@ async fn r16_a_tree_whose_source_is_gone_is_maintenance_until_retry_finds_it_aga
     serving(&world, "1.0.0").await?;
     let (release, away) = (world.releases().join("1.0.0"), world.path().join("away"));
     std::fs::rename(&release, &away)?;
-    let chunk = std::fs::read_dir(world.generation(1).join("core/chunks"))?.flatten().next().unwrap().path();
-    std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
-    std::fs::write(&chunk, "a foreign hand")?;
+    change_a_file(&world)?;
     let lost = world.until("maintenance", |view| view.report.resolution == Resolution::Maintenance).await?;
     assert_eq!(lost.report.recovery, ["cutover recover web --retry"]);
     eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;

@@ -7,6 +7,7 @@ use cutover_core::{Report, Resolution, Status};
 use cutover_testkit::load::{Entry, Load, LoadPlan, SocketPlan};
 use sample_gateway::Knobs;
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -212,6 +213,15 @@ pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) -> any
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// Changes one file of the first generation, as a foreign hand would, and names it.
+pub(crate) fn change_a_file(world: &World) -> anyhow::Result<PathBuf> {
+    let chunks = std::fs::read_dir(world.generation(1).join("core/chunks"))?;
+    let chunk = chunks.flatten().next().context("there are chunks")?.path();
+    std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
+    std::fs::write(&chunk, "a foreign hand")?;
+    Ok(chunk)
 }
 
 /// Sends a signal to a process that this world started.
