@@ -21,5 +21,5 @@ pub(crate) use script::{found, run_by};
 pub(crate) use settings::fill;
 pub use settings::{
     Button, DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
-    VersionSettings, weighed,
+    VersionSettings, WebSocketSettings, weighed,
 };

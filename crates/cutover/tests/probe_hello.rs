@@ -250,8 +250,10 @@ async fn a_frame_beyond_all_measure_is_not_taken_in() {
 
 #[tokio::test]
 async fn the_first_frame_is_the_expected_one_or_the_path_is_broken() {
-    let expected =
-        || Some(FirstFrame::new("/", Pointer::new("/event").unwrap(), "connect.challenge").unwrap());
+    let expected = || {
+        let check = HttpCheck::new("/", []).unwrap();
+        Some(FirstFrame::new(check, Pointer::new("/event").unwrap(), "connect.challenge"))
+    };
     let settings = || ProbeSettings { version: None, first_frame: expected(), ..settings(LIMIT) };
     let good = gateway(|mut socket| async move {
         challenge(&mut socket).await;

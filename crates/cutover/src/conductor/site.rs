@@ -3,10 +3,10 @@
 use super::age;
 use crate::config::{
     self, Layout, Misplaced, PluginPolicy, PluginWanted, Port, Scripts, ServiceSettings, SourceSettings,
-    VersionSettings, fill, found,
+    VersionSettings, WebSocketSettings, fill, found,
 };
 use crate::probe::{
-    Address, Ask, Field, Fields, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
+    Address, Ask, Field, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
 };
 use crate::store::snapshot::StatePath;
 use crate::store::{self, Store};
@@ -277,6 +277,10 @@ impl Site {
                 None => Field::Unasked,
             })
         };
+        let first_frame = |websocket: &WebSocketSettings| -> anyhow::Result<FirstFrame> {
+            let WebSocketSettings { path, pointer, equals } = websocket;
+            Ok(FirstFrame::new(check(path)?, Pointer::new(pointer)?, equals))
+        };
         let version = match &settings.version {
             VersionSettings::Http { path, pointer, build, instance, plugins } => VersionProbe {
                 ask: Ask::Http(check(path)?),
@@ -297,7 +301,7 @@ impl Site {
             ready: settings.ready.as_deref().map(check).transpose()?,
             version: Some(version),
             page: settings.page.as_deref().map(check).transpose()?,
-            first_frame: None,
+            first_frame: settings.websocket.as_ref().map(first_frame).transpose()?,
             request_limit: settings.probe_timeout,
         })
     }
@@ -312,6 +316,7 @@ impl Site {
         for (is_asked, what) in [
             (tells, self.plugins_told().1),
             (self.settings.page.is_some(), "a page (V8)"),
+            (self.greets(), "the first frame of a WebSocket (V8)"),
             (false, "traffic (V9)"),
         ] {
             if is_asked {
@@ -322,6 +327,12 @@ impl Site {
             }
         }
         format!("{has}; not part of it: {}", lacks.join(", "))
+    }
+
+    /// Whether a WebSocket's first frame is asked for: by itself, or in OpenClaw's handshake, which begins with it.
+    pub(super) fn greets(&self) -> bool {
+        let settings = &self.settings;
+        settings.websocket.is_some() || matches!(settings.version, VersionSettings::OpenClaw { .. })
     }
 
     /// What the service tells of its plugins, and how that is called. OpenClaw's hello lists bare ids.

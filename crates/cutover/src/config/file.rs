@@ -164,6 +164,21 @@ probe = { ready = "/readyz", version = { http = "/version" } }
     }
 
     #[test]
+    fn a_websocket_that_cannot_be_asked_is_refused_by_its_key() {
+        let with =
+            |websocket: &str| WEB.replace("probe = {", &format!("probe = {{ websocket = {{ {websocket} }},"));
+        let good = with("path = \"/ws\", pointer = \"/event\", equals = \"hello\"");
+        let settings = parse(Path::new("cutover.toml"), &good).expect("valid");
+        assert_eq!(settings.services["web"].websocket.as_ref().map(|one| one.path.as_str()), Some("/ws"));
+        let path = complaint(&good.replace("\"/ws\"", "\"ws\""));
+        assert!(path.contains("service.web.probe.websocket.path"), "{path}");
+        let pointer = complaint(&good.replace("\"/event\"", "\"event\""));
+        assert!(pointer.contains("service.web.probe.websocket.pointer"), "{pointer}");
+        let twice = complaint(&good.replace("http = \"/version\"", "openclaw = \"{env:TOKEN}\""));
+        assert!(twice.contains("service.web.probe.websocket") && twice.contains("leave it out"), "{twice}");
+    }
+
+    #[test]
     fn a_button_without_a_front_is_refused() {
         let direct = WEB.replace("listen = \"127.0.0.1:8080\"", "port = 8080\nupdate_button = \"openclaw\"");
         let text = complaint(&direct);

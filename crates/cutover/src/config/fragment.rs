@@ -195,6 +195,8 @@ pub(super) struct Probe {
     pub ready: Option<String>,
     /// Path of a page that users open: it must be HTML.
     pub page: Option<String>,
+    /// A WebSocket that users' clients open: what it must be greeted with. OpenClaw's handshake is asked without a word here.
+    pub websocket: Option<WebSocketFragment>,
     /// How the service states its version. Required: without it nothing can be proven.
     pub version: Version,
     /// Headers sent with every probe; a value may be `{env:NAME}`, read from the service's environment.
@@ -202,6 +204,18 @@ pub(super) struct Probe {
     pub headers: BTreeMap<String, String>,
     /// Limit of one request (default 5s).
     pub timeout: Option<Span>,
+}
+
+/// What a client that opens a WebSocket gets without asking.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebSocketFragment {
+    /// Its path.
+    pub path: String,
+    /// JSON pointer into the first text frame.
+    pub pointer: String,
+    /// The string that must stand there.
+    pub equals: String,
 }
 
 /// How the service states its version.

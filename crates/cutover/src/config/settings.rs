@@ -3,7 +3,7 @@
 use super::fragment::{
     ButtonFragment, File, ForwardedFragment, InputsFragment, LevelFragment, OneOrMany, PolicyFragment,
     PortFragment, PreflightFragment, ReleaseFragment, RollbackFragment, ScriptsFragment, Service, Source,
-    StateKind, StrategyFragment,
+    StateKind, StrategyFragment, WebSocketFragment,
 };
 use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
@@ -85,6 +85,8 @@ pub struct ServiceSettings {
     pub ready: Option<String>,
     /// Path of a page that users open.
     pub page: Option<String>,
+    /// What a WebSocket must be greeted with.
+    pub websocket: Option<WebSocketSettings>,
     /// How it states its version.
     pub version: VersionSettings,
     /// Headers of every probe, with placeholders.
@@ -186,6 +188,17 @@ pub enum Button {
     OpenClaw,
 }
 
+/// What a client that opens a WebSocket gets without asking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebSocketSettings {
+    /// The path.
+    pub path: String,
+    /// Pointer into the first text frame.
+    pub pointer: String,
+    /// The string that must stand there.
+    pub equals: String,
+}
+
 /// How a service states its version.
 #[derive(Clone, Debug, PartialEq)]
 pub enum VersionSettings {
@@ -284,6 +297,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     let plugins = keep(plugins(&fragment.plugins, fragment.source.npm.is_some()), &mut complaints);
     let version = keep(version(&fragment), &mut complaints);
     let notify = keep(notify("notify", &fragment.notify), &mut complaints).unwrap_or_default();
+    let websocket = keep(websocket(&fragment), &mut complaints).flatten();
     let listen = keep(addresses(fragment.listen.as_ref()), &mut complaints).unwrap_or_default();
     let port = keep(port(fragment.port.as_ref()), &mut complaints).unwrap_or(Port::Auto);
     let entry = keep(entry(&fragment), &mut complaints).unwrap_or_default();
@@ -324,6 +338,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         live: fragment.probe.live,
         ready: fragment.probe.ready,
         page: fragment.probe.page,
+        websocket,
         version,
         probe_headers: fragment.probe.headers,
         probe_timeout: fragment.probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
@@ -394,6 +409,24 @@ fn version(service: &Service) -> Result<VersionSettings, Complaint> {
             "name exactly one of `http` and `openclaw`: without the service's own answer nothing can be proven",
         )),
     }
+}
+
+fn websocket(service: &Service) -> Result<Option<WebSocketSettings>, Complaint> {
+    let Some(WebSocketFragment { path, pointer, equals }) = &service.probe.websocket else { return Ok(None) };
+    let complaint = |key: &str, problem: &str| Err(Complaint::new(format!("probe.websocket{key}"), problem));
+    if service.probe.version.openclaw.is_some() {
+        return complaint(
+            "",
+            "leave it out: OpenClaw's handshake begins with that frame, and is asked already",
+        );
+    }
+    if !path.starts_with('/') {
+        return complaint(".path", "a path begins with /");
+    }
+    if !pointer.is_empty() && !pointer.starts_with('/') {
+        return complaint(".pointer", "a JSON pointer begins with /, for example \"/event\"");
+    }
+    Ok(Some(WebSocketSettings { path: path.clone(), pointer: pointer.clone(), equals: equals.clone() }))
 }
 
 fn addresses(listen: Option<&OneOrMany>) -> Result<Vec<SocketAddr>, Complaint> {

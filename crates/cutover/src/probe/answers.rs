@@ -109,7 +109,7 @@ impl Round<'_> {
 
     async fn first_frame(&self, expected: Option<&FirstFrame>) -> Seen<bool> {
         let Some(expected) = expected else { return unasked("WebSocket greeting") };
-        let source = format!("WebSocket {} at {}", expected.path, self.address);
+        let source = format!("WebSocket {} at {}", expected.check.path.path(), self.address);
         self.seen(hello::is_greeted(self.address, expected), source).await
     }
 

@@ -5,6 +5,7 @@ use super::settings::{FirstFrame, Hello};
 use super::wire::{self, Wire};
 use super::{Address, Error};
 use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
 use http::uri::PathAndQuery;
 use serde_json::{Value, json};
 use tokio_tungstenite::WebSocketStream;
@@ -19,7 +20,7 @@ const CONNECT_ID: &str = "1";
 
 /// The payload of `hello-ok`. The caller bounds the time.
 pub(super) async fn greet(address: &Address, hello: &Hello) -> Result<Value, Error> {
-    let mut socket = open(address, &hello.path).await?;
+    let mut socket = open(address, &hello.path, &HeaderMap::new()).await?;
     loop {
         let frame = next_json(&mut socket).await?;
         if frame["type"] == "event" && frame["event"] == "connect.challenge" {
@@ -44,7 +45,7 @@ pub(super) async fn greet(address: &Address, hello: &Hello) -> Result<Value, Err
 
 /// Opens a WebSocket and reads its first text frame: is it the expected one?
 pub(super) async fn is_greeted(address: &Address, expected: &FirstFrame) -> Result<bool, Error> {
-    let mut socket = open(address, &expected.path).await?;
+    let mut socket = open(address, &expected.check.path, &expected.check.headers).await?;
     let frame = next_json(&mut socket).await?;
     // As above.
     let _ = socket.close(None).await;
@@ -71,9 +72,16 @@ fn connect_request(hello: &Hello) -> Value {
     json!({"type": "req", "id": CONNECT_ID, "method": "connect", "params": params})
 }
 
-async fn open(address: &Address, path: &PathAndQuery) -> Result<WebSocketStream<Box<dyn Wire>>, Error> {
+async fn open(
+    address: &Address,
+    path: &PathAndQuery,
+    headers: &HeaderMap,
+) -> Result<WebSocketStream<Box<dyn Wire>>, Error> {
     let stream = wire::connect(address).await?;
-    let request = format!("ws://{}{path}", address.host()).into_client_request().map_err(socket_error)?;
+    let mut request = format!("ws://{}{path}", address.host()).into_client_request().map_err(socket_error)?;
+    for (name, value) in headers {
+        request.headers_mut().insert(name, value.clone());
+    }
     let config = WebSocketConfig::default()
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX));

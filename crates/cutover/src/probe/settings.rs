@@ -191,18 +191,17 @@ impl Pointer {
 /// A greeting that a WebSocket client must get without asking.
 #[derive(Clone, Debug)]
 pub struct FirstFrame {
-    pub(super) path: PathAndQuery,
+    pub(super) check: HttpCheck,
     pub(super) pointer: Pointer,
     pub(super) equals: String,
 }
 
 impl FirstFrame {
-    /// The first text frame on `path` is JSON and has the string `equals` at `pointer`.
-    ///
-    /// # Errors
-    /// [`Error::Path`].
-    pub fn new(path: &str, pointer: Pointer, equals: impl Into<String>) -> Result<Self, Error> {
-        Ok(Self { path: request_path(path)?, pointer, equals: equals.into() })
+    /// The first text frame of a WebSocket that is opened with the GET of `check` is JSON and has the string `equals` at
+    /// `pointer`.
+    #[must_use]
+    pub fn new(check: HttpCheck, pointer: Pointer, equals: impl Into<String>) -> Self {
+        Self { check, pointer, equals: equals.into() }
     }
 }
 

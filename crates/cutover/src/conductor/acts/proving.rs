@@ -278,7 +278,7 @@ fn expectation(
     if site.settings.live.is_some() {
         required.insert(FactName::Liveness);
     }
-    if site.settings.page.is_some() {
+    if site.settings.page.is_some() || site.greets() {
         required.insert(FactName::UserPath);
     }
     let plugins = plugins(&site.settings.plugins, &installed.release);
