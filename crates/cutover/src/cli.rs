@@ -130,6 +130,11 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
             tellings(&path, &settings)?;
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
             println!("{}: valid; services: {}", path.display(), names.join(", "));
+            settings
+                .services
+                .values()
+                .flat_map(crate::config::noted)
+                .for_each(|note| println!("note: {note}"));
         }
         ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
     }

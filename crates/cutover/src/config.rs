@@ -10,6 +10,7 @@ mod notify;
 mod plugins;
 mod script;
 mod settings;
+mod trust;
 
 pub use file::{Error, load, parse, schema};
 pub use layout::{Account, Layout, Misplaced};
@@ -23,3 +24,4 @@ pub use settings::{
     Button, DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
     VersionSettings, WebSocketSettings, weighed,
 };
+pub use trust::noted;

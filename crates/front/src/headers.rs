@@ -85,7 +85,8 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, how: Forwarded, client: IpA
     let client = client.to_canonical();
     match how {
         Forwarded::None => {}
-        Forwarded::XForwarded => {
+        Forwarded::XForwardedRemote if client.is_loopback() => {}
+        Forwarded::XForwarded | Forwarded::XForwardedRemote => {
             append_element(headers, X_FORWARDED_FOR, &client.to_string());
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
             if let Some(host) = headers.get(HOST).cloned() {
@@ -168,6 +169,13 @@ mod tests {
         add_forwarded(&mut x, Forwarded::XForwarded, client);
         assert_eq!(x["x-forwarded-for"], "10.0.0.1, 2001:db8::1");
         assert_eq!(x["x-forwarded-host"], "a");
+        let mut remote = headers(&[("host", "a")]);
+        for near in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            add_forwarded(&mut remote, Forwarded::XForwardedRemote, near.parse().unwrap());
+            assert_eq!(remote.len(), 1, "{near}");
+        }
+        add_forwarded(&mut remote, Forwarded::XForwardedRemote, client);
+        assert_eq!(remote["x-forwarded-for"], "2001:db8::1");
         let mut standard = headers(&[("host", "a")]);
         add_forwarded(&mut standard, Forwarded::Rfc7239, client);
         assert_eq!(standard["forwarded"], "for=\"[2001:db8::1]\";proto=http");

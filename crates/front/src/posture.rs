@@ -111,6 +111,9 @@ pub enum Forwarded {
     /// `X-Forwarded-For` (appended), `X-Forwarded-Proto` and `X-Forwarded-Host` (set).
     #[serde(rename = "x-forwarded")]
     XForwarded,
+    /// The same for clients of other machines only: a service that trusts this machine's clients may punish such headers.
+    #[serde(rename = "x-forwarded-remote")]
+    XForwardedRemote,
     /// `Forwarded` (appended), RFC 7239.
     #[serde(rename = "rfc7239")]
     Rfc7239,

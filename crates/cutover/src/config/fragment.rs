@@ -151,6 +151,8 @@ pub(super) enum ForwardedFragment {
     None,
     /// X-Forwarded-For, -Host and -Proto.
     XForwarded,
+    /// The same for clients of other machines, and none for those of this one.
+    XForwardedRemote,
     /// Forwarded, as RFC 7239 has it.
     Rfc7239,
 }

@@ -306,6 +306,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         Some(StrategyFragment::StopStart) | None => Strategy::StopStart,
     };
     rules(&fragment, &listen, port, &mut complaints);
+    complaints.extend(super::trust::exposed(&fragment, &listen));
     let intake = match fragment.inputs {
         _ if listen.is_empty() => Intake::Direct,
         Some(InputsFragment::Own) => Intake::Own,
@@ -529,6 +530,7 @@ fn forwarded(forwarded: Option<ForwardedFragment>) -> cutover_front::Forwarded {
     match forwarded {
         None | Some(ForwardedFragment::None) => cutover_front::Forwarded::None,
         Some(ForwardedFragment::XForwarded) => cutover_front::Forwarded::XForwarded,
+        Some(ForwardedFragment::XForwardedRemote) => cutover_front::Forwarded::XForwardedRemote,
         Some(ForwardedFragment::Rfc7239) => cutover_front::Forwarded::Rfc7239,
     }
 }

@@ -34,6 +34,49 @@ async fn host_and_origin_pass_unchanged_and_hop_by_hop_headers_stay() {
     }
 }
 
+/// Lines of a head in lower-case names and exact values, sorted by name; several of one name keep their order.
+fn fields(head: &str) -> Vec<(String, String)> {
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let mut fields: Vec<(String, String)> = lines
+        .map(|(name, value)| (name.to_lowercase(), value.strip_prefix(' ').unwrap_or(value).to_owned()))
+        .collect();
+    fields.sort_by(|one, other| one.0.cmp(&other.0));
+    fields
+}
+
+#[tokio::test]
+async fn a_client_on_this_machine_could_as_well_have_asked_the_service_itself() {
+    let body = "{\"a\": \u{e4}}\n";
+    let head = format!(
+        "POST /a//b/%2e%2E/c?q=%41+1&q=2&&x=%C3%A4 HTTP/1.1\r\nHost: localhost:18789\r\n\
+         Origin: http://localhost:18789\r\nUser-Agent:  two  blanks \r\nCookie: a=\"b c\"; d=e\r\n\
+         X-Twice: second\r\nX-Twice: first\r\nX-Empty:\r\nAuthorization: Bearer AbC.dEf==\r\n\
+         Accept: text/html;q=0.9, */*\r\nAccept-Encoding: gzip, br\r\nRange: bytes=0-\r\nVia: 1.0 theirs\r\n\
+         X-Latin: \u{e4}\u{f6}\r\nContent-Type: application/json; charset=utf-8\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let stage = Stage::new().await;
+    let service = Service::named("v1").await;
+    stage.serve(service.address).await;
+    let mut visitor = stage.visitor().await;
+    visitor.send(&head).await;
+    visitor.send(body).await;
+    assert_eq!(visitor.answer().await.status, 200);
+    // The same words, said to the service itself.
+    let mut direct = crate::visitor::Visitor::to(service.address).await;
+    direct.send(&head).await;
+    direct.send(body).await;
+    assert_eq!(direct.answer().await.status, 200);
+    let [proxied, direct] = &service.asked()[..] else { panic!("two requests") };
+    assert_eq!((&proxied.method, &proxied.target), (&direct.method, &direct.target));
+    assert_eq!(proxied.body, direct.body);
+    let trimmed = |(name, value): (String, String)| (name, value.trim().to_owned());
+    let direct: Vec<_> = fields(&direct.head).into_iter().map(trimmed).collect();
+    let proxied: Vec<_> = fields(&proxied.head).into_iter().map(trimmed).collect();
+    assert_eq!(proxied, direct);
+}
+
 #[tokio::test]
 async fn the_client_is_named_where_the_upstream_is_to_learn_it() {
     let stage = Stage::new().await;
