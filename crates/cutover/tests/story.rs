@@ -19,6 +19,8 @@ mod configuration;
 mod daemon;
 #[path = "story/front.rs"]
 mod front;
+#[path = "story/maintenance.rs"]
+mod maintenance;
 #[path = "story/notices.rs"]
 mod notices;
 #[path = "story/orders.rs"]

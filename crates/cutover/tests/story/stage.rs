@@ -160,6 +160,11 @@ pub(crate) async fn get(world: &World, path: &str) -> anyhow::Result<Answer> {
     ask(world, "GET", path, "", "").await
 }
 
+/// One request of a browser.
+pub(crate) async fn get_page(world: &World, path: &str) -> anyhow::Result<Answer> {
+    ask(world, "GET", path, "accept: text/html,*/*;q=0.8\r\n", "").await
+}
+
 /// One request of somebody who is not on this machine: it came through another proxy.
 pub(crate) async fn get_from_afar(world: &World, path: &str) -> anyhow::Result<Answer> {
     ask(world, "GET", path, "x-forwarded-for: 203.0.113.7\r\n", "").await

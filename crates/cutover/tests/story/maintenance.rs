@@ -1,0 +1,91 @@
+//! Maintenance as the operator meets it: on the service's own address, with commands that can be copied into a shell.
+
+use crate::stage::{
+    Answer, LIMIT, assert_told, executable, get, get_page, serving, told, unserved, update, view, with_policy,
+};
+use anyhow::Context;
+use cutover::demo::{Plan, World};
+use cutover_core::{Resolution, Status};
+use sample_gateway::Knobs;
+use std::process::Output;
+use tokio::process::Command;
+
+fn good() -> Knobs {
+    Knobs::default()
+}
+
+/// What the service's own address says to a program, and that its page says the same to a person.
+async fn told_at_the_address(world: &World) -> anyhow::Result<Vec<String>> {
+    let object: Answer = get(world, "/anything").await?;
+    assert_eq!(object.status, 503, "{object:?}");
+    assert!(object.head.contains("retry-after: "), "{object:?}");
+    let commands: Vec<String> = serde_json::from_value(object.json()["commands"].clone())?;
+    let page = get_page(world, "/").await?;
+    assert!(page.head.contains("content-type: text/html"), "{page:?}");
+    assert!(page.body.contains("manual restart required"), "{page:?}");
+    for command in &commands {
+        assert!(page.body.contains(&format!("<code>{command}</code>")), "{command}: {}", page.body);
+    }
+    let report = view(world).await?.report;
+    assert_eq!(commands, report.recovery, "the report says the same");
+    Ok(commands)
+}
+
+/// Copies the command with this word out of what the address says, and gives it to a shell, letter by letter as it stands.
+async fn typed(world: &World, way: &str) -> anyhow::Result<Output> {
+    let commands = told_at_the_address(world).await?;
+    let command = commands.iter().find(|command| command.ends_with(way));
+    let command = command.with_context(|| format!("{way} in {commands:?}"))?;
+    let bin = world.path().join("bin");
+    if !bin.exists() {
+        std::fs::create_dir(&bin)?;
+        std::os::unix::fs::symlink(executable(), bin.join("cutover"))?;
+    }
+    let shell = Command::new("/bin/sh")
+        .args(["-c", command])
+        .env("PATH", &bin)
+        .env("CUTOVER_CONFIG", world.config())
+        .kill_on_drop(true)
+        .output();
+    Ok(tokio::time::timeout(LIMIT, shell).await.context("the shell does not end")??)
+}
+
+#[track_caller]
+fn assert_ended(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}", told(output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_command_of_the_maintenance_page_does_what_it_says_when_it_is_typed() -> anyhow::Result<()> {
+    let picky = Knobs { reject_config_key: Some("old".into()), ..good() };
+    let broken = Knobs { crash_at_boot: Some(1), ..good() };
+    let liar = Knobs { report_version: Some("9.9.9".into()), ..good() };
+    let releases = [("1.0.0", good()), ("2.0.0", picky), ("3.0.0", broken), ("4.0.0", liar)];
+    let service = with_policy(
+        r#"env = { SAMPLE_CONFIG = "{world}/service.json" }"#,
+        &[("rollback", "\"never\""), ("start_deadline", "\"3s\"")],
+    );
+    let mut world = unserved(Plan { service, ..Plan::new(executable()) }, &releases)?;
+    std::fs::write(world.path().join("service.json"), "{}")?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    serving(&world, "1.0.0").await?;
+
+    std::fs::write(world.path().join("service.json"), r#"{"old": 1}"#)?;
+    assert_told(&update(&world, "2.0.0").await?, Status::RestartFailed, Resolution::Maintenance, 5);
+    std::fs::write(world.path().join("service.json"), "{}")?;
+    assert_ended(&typed(&world, "--retry").await?, 0);
+    serving(&world, "2.0.0").await?;
+    assert_eq!(get(&world, "/version").await?.json()["version"], "2.0.0");
+
+    assert_told(&update(&world, "3.0.0").await?, Status::RestartFailed, Resolution::Maintenance, 5);
+    assert_ended(&typed(&world, "--rollback").await?, 4);
+    serving(&world, "2.0.0").await?;
+
+    assert_told(&update(&world, "4.0.0").await?, Status::RestartFailed, Resolution::Maintenance, 5);
+    assert_ended(&typed(&world, "--accept").await?, 5);
+    assert_eq!(get(&world, "/version").await?.json()["version"], "9.9.9");
+    let accepted = view(&world).await?.report;
+    assert_eq!((accepted.ok, accepted.resolution), (false, Resolution::AcceptedUnverified), "never green");
+    Ok(())
+}
