@@ -1,7 +1,7 @@
 //! Facts. An event is durable before anything that follows from it is done.
 
 use crate::{
-    AlarmId, BootId, Expectation, Fault, Finding, Generation, Installed, Instance, NotificationId,
+    AlarmId, BootId, Exchanges, Expectation, Fault, Finding, Generation, Installed, Instance, NotificationId,
     Observations, Order, Outcome, Release, RunId, Settings, Target, TargetId, Ticket,
 };
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,14 @@ pub enum Event {
         boot_id: BootId,
         /// The service process that lives.
         live: Option<Instance>,
+    },
+    /// How clients fared with the process that served, in the last moments before its stop.
+    #[serde(rename_all = "camelCase")]
+    Measured {
+        /// The run that stops it.
+        run: RunId,
+        /// What the front counted.
+        exchanges: Exchanges,
     },
     /// Who is told of what happens to this service from now on. Telling never changes the state.
     #[serde(rename_all = "camelCase")]

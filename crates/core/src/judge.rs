@@ -1,8 +1,13 @@
 //! The one function that says what counts as verified.
 
-use crate::{Code, Generation, Instance, Observations, Owner, Seen};
+use crate::{Code, Compared, Exchanges, Generation, Instance, Observations, Owner, Seen};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+
+/// Fewer exchanges than this, on either side, say nothing about traffic.
+const EXCHANGES_MIN: u64 = 50;
+/// So many failures more in a hundred exchanges are worse than before.
+const WORSE_PERCENT: u128 = 5;
 
 /// What must hold, all of it about one and the same process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -108,10 +113,20 @@ pub enum Reading {
     NotYet,
     /// Evidence against the process.
     Contradicts,
+    /// Not as wanted, and no evidence by itself: a person is told, and it stands in nobody's way.
+    Warns,
     /// No evidence.
     Missing,
     /// The service has no such thing, and nothing requires it.
     NotApplicable,
+}
+
+impl Reading {
+    /// Whether nothing is missing or wrong: it holds, does not apply, or is only told.
+    #[must_use]
+    pub fn is_in_order(self) -> bool {
+        matches!(self, Self::Holds | Self::NotApplicable | Self::Warns)
+    }
 }
 
 /// The content of "verified". Only [`judge`] makes one.
@@ -163,7 +178,7 @@ impl Verdict {
         let lines: Vec<String> = self
             .facts()
             .iter()
-            .filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable))
+            .filter(|fact| !fact.reading.is_in_order())
             .map(|fact| format!("{:?}: expected {}, observed {}", fact.name, fact.expected, fact.observed))
             .collect();
         lines.join("; ")
@@ -177,7 +192,7 @@ pub fn judge(expectation: &Expectation, observations: &Observations) -> Verdict 
         return Verdict::Refuted(facts);
     }
     let holds = |fact: &Fact| match fact.reading {
-        Reading::Holds => true,
+        Reading::Holds | Reading::Warns => true,
         Reading::NotApplicable => !expectation.required.contains(&fact.name),
         Reading::NotYet | Reading::Contradicts | Reading::Missing => false,
     };
@@ -230,7 +245,16 @@ fn facts(expectation: &Expectation, seen: &Observations) -> Vec<Fact> {
             plugins(expectation, running)
         }),
         fact(FactName::UserPath, &seen.user_path, required, "works".into(), |works| answer(*works)),
-        fact(FactName::Traffic, &seen.traffic, required, "no worse than before".into(), |good| answer(*good)),
+    ]);
+    // What only the service can say of itself: a client, who can make exchanges fail, must not be able to say it.
+    let says_no = facts.iter().any(|fact| {
+        matches!(fact.name, FactName::Liveness | FactName::Readiness | FactName::UserPath)
+            && fact.reading == Reading::NotYet
+    });
+    facts.extend([
+        fact(FactName::Traffic, &seen.traffic, required, "no worse than before".into(), |compared| {
+            (traffic_words(*compared), traffic(*compared, says_no))
+        }),
         fact(FactName::Tripwires, &seen.tripwires, required, "none".into(), |lines| {
             (lines.join(" | "), exactly(lines.is_empty()))
         }),
@@ -239,6 +263,36 @@ fn facts(expectation: &Expectation, seen: &Observations) -> Vec<Fact> {
         }),
     ]);
     facts
+}
+
+/// Worse traffic is evidence only beside a service that says itself that it is not well.
+fn traffic(compared: Compared, says_no: bool) -> Reading {
+    let Compared { before, now } = compared;
+    if before.answered.min(now.answered) < EXCHANGES_MIN {
+        return Reading::NotApplicable;
+    }
+    let failed = |side: Exchanges| u128::from(side.bad) + u128::from(side.abnormal);
+    let (were, are) = (u128::from(before.answered), u128::from(now.answered));
+    // The rates, multiplied out: no division, and no count that is too large.
+    let of = |failed: u128, all: u128| failed.saturating_mul(all).saturating_mul(100);
+    let allowed = WORSE_PERCENT.saturating_mul(were).saturating_mul(are);
+    let is_worse = of(failed(now), were) > of(failed(before), are).saturating_add(allowed);
+    match (is_worse, says_no) {
+        (false, _) => Reading::Holds,
+        (true, false) => Reading::Warns,
+        (true, true) => Reading::Contradicts,
+    }
+}
+
+fn traffic_words(compared: Compared) -> String {
+    let Compared { before, now } = compared;
+    let words = |side: Exchanges| {
+        format!("{} exchanges, {} bad, {} broken off", side.answered, side.bad, side.abnormal)
+    };
+    let few = before.answered.min(now.answered) < EXCHANGES_MIN;
+    let why =
+        if few { format!("not applicable below {EXCHANGES_MIN} on both sides: ") } else { String::new() };
+    format!("{why}{}; before: {}", words(now), words(before))
 }
 
 /// Which of the expected plugins run. An id without a version is no evidence where versions are expected.

@@ -30,7 +30,9 @@ pub use judge::{Evidence, Expectation, Fact, FactName, PluginsTold, Reading, Ver
 pub use notification::{
     About, Alarm, AlarmId, Delivery, Notification, NotificationId, Notifications, Outcome, Target, TargetId,
 };
-pub use observation::{Code, FileIdentity, Listener, Observations, OldProcess, Owner, Seen};
+pub use observation::{
+    Code, Compared, Exchanges, FileIdentity, Listener, Observations, OldProcess, Owner, Seen,
+};
 pub use order::{DataOrder, DataWish, Order, Wanted};
 pub use policy::{
     DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings, Strategy,

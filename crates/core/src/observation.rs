@@ -109,6 +109,40 @@ pub struct OldProcess {
     pub alive: Vec<u32>,
 }
 
+/// What the front counted of clients' exchanges with one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exchanges {
+    /// Answers that came from it, whatever their status.
+    pub answered: u64,
+    /// Of these, the ones with status 500 and above.
+    pub bad: u64,
+    /// WebSockets that it left without a farewell.
+    pub abnormal: u64,
+}
+
+impl Exchanges {
+    /// What was counted since `earlier`; `None` if that was counted by another front.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Option<Self> {
+        Some(Self {
+            answered: self.answered.checked_sub(earlier.answered)?,
+            bad: self.bad.checked_sub(earlier.bad)?,
+            abnormal: self.abnormal.checked_sub(earlier.abnormal)?,
+        })
+    }
+}
+
+/// Clients' exchanges with the process that served before, in the last moments before its stop, and with this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compared {
+    /// With the one before.
+    pub before: Exchanges,
+    /// With this one, so far.
+    pub now: Exchanges,
+}
+
 /// Everything that one round of probing saw of one process (facts V1 to V11 of docs/verified.md).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,8 +167,8 @@ pub struct Observations {
     pub plugins: Seen<Vec<String>>,
     /// V8: a user's path through page and WebSocket works.
     pub user_path: Seen<bool>,
-    /// V9: traffic is no worse than before.
-    pub traffic: Seen<bool>,
+    /// V9: traffic before and now.
+    pub traffic: Seen<Compared>,
     /// V10: tripwire lines of the log since this process started.
     pub tripwires: Seen<Vec<String>>,
     /// V11: what is left of the old process.

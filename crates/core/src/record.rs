@@ -1,8 +1,8 @@
 //! The story of one run, folded from its journal entries. It must not know what is told of it.
 
 use crate::{
-    Act, Cut, Done, Ending, Entry, Event, Exit, Fact, Fault, Finding, Installed, Kind, Level, Order, Phase,
-    Posture, RunId, State, Wanted, judge, posture,
+    Act, Cut, Done, Ending, Entry, Event, Exchanges, Exit, Fact, Fault, Finding, Installed, Kind, Level,
+    Order, Phase, Posture, Reading, RunId, State, Wanted, judge, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub struct Record {
     pub steps: Vec<StepRecord>,
     /// The last verdict's facts.
     pub facts: Vec<Fact>,
+    /// How clients fared with what served before.
+    #[serde(default)]
+    pub baseline: Option<Exchanges>,
     /// Preflight findings.
     pub findings: Vec<Finding>,
     /// How long the front could not serve a proven process (ms).
@@ -95,6 +98,7 @@ impl Record {
             ended: None,
             steps: Vec::new(),
             facts: Vec::new(),
+            baseline: None,
             findings: Vec::new(),
             downtime_ms: None,
             ending: None,
@@ -120,6 +124,10 @@ impl Record {
             }
             Event::Faulted { ticket, fault } if ticket.run == self.run => {
                 self.close(entry, format!("{}: {}", fault.code, fault.detail));
+            }
+            // A stop that was interrupted is measured again, when nobody is served any more: the first counts.
+            Event::Measured { run, exchanges } if *run == self.run => {
+                self.baseline.get_or_insert(*exchanges);
             }
             Event::Released { ticket } if ticket.run == self.run => self.close(entry, "released".into()),
             Event::SnapshotStale { .. } => {
@@ -172,6 +180,13 @@ impl Record {
             Done::Checked { findings } => self.findings.extend(findings.iter().cloned()),
             Done::Observed { expectation, observations } => {
                 self.facts = judge(expectation, observations).facts().to_vec();
+                let warnings = self.facts.iter().filter(|fact| fact.reading == Reading::Warns);
+                let warning = |fact: &Fact| {
+                    let text = format!("clients fare worse than before: {}", fact.observed);
+                    Finding::new(Level::Warn, "traffic", text)
+                };
+                let warnings: Vec<Finding> = warnings.map(warning).collect();
+                self.findings.extend(warnings);
             }
             Done::Skipped { .. } | Done::Started { .. } | Done::Done { .. } => {}
         }

@@ -56,10 +56,12 @@ pub fn step(state: &State, event: &Event) -> Result<Transition, Refusal> {
         Event::WatchEnded { run } => resting::watch_ended(state, run),
         Event::Ready { expectation, observations } => resting::ready(state, expectation, observations),
         Event::Spawned { generation, .. } => Ok(Transition::to(spawned(state, *generation))),
-        // Who was told what is on record, and changes nothing.
-        Event::Subscribed { .. } | Event::Alarmed { .. } | Event::Calmed { .. } | Event::Told { .. } => {
-            Ok(Transition::to(state.clone()))
-        }
+        // What was measured, and who was told what, is on record and changes nothing.
+        Event::Measured { .. }
+        | Event::Subscribed { .. }
+        | Event::Alarmed { .. }
+        | Event::Calmed { .. }
+        | Event::Told { .. } => Ok(Transition::to(state.clone())),
         Event::Finished { .. }
         | Event::Faulted { .. }
         | Event::SnapshotStale { .. }

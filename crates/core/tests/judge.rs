@@ -3,7 +3,7 @@
 mod cast;
 
 use cast::{Flaw, REQUIRED};
-use cutover_core::{FactName, PluginsTold, Reading, Seen, Verdict, judge};
+use cutover_core::{Compared, Exchanges, FactName, PluginsTold, Reading, Seen, Verdict, judge};
 use std::collections::BTreeSet;
 
 fn expectation() -> cutover_core::Expectation {
@@ -75,6 +75,71 @@ fn one_round_too_few_is_not_verified() {
     let mut observations = cast::as_expected(&expectation);
     observations.streak = expectation.streak - 1;
     assert!(matches!(judge(&expectation, &observations), Verdict::Inconclusive(_)));
+}
+
+/// The judgement of everything as expected, with these exchanges and these answers of the service about itself.
+fn traffic(compared: Compared, ready: Seen<bool>) -> (cutover_core::Fact, Verdict) {
+    let expectation = expectation();
+    let mut seen = cast::as_expected(&expectation);
+    seen.traffic = Seen::Yes { value: compared, at_ms: 1, source: "front".into() };
+    seen.ready = ready;
+    let verdict = judge(&expectation, &seen);
+    (cast::fact(&verdict, FactName::Traffic).clone(), verdict)
+}
+
+fn told(ready: bool) -> Seen<bool> {
+    Seen::Yes { value: ready, at_ms: 1, source: "p".into() }
+}
+
+#[test]
+fn a_client_cannot_roll_production_back() {
+    let unanswered = || Seen::Missing { why: "no answer".into(), at_ms: 1, source: "p".into() };
+    for answered in [0, 1, 49, 50, 51, 1000, u64::MAX] {
+        for failed in [0, 1, answered / 2, answered, u64::MAX] {
+            for before in [0, 49, 50, u64::MAX] {
+                let now = Exchanges { answered, bad: failed, abnormal: failed };
+                let before = Exchanges { answered: before, ..Exchanges::default() };
+                let compared = Compared { before, now };
+                let (fact, verdict) = traffic(compared, told(true));
+                assert!(matches!(verdict, Verdict::Verified(_)), "{fact:?}");
+                // An overload is a client's doing too: then something is missing, and nothing is evidence.
+                let (fact, verdict) = traffic(compared, unanswered());
+                assert!(matches!(verdict, Verdict::Inconclusive(_)), "{fact:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn worse_traffic_warns_and_refutes_a_service_that_says_itself_that_it_is_not_well() {
+    let (fact, verdict) = traffic(cast::WORST, told(true));
+    assert_eq!(fact.reading, Reading::Warns);
+    assert!(matches!(verdict, Verdict::Verified(_)));
+    assert!(fact.observed.contains("1000 bad") && fact.observed.contains("before: 1000"), "{fact:?}");
+    let (fact, verdict) = traffic(cast::WORST, told(false));
+    assert_eq!(fact.reading, Reading::Contradicts);
+    assert!(matches!(verdict, Verdict::Refuted(_)));
+    let well = Compared { now: cast::WORST.before, ..cast::WORST };
+    let (fact, verdict) = traffic(well, told(false));
+    assert_eq!(fact.reading, Reading::Holds);
+    assert!(matches!(verdict, Verdict::Inconclusive(_)), "not ready alone is no evidence");
+}
+
+#[test]
+fn few_exchanges_say_nothing_and_a_few_more_failures_are_no_worse() {
+    let side = |answered, bad| Exchanges { answered, bad, abnormal: 0 };
+    for (before, now, reading) in [
+        (side(49, 0), side(1000, 1000), Reading::NotApplicable),
+        (side(1000, 0), side(49, 49), Reading::NotApplicable),
+        (side(50, 0), side(50, 3), Reading::Warns),
+        (side(50, 0), side(50, 2), Reading::Holds),
+        (side(100, 90), side(100, 95), Reading::Holds),
+        (side(100, 90), side(100, 96), Reading::Warns),
+        (side(1_000_000, 0), side(100, 5), Reading::Holds),
+    ] {
+        let (fact, _) = traffic(Compared { before, now }, told(true));
+        assert_eq!(fact.reading, reading, "{before:?} {now:?}");
+    }
 }
 
 /// What is read of a service that tells these plugins, where `chat@1` must run.

@@ -10,6 +10,7 @@ mod following;
 mod front_link;
 mod inbox;
 mod interception;
+mod lately;
 mod ledger;
 mod life;
 mod offer;
@@ -421,6 +422,7 @@ fn word(event: &Event) -> &'static str {
         Event::TreeChanged { .. } => "tree changed",
         Event::FrontLost => "front lost",
         Event::Recovered { .. } => "recovered",
+        Event::Measured { .. } => "measured",
         Event::Subscribed { .. } => "subscribed",
         Event::Alarmed { .. } => "alarmed",
         Event::Calmed { .. } => "calmed",

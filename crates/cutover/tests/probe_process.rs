@@ -3,7 +3,7 @@
 
 use cutover::probe::{Before, ProcessFacts, ServiceAnswers, assemble, observe_process};
 use cutover::supervisor::{Launch, Live, LogFile, StopBudget, bearing, identify, prepare, process};
-use cutover_core::{Generation, Instance, Owner, Seen};
+use cutover_core::{Compared, Exchanges, Generation, Instance, Owner, Seen};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -231,7 +231,8 @@ fn facts() -> ProcessFacts {
 }
 
 fn put_together(elsewhere: ServiceAnswers) -> cutover_core::Observations {
-    assemble(facts(), answers(), vec![elsewhere], yes(Vec::new()), yes(true), 3)
+    let traffic = Compared { before: Exchanges::default(), now: Exchanges::default() };
+    assemble(facts(), answers(), vec![elsewhere], yes(Vec::new()), yes(traffic), 3)
 }
 
 #[test]

@@ -31,6 +31,8 @@ mod plugins;
 mod preflight;
 #[path = "story/process.rs"]
 mod process;
+#[path = "story/proof.rs"]
+mod proof;
 #[path = "story/state.rs"]
 mod state;
 #[path = "story/stock_client.rs"]

@@ -63,6 +63,10 @@ pub struct Knobs {
     pub ready_then_unready_after_ms: Option<u64>,
     /// Listens on `[::1]` too, with the same port.
     pub bind_ipv6: bool,
+    /// The event of a WebSocket's first frame; `connect.challenge` when absent.
+    pub greeting: Option<String>,
+    /// Every so many-th `/echo` is answered with 500.
+    pub bad_echo_every: Option<u64>,
     /// Prints a module-not-found line that names a path inside the install root this many milliseconds after bind.
     pub log_tripwire_after_ms: Option<u64>,
 }

@@ -20,6 +20,8 @@ pub(crate) struct Service {
     pub(crate) token: Option<String>,
     /// WebSockets that are open; a stop waits for them.
     pub(crate) sockets: TaskTracker,
+    /// Calls of `/echo` so far.
+    echoes: AtomicU64,
     /// SIGUSR1, SIGUSR2 and SIGHUP seen so far.
     pub(crate) signals: [AtomicU64; 3],
     boot_id: String,
@@ -42,6 +44,7 @@ impl Service {
             state,
             token,
             sockets: TaskTracker::new(),
+            echoes: AtomicU64::new(0),
             signals: Default::default(),
             boot_id: fresh_boot_id(),
             started_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
@@ -75,6 +78,12 @@ impl Service {
 
     pub(crate) fn readiness(&self) -> Readiness {
         if self.bound.get().is_none() { Readiness::Starting } else { self.knobs.readiness(self.age()) }
+    }
+
+    /// Whether the knobs want this call of `/echo` to go wrong.
+    pub(crate) fn spoils_echo(&self) -> bool {
+        let number = self.echoes.fetch_add(1, Ordering::Relaxed) + 1;
+        self.knobs.bad_echo_every.is_some_and(|every| number.is_multiple_of(every.max(1)))
     }
 
     /// The version as told, which the knobs may falsify.

@@ -62,8 +62,8 @@ pub(crate) async fn serve(service: Arc<Service>, socket: WebSocket) {
 impl Session {
     async fn run(&mut self) -> Result<(), axum::Error> {
         let nonce = uuid::Uuid::new_v4().to_string();
-        self.send(json!({"type": "event", "event": "connect.challenge", "payload": {"nonce": nonce}}))
-            .await?;
+        let greeting = self.service.knobs.greeting.as_deref().unwrap_or("connect.challenge");
+        self.send(json!({"type": "event", "event": greeting, "payload": {"nonce": nonce}})).await?;
         let service = Arc::clone(&self.service);
         let stopped = service.stopped();
         tokio::pin!(stopped);

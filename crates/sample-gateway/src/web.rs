@@ -141,7 +141,10 @@ struct EchoQuery {
     ms: u64,
 }
 
-async fn echo(Query(query): Query<EchoQuery>, body: Bytes) -> Response {
+async fn echo(State(service): Shared, Query(query): Query<EchoQuery>, body: Bytes) -> Response {
+    if service.spoils_echo() {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "this one goes wrong").into_response();
+    }
     sleep(Duration::from_millis(query.ms).min(SLOW_MAX)).await;
     let digest = hex::encode(Sha256::digest(&body));
     let mut headers = HeaderMap::new();

@@ -5,11 +5,11 @@
 pub(crate) mod words;
 
 use cutover_core::{
-    Act, Aim, Base, Boot, BootId, Cause, Code, Cut, DataClass, DataOrder, Ending, Event, Expectation, Fact,
-    FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept, Kind, Listener,
-    Maintenance, Observations, OldProcess, Order, Owner, Phase, PluginsTold, Policy, Preparation, Release,
-    ReleaseRule, Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId, Seen, Serving, Settings,
-    State, Status, Strategy, Verdict, Watch, Writes, judge,
+    Act, Aim, Base, Boot, BootId, Cause, Code, Compared, Cut, DataClass, DataOrder, Ending, Event, Exchanges,
+    Expectation, Fact, FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept, Kind,
+    Listener, Maintenance, Observations, OldProcess, Order, Owner, Phase, PluginsTold, Policy, Preparation,
+    Release, ReleaseRule, Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId, Seen, Serving,
+    Settings, State, Status, Strategy, Verdict, Watch, Writes, judge,
 };
 use std::collections::BTreeSet;
 
@@ -158,6 +158,12 @@ fn spoil<T>(seen: &mut Seen<T>, flaw: Flaw, wrong: T) {
     };
 }
 
+/// Everything that clients can do to V9.
+pub(crate) const WORST: Compared = Compared {
+    before: Exchanges { answered: 1000, bad: 0, abnormal: 0 },
+    now: Exchanges { answered: 1000, bad: 1000, abnormal: 1000 },
+};
+
 /// [`as_expected`], spoilt in one fact.
 pub(crate) fn flawed(expectation: &Expectation, fact: FactName, flaw: Flaw) -> Observations {
     let mut seen = as_expected(expectation);
@@ -175,7 +181,7 @@ pub(crate) fn flawed(expectation: &Expectation, fact: FactName, flaw: Flaw) -> O
         FactName::Readiness => spoil(&mut seen.ready, flaw, false),
         FactName::Plugins => spoil(&mut seen.plugins, flaw, Vec::new()),
         FactName::UserPath => spoil(&mut seen.user_path, flaw, false),
-        FactName::Traffic => spoil(&mut seen.traffic, flaw, false),
+        FactName::Traffic => spoil(&mut seen.traffic, flaw, WORST),
         FactName::Tripwires => spoil(&mut seen.tripwires, flaw, vec!["Error: no export".into()]),
         FactName::OldGone => spoil(&mut seen.old, flaw, OldProcess { alive: vec![41] }),
     }

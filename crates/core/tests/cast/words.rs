@@ -74,6 +74,7 @@ pub(crate) fn event(event: &Event) -> String {
         Event::WatchEnded { run } => format!("watch of {run} ended"),
         Event::TreeChanged { run, generation, .. } => format!("tree {} changed ({run})", generation.0),
         Event::FrontLost => "front lost".into(),
+        Event::Measured { run, .. } => format!("{run}: traffic measured"),
         Event::Subscribed { targets } => format!("{} are told from now on", targets.len()),
         Event::Alarmed { fault, .. } => format!("alarm: {}", fault.code),
         Event::Calmed { .. } => "the alarm is over".into(),

@@ -3,9 +3,9 @@
 
 use super::cast;
 use cutover_core::{
-    Act, Aim, AlarmId, Boot, Cut, DataWish, Done, Event, Exit, Expectation, FactName, Generation, Installed,
-    Instance, NotificationId, Order, Outcome, Phase, Preparation, Release, Retreat, RunId, Settings, State,
-    TargetId, Ticket, Wanted,
+    Act, Aim, AlarmId, Boot, Cut, DataWish, Done, Event, Exchanges, Exit, Expectation, FactName, Generation,
+    Installed, Instance, NotificationId, Order, Outcome, Phase, Preparation, Release, Retreat, RunId,
+    Settings, State, TargetId, Ticket, Wanted,
 };
 
 /// What is known of an event before `step` sees it.
@@ -301,6 +301,7 @@ fn telling(cases: &mut Vec<Case>) {
     };
     let fault = cast::fault("crash_looping");
     let events = [
+        Event::Measured { run: cast::run_id(1), exchanges: Exchanges::default() },
         Event::Subscribed { targets: Vec::new() },
         Event::Alarmed { alarm: alarm.clone(), fault },
         Event::Calmed { alarm },

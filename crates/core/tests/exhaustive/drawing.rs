@@ -169,6 +169,7 @@ fn cause(event: &Event) -> &'static str {
         Event::WatchEnded { .. } => "watch ended",
         Event::TreeChanged { .. } => "tree changed",
         Event::FrontLost => "front lost",
+        Event::Measured { .. } => "measured",
         Event::Subscribed { .. } | Event::Alarmed { .. } | Event::Calmed { .. } | Event::Told { .. } => {
             "told"
         }

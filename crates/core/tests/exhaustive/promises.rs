@@ -385,7 +385,11 @@ fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {
 fn telling_changes_nothing(taken: &Taken<'_>) -> Broken {
     let is_telling = matches!(
         taken.case.event,
-        Event::Subscribed { .. } | Event::Alarmed { .. } | Event::Calmed { .. } | Event::Told { .. }
+        Event::Measured { .. }
+            | Event::Subscribed { .. }
+            | Event::Alarmed { .. }
+            | Event::Calmed { .. }
+            | Event::Told { .. }
     );
     let Ok(Transition { state, ended }) = taken.result else {
         return hold(!is_telling, "what was told is refused");

@@ -101,6 +101,7 @@ pub(super) fn run(report: &Report) -> String {
             Reading::NotYet => "not yet",
             Reading::Contradicts => "CONTRADICTS",
             Reading::Missing => "MISSING",
+            Reading::Warns => "WARNS",
             Reading::NotApplicable => "n/a",
         };
         let _ = writeln!(

@@ -9,6 +9,7 @@ mod preparing;
 mod proving;
 mod starting;
 mod sweeping;
+mod traffic;
 
 pub(super) use crate::causes::told;
 pub(super) use preparing::{Served, served};
@@ -21,7 +22,9 @@ use super::site::Site;
 use crate::probe::Before;
 use crate::store;
 use crate::supervisor::{self, Live};
-use cutover_core::{Done, Effect, Event, Exit, Fault, Generation, Instance, Release, Settings, Ticket};
+use cutover_core::{
+    Done, Effect, Event, Exchanges, Exit, Fault, Generation, Instance, Release, Settings, Ticket,
+};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +56,8 @@ pub(super) struct Assignment {
     pub served: Option<Served>,
     /// Releases that a channel does not install by itself.
     pub skipped: Vec<Release>,
+    /// How clients fared with what this run stopped.
+    pub before: Option<Exchanges>,
 }
 
 /// The fault of a tree that a foreign hand changed.
@@ -89,7 +94,7 @@ impl Executor {
     }
 
     async fn act(&self, assignment: Assignment) -> Result<Reported, Fault> {
-        let Assignment { ticket, effect, settings, served, skipped, .. } = assignment;
+        let Assignment { ticket, effect, settings, served, skipped, before, .. } = assignment;
         let (ticket, settings) = (&ticket, &settings);
         let done = match effect {
             Effect::Resolve(wanted) => {
@@ -100,19 +105,25 @@ impl Executor {
             Effect::Rehearse(_) => unneeded("no isolated rehearsal in this version"),
             Effect::Await => unneeded("no window or approval is configured"),
             Effect::Drain => self.warm(ticket, settings).await,
-            Effect::Stop => self.stop(settings).await,
+            Effect::Stop => {
+                self.measure(&ticket.run).await;
+                self.stop(settings).await
+            }
             Effect::Snapshot(run) => self.snapshot(&run, settings).await,
             Effect::Place(run) => self.lay_down(&run, &ticket.run).await,
             Effect::Switch(installed) => self.switch(Some(&installed)).await,
-            Effect::Signal => self.signal(&ticket.run, settings).await,
+            Effect::Signal => {
+                self.measure(&ticket.run).await;
+                self.signal(&ticket.run, settings).await
+            }
             Effect::Start { installed, compare } => {
                 return self.start(ticket, &installed, compare.as_ref(), settings).await;
             }
             Effect::Prove { installed, instance } => {
-                self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Prove).await
+                self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Prove, None).await
             }
             Effect::Soak { installed, instance } => {
-                self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Soak).await
+                self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Soak, before).await
             }
             Effect::Release => return Ok(Reported::Event(Event::Released { ticket: ticket.clone() })),
             Effect::Restore(run) => self.restore(&run, &ticket.run, settings).await,

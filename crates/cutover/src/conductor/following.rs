@@ -62,6 +62,7 @@ impl Conductor {
             limit: patience(state).unwrap_or(self.executor.site.settings.policy.hard_cap),
             served: acts::served(state),
             skipped: state.skipped.clone(),
+            before: self.chronicle.record(&ticket.run).and_then(|record| record.baseline),
         };
         let executor = self.executor.clone();
         // Past the first act of the cut the reserve is there to be used; before, nothing is begun on what it cannot end.

@@ -3,16 +3,17 @@
 
 use super::inbox::{Input, Reporter};
 use super::interception::{Intercepted, Interceptor};
+use super::lately::{Lately, exchanges};
 use super::site::Site;
 use crate::supervisor::process;
-use cutover_core::{Instance, Posture};
+use cutover_core::{Exchanges, Instance, Posture};
 use cutover_front::control::ControlClient;
 use cutover_front::{Claim, Error, Stats};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -65,6 +66,7 @@ pub(super) struct FrontLink {
     wanted: Option<watch::Sender<Option<Numbered>>>,
     stance: watch::Receiver<Stance>,
     stats: watch::Receiver<Option<Stats>>,
+    lately: Arc<Mutex<Lately>>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -74,6 +76,8 @@ enum Order {
     Answers { limit: Duration, reply: oneshot::Sender<Option<u64>> },
     /// Let in-flight exchanges end; answer how many were cut.
     Drain { limit: Duration, reply: oneshot::Sender<Option<u64>> },
+    /// Tell the numbers as they are now.
+    Count { reply: oneshot::Sender<Option<Exchanges>> },
     /// Claim such calls from now on.
     Claim { claim: Claim, reply: oneshot::Sender<()> },
     /// End.
@@ -91,7 +95,8 @@ impl FrontLink {
         let (_, stance) = watch::channel(Stance::Closed);
         let (_, stats) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
-        Ok(Self { wanted: None, stance, stats, orders })
+        let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
+        Ok(Self { wanted: None, stance, stats, lately, orders })
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
@@ -111,9 +116,12 @@ impl FrontLink {
         let (count, stats) = watch::channel(None);
         let (orders, inbox) = mpsc::channel(4);
         let listeners = listeners(&site, standing.as_ref()).await?;
-        let actor = Actor { site, listeners, desires, confirm, count, orders: inbox, reporter, interceptor };
+        let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
+        let looks = Arc::clone(&lately);
+        let actor =
+            Actor { site, listeners, desires, confirm, count, looks, orders: inbox, reporter, interceptor };
         tokio::spawn(actor.run(standing));
-        Ok(Self { wanted: Some(wanted), stance, stats, orders })
+        Ok(Self { wanted: Some(wanted), stance, stats, lately, orders })
     }
 
     /// Says what the state wants.
@@ -172,11 +180,21 @@ impl FrontLink {
         self.ask(limit, |reply| Order::Drain { limit, reply }).await
     }
 
-    async fn ask(
+    /// How clients fared in the last moments; `None` without a front that was looked at twice.
+    pub(super) fn lately(&self) -> Option<Exchanges> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner).counted()
+    }
+
+    /// The front's numbers as they are now; `None` without one that could tell.
+    pub(super) async fn counted(&self) -> Option<Exchanges> {
+        self.ask(CALL, |reply| Order::Count { reply }).await
+    }
+
+    async fn ask<T>(
         &self,
         limit: Duration,
-        order: impl FnOnce(oneshot::Sender<Option<u64>>) -> Order,
-    ) -> Option<u64> {
+        order: impl FnOnce(oneshot::Sender<Option<T>>) -> Order,
+    ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         let answered = async {
             self.orders.send(order(reply)).await.ok()?;
@@ -264,6 +282,7 @@ struct Actor {
     desires: watch::Receiver<Option<Numbered>>,
     confirm: watch::Sender<Stance>,
     count: watch::Sender<Option<Stats>>,
+    looks: Arc<Mutex<Lately>>,
     orders: mpsc::Receiver<Order>,
     reporter: Reporter,
     interceptor: Option<Interceptor>,
@@ -419,6 +438,10 @@ impl Actor {
                             let _ = reply.send(drained.ok().map(|drained| drained.cut));
                         });
                     }
+                    Order::Count { reply } => {
+                        let counted = client.stats(CALL).await.ok();
+                        let _ = reply.send(counted.as_ref().map(exchanges));
+                    }
                     Order::Quit { reply } => {
                         client.quit(CALL).await?;
                         let _ = tokio::time::timeout(CALL, client.gone()).await;
@@ -427,7 +450,12 @@ impl Actor {
                     }
                 },
                 _ = look.tick() => {
-                    self.count.send_replace(client.stats(CALL).await.ok());
+                    let stats = client.stats(CALL).await.ok();
+                    if let Some(stats) = &stats {
+                        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+                        looks.look(Instant::now(), exchanges(stats));
+                    }
+                    self.count.send_replace(stats);
                 }
             }
         }

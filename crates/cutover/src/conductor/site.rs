@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -317,7 +317,7 @@ impl Site {
             (tells, self.plugins_told().1),
             (self.settings.page.is_some(), "a page (V8)"),
             (self.greets(), "the first frame of a WebSocket (V8)"),
-            (false, "traffic (V9)"),
+            (self.has_front(), "traffic (V9)"),
         ] {
             if is_asked {
                 has.push_str(", ");
@@ -341,6 +341,17 @@ impl Site {
             VersionSettings::Http { .. } => (PluginsTold::Versions, "plugins (V7)"),
             VersionSettings::OpenClaw { .. } => (PluginsTold::Ids, "plugins by their ids, no versions (V7)"),
         }
+    }
+
+    /// Where clients reach the service, as somebody on this machine does; `None` where that is not known.
+    pub(super) fn public(&self) -> Option<Address> {
+        let address = self.settings.listen.iter().find(|address| address.port() != 0)?;
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Some(Address::Tcp((ip, address.port()).into()))
     }
 
     /// Where the live process is asked in Prove: directly, and through the front's probe lane where there is one.

@@ -5,7 +5,7 @@ use super::inbox::Input;
 use super::ledger::fresh_run;
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, FactName, Fault, Installed, Instance, Policy, Process, Reading, Serving, Settings, State, wants,
+    Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -170,8 +170,7 @@ impl Executor {
             let seen = prover.look().await;
             let facts = cutover_core::judge(&prover.expectation, &seen);
             let sick = facts.facts().iter().any(|fact| {
-                matches!(fact.name, FactName::Readiness | FactName::Liveness)
-                    && !matches!(fact.reading, Reading::Holds | Reading::NotApplicable)
+                matches!(fact.name, FactName::Readiness | FactName::Liveness) && !fact.reading.is_in_order()
             });
             // What stood in the log before is no news.
             let lines = prover.tripped();

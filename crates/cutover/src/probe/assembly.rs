@@ -2,7 +2,7 @@
 
 use super::answers::{ServiceAnswers, both};
 use super::process::ProcessFacts;
-use cutover_core::{Observations, Seen};
+use cutover_core::{Compared, Observations, Seen};
 use std::fmt::Debug;
 
 /// One round's observations. `direct` is what the service said at its own address, `elsewhere` what it said through the
@@ -13,7 +13,7 @@ pub fn assemble(
     direct: ServiceAnswers,
     elsewhere: Vec<ServiceAnswers>,
     tripwires: Seen<Vec<String>>,
-    traffic: Seen<bool>,
+    traffic: Seen<Compared>,
     streak: u32,
 ) -> Observations {
     let said = elsewhere.into_iter().fold(direct, |known, more| ServiceAnswers {

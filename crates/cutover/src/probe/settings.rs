@@ -67,6 +67,21 @@ pub struct ProbeSettings {
     pub request_limit: Duration,
 }
 
+impl ProbeSettings {
+    /// How many exchanges a round is.
+    #[must_use]
+    pub fn questions(&self) -> u64 {
+        let asked = [
+            self.live.is_some(),
+            self.ready.is_some(),
+            self.version.is_some(),
+            self.page.is_some(),
+            self.first_frame.is_some(),
+        ];
+        asked.into_iter().map(u64::from).sum()
+    }
+}
+
 /// One GET request.
 #[derive(Clone, Debug)]
 pub struct HttpCheck {

@@ -1,5 +1,6 @@
 //! Proving a live process: rounds of observation, judged each, until enough pass in a row. Always from zero.
 
+use super::traffic::Traffic;
 use super::{Executor, Outcome, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::conductor::ledger::wall_ms;
@@ -7,8 +8,8 @@ use crate::config::{PluginPolicy, PluginSettings};
 use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Code, Done, Expectation, FactName, Fault, Generation, Installed, Instance, Observations, Plugin, Policy,
-    Reading, Release, ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
+    Code, Done, Exchanges, Expectation, FactName, Fault, Generation, Installed, Instance, Observations,
+    Plugin, Policy, Reading, Release, ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -59,7 +60,10 @@ pub(in super::super) struct Prover {
     live: Live,
     pub expectation: Expectation,
     settings: ProbeSettings,
-    lane: Option<Address>,
+    /// Where it is asked beside its own address.
+    elsewhere: Option<Address>,
+    /// How clients fare, where they are let through.
+    traffic: Option<Traffic>,
     tripwires: Option<TripwireScanner>,
     tripped: usize,
     proof: Proof,
@@ -74,6 +78,7 @@ impl Executor {
         instance: Option<&Instance>,
         settings: &Settings,
         proof: Proof,
+        before: Option<Exchanges>,
     ) -> Outcome {
         let running = self.running().await?;
         let Some(live) = running.into_iter().find(|live| Some(live.instance()) == instance) else {
@@ -89,6 +94,9 @@ impl Executor {
             return Err(fault("front_closed", "the front did not confirm that it serves"));
         }
         let mut prover = Prover::new(self, live, installed, proof).await?;
+        if proof == Proof::Soak && self.site.has_front() && released {
+            prover.go_public(before).await;
+        }
         let (enough, deadline) = match proof {
             Proof::Soak => {
                 let soak = self.soak(policy, released);
@@ -149,12 +157,13 @@ impl Prover {
         let site = &executor.site;
         let root = site.store.generation_dir(installed.generation);
         let settings = site.probe().map_err(|error| fault("probe", format!("{error:#}")))?;
-        let lane = site.lane().map_err(|error| fault("probe", format!("{error:#}")))?;
+        let elsewhere = site.lane().map_err(|error| fault("probe", format!("{error:#}")))?;
         let nonce = live.record.nonce.clone();
         Ok(Self {
             expectation: expectation(executor, &live, installed, proof)?,
             settings,
-            lane,
+            elsewhere,
+            traffic: None,
             tripwires: Some(TripwireScanner::whole(site.log(&nonce), &root)),
             tripped: 0,
             proof,
@@ -211,6 +220,13 @@ impl Prover {
         }
     }
 
+    /// From now on it is asked as clients ask it, and clients are counted.
+    async fn go_public(&mut self, before: Option<Exchanges>) {
+        // An address that nobody can name is asked by the lane.
+        self.elsewhere = self.executor.site.public().or_else(|| self.elsewhere.take());
+        self.traffic = Some(Traffic::from_now(&self.executor, before).await);
+    }
+
     /// Lines of the log that tripped so far.
     pub(in super::super) fn tripped(&self) -> usize {
         self.tripped
@@ -221,8 +237,8 @@ impl Prover {
         let direct = Address::Tcp(self.executor.site.address());
         let answers = probe::observe_service(&self.settings, &direct, &wall_ms).await;
         let mut elsewhere = Vec::new();
-        if let Some(lane) = &self.lane {
-            elsewhere.push(probe::observe_service(&self.settings, lane, &wall_ms).await);
+        if let Some(address) = &self.elsewhere {
+            elsewhere.push(probe::observe_service(&self.settings, address, &wall_ms).await);
         }
         let (live, port, before) = (self.live.clone(), self.executor.site.port, self.before.clone());
         let mut scanner = self.tripwires.take().expect("BUG: a round is looked at one at a time");
@@ -242,7 +258,15 @@ impl Prover {
                 why: format!("refutes only before the traffic is let through; {} lines so far", self.tripped),
             },
         };
-        let traffic = Seen::NotApplicable { why: "profile basic".into() };
+        let traffic = match &mut self.traffic {
+            Some(traffic) => {
+                if matches!(self.elsewhere, Some(Address::Tcp(_))) {
+                    traffic.asked(self.settings.questions());
+                }
+                traffic.look(&self.executor).await
+            }
+            None => Seen::NotApplicable { why: "clients are not let through to be counted".into() },
+        };
         probe::assemble(facts, answers, elsewhere, tripwires, traffic, 1)
     }
 
@@ -371,18 +395,14 @@ fn shown(verdict: &Verdict) -> String {
     let missing: Vec<String> = verdict
         .facts()
         .iter()
-        .filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable))
+        .filter(|fact| !fact.reading.is_in_order())
         .map(|fact| format!("{:?}", fact.name).to_lowercase())
         .collect();
     if missing.is_empty() { "all facts hold".into() } else { format!("waiting for {}", missing.join(", ")) }
 }
 
 fn missing(verdict: &Verdict) -> usize {
-    verdict
-        .facts()
-        .iter()
-        .filter(|fact| !matches!(fact.reading, Reading::Holds | Reading::NotApplicable))
-        .count()
+    verdict.facts().iter().filter(|fact| !fact.reading.is_in_order()).count()
 }
 
 /// A fault named after the first contradicting fact.
@@ -392,6 +412,7 @@ fn refuted(verdict: &Verdict) -> Fault {
         Some(FactName::Version | FactName::Build) => "wrong_version",
         Some(FactName::Code) => "wrong_code",
         Some(FactName::Tripwires) => "tripwire",
+        Some(FactName::Traffic) => "worse_traffic",
         _ => "wrong_process",
     };
     fault(code, verdict.shortfall())
