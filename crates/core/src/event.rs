@@ -59,6 +59,10 @@ pub enum Event {
         instance: Instance,
         /// How.
         exit: Exit,
+        /// Exit codes after which a resting service is not started again by itself, as its settings stand now. Journals
+        /// from before this was a setting mean 78.
+        #[serde(default = "ex_config")]
+        restart_prevent_exit_status: Vec<i32>,
     },
     /// The process of a resting service proved itself once.
     #[serde(rename_all = "camelCase")]
@@ -152,6 +156,10 @@ pub enum Event {
     },
 }
 
+fn ex_config() -> Vec<i32> {
+    vec![78]
+}
+
 /// Whether the machine was rebooted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -228,4 +236,18 @@ pub enum Done {
         /// What was done, in words (`forced after 10 s`, `1,204 files`).
         note: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_in_an_older_journal_means_what_it_meant_then() {
+        let old = r#"{"event":"exited","instance":{"pid":1,"startTime":2,"bootId":"b"},"exit":{"code":78}}"#;
+        let Ok(Event::Exited { exit, restart_prevent_exit_status, .. }) = serde_json::from_str(old) else {
+            panic!("an older journal is not read");
+        };
+        assert_eq!((exit, restart_prevent_exit_status), (Exit::Code(78), vec![78]));
+    }
 }

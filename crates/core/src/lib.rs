@@ -47,4 +47,4 @@ pub use state::{
     Serving, State, Traffic, Tree, Watch, Wish,
 };
 pub use status::{Cause, Ending, Fault, Kind, Resolution, Status, Writes};
-pub use step::{EXIT_CONFIG, STEP_VERSION, Transition, step};
+pub use step::{STEP_VERSION, Transition, step};

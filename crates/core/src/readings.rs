@@ -112,7 +112,7 @@ fn process(state: &State) -> Process {
     if matches!(state.phase, Phase::CuttingOver(_) | Phase::RollingBack(_)) {
         return Process::LeaveAlone;
     }
-    if state.wish == Wish::Stopped || state.restarts == Restarts::Halted || state.parked.is_some() {
+    if state.wish == Wish::Stopped || state.restarts != Restarts::Allowed || state.parked.is_some() {
         return Process::Stopped;
     }
     let Some(current) = state.current.clone() else { return Process::Stopped };
@@ -239,7 +239,7 @@ pub fn posture(state: &State) -> Posture {
 }
 
 fn resting(state: &State, proven: bool) -> Posture {
-    let stopped = state.wish == Wish::Stopped || state.restarts == Restarts::Halted;
+    let stopped = state.wish == Wish::Stopped || state.restarts != Restarts::Allowed;
     if state.tree == Tree::Damaged || stopped || state.current.is_none() || state.parked.is_some() {
         return Posture::Maintain;
     }

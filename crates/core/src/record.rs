@@ -112,7 +112,7 @@ impl Record {
 
     /// Adds an entry that happened while the run was open (or that ended it).
     pub fn add(&mut self, entry: &Entry, before: &State, after: &State, ended: Option<&Ending>) {
-        if let Event::Exited { instance, exit: Exit::Unknown(why) } = &entry.event {
+        if let Event::Exited { instance, exit: Exit::Unknown(why), .. } = &entry.event {
             // A missing fact is shown as one.
             let text = format!("how {instance} ended is not known: {why}");
             self.findings.push(Finding::new(Level::Warn, "exit", text));

@@ -73,8 +73,12 @@ pub enum Tree {
 pub enum Restarts {
     /// Yes, with capped back-off.
     Allowed,
-    /// No: it exited with 78 (`EX_CONFIG`: starting again cannot help). `start` allows it again.
-    Halted,
+    /// No: it ended with an exit code that its settings name as one after which starting again cannot help. An order
+    /// to start it, in whatever way, allows it again.
+    Halted {
+        /// That code.
+        code: i32,
+    },
 }
 
 /// Where a service stands.

@@ -13,10 +13,7 @@ use crate::{
 
 /// Version of the rules in this file and below. Journaled with every entry; it must be raised whenever an old
 /// journal would replay to another state.
-pub const STEP_VERSION: u32 = 2;
-
-/// The `EX_CONFIG` exit code: starting again cannot help.
-pub const EXIT_CONFIG: i32 = 78;
+pub const STEP_VERSION: u32 = 3;
 
 /// What an event led to.
 #[must_use = "an event that is not followed is a lost fact"]
@@ -46,7 +43,9 @@ impl Transition {
 pub fn step(state: &State, event: &Event) -> Result<Transition, Refusal> {
     match event {
         Event::Ordered { run, order, settings, .. } => ordered(state, &Ordering { run, order, settings }),
-        Event::Exited { instance, exit } => Ok(exited(state, instance, exit)),
+        Event::Exited { instance, exit, restart_prevent_exit_status } => {
+            Ok(exited(state, instance, exit, restart_prevent_exit_status))
+        }
         Event::FrontLost => Ok(Transition::to(state.clone())),
         Event::Recovered { boot, live, .. } => Ok(recovered(state, *boot, live.as_ref())),
         Event::TreeChanged { run, generation, fault, settings } => {
@@ -106,7 +105,7 @@ fn past_the_cut(run: &Run, order: &Order) -> Refusal {
 /// Changes the durable wish, in any resting phase.
 fn wished(state: &State, order: &Order) -> Result<State, Refusal> {
     let wish = if *order == Order::Start { crate::Wish::Run } else { crate::Wish::Stopped };
-    let halted = *order == Order::Start && state.restarts == Restarts::Halted;
+    let halted = *order == Order::Start && state.restarts != Restarts::Allowed;
     if wish == state.wish && !halted {
         return Err(Refusal::AlreadySo);
     }
@@ -134,7 +133,7 @@ fn spawned(state: &State, generation: crate::Generation) -> State {
 }
 
 /// A process ended. Always a fact; where nobody depends on that process it is information only.
-fn exited(state: &State, instance: &Instance, exit: &Exit) -> Transition {
+fn exited(state: &State, instance: &Instance, exit: &Exit, prevented: &[i32]) -> Transition {
     let mut next = forget(state, instance);
     match &state.phase {
         Phase::CuttingOver(cut)
@@ -147,18 +146,19 @@ fn exited(state: &State, instance: &Instance, exit: &Exit) -> Transition {
         Phase::RollingBack(retreat) if retreat.cut.act == Act::Prove => {
             rolling_back::exited(&next, retreat, instance, exit)
         }
-        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) if !rests_on_maintenance(state) => {
-            if *exit == Exit::Code(EXIT_CONFIG) {
-                next.restarts = Restarts::Halted;
+        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) | Phase::Maintenance(_) => {
+            // How a process ends that was asked to says nothing about the next one.
+            let was_asked = state.leaving.as_ref() == Some(instance);
+            if let Exit::Code(code) = exit
+                && prevented.contains(code)
+                && !was_asked
+            {
+                next.restarts = Restarts::Halted { code: *code };
             }
             Transition::to(next)
         }
-        _ => Transition::to(next),
+        Phase::CuttingOver(_) | Phase::RollingBack(_) => Transition::to(next),
     }
-}
-
-fn rests_on_maintenance(state: &State) -> bool {
-    matches!(&state.phase, Phase::Preparing(preparation) if matches!(preparation.base, crate::Base::Maintenance(_)))
 }
 
 /// The state without any claim that `instance` lives.

@@ -156,10 +156,13 @@ pub(crate) fn condition(state: &State) -> String {
             "it is being stopped by its operator".into()
         }
         _ if state.wish == Wish::Stopped => "it is stopped by its operator".into(),
-        _ if state.restarts == Restarts::Halted => {
-            "it ended with exit code 78 (configuration) and is not started again by itself".into()
-        }
-        _ => "nothing is installed yet".into(),
+        _ => match state.restarts {
+            Restarts::Halted { code } => format!(
+                "it ended with exit code {code}, after which it is not started again by itself \
+                 (`restart_prevent_exit_status`)"
+            ),
+            Restarts::Allowed => "nothing is installed yet".into(),
+        },
     }
 }
 
@@ -201,7 +204,7 @@ pub(crate) fn recovery(service: &str, state: &State) -> Vec<String> {
         Phase::Idle | Phase::Watching(_) if state.parked.is_some() || state.wish == Wish::Stopped => {
             vec![format!("cutover start {service}")]
         }
-        Phase::Idle | Phase::Watching(_) if state.restarts == Restarts::Halted => {
+        Phase::Idle | Phase::Watching(_) if state.restarts != Restarts::Allowed => {
             vec![format!("cutover logs {service}"), format!("cutover start {service}")]
         }
         Phase::Idle if state.current.is_none() => vec![format!("cutover update {service}")],

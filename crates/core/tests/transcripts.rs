@@ -200,7 +200,7 @@ impl Telling {
             }
             ["exited", pid, code] => {
                 let code = code.parse().expect("an exit code");
-                Event::Exited { instance: cast::instance(number(pid)), exit: Exit::Code(code) }
+                cast::exited(cast::instance(number(pid)), Exit::Code(code))
             }
             ["ready", pid] => self.ready(number(pid)),
             ["degraded", code] => Event::Degraded { run: self.fresh_run(), fault: cast::fault(code) },

@@ -3,7 +3,7 @@
 use super::{Ordering, Told, Transition, ending, resting, rolling_back, wished};
 use crate::{
     Act, Aim, Base, Cause, Cut, DataOrder, Extent, Generation, Installed, Kind, Maintenance, Order, Phase,
-    Refusal, Resolution, Run, Serving, State, Status, Traffic, Tree, Writes,
+    Refusal, Resolution, Restarts, Run, Serving, State, Status, Traffic, Tree, Writes,
 };
 
 /// Enters maintenance at the end of its run.
@@ -67,6 +67,8 @@ pub(super) fn ordered(
     ordering: &Ordering<'_>,
 ) -> Result<Transition, Refusal> {
     let mut next = state.clone();
+    // What runs after any of these orders is not what ended for good.
+    next.restarts = Restarts::Allowed;
     next.phase = match ordering.order {
         Order::Start | Order::Stop => return wished(state, ordering.order).map(Transition::to),
         Order::Cancel => return Err(Refusal::NotNow { why: "no run is under way".into() }),

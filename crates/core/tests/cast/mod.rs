@@ -5,7 +5,7 @@
 pub(crate) mod words;
 
 use cutover_core::{
-    Act, Aim, Base, Boot, BootId, Cause, Code, Compared, Cut, DataClass, DataOrder, Ending, Event, Exchanges,
+    Act, Aim, Base, Boot, BootId, Cause, Code, Compared, Cut, DataClass, DataOrder, Ending, Event, Exchanges, Exit,
     Expectation, Fact, FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept, Kind,
     Listener, Maintenance, Observations, OldProcess, Order, Owner, Phase, PluginsTold, Policy, Preparation,
     Release, ReleaseRule, Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId, Seen, Serving,
@@ -203,6 +203,13 @@ pub(crate) fn fault(code: &str) -> Fault {
 
 pub(crate) fn ordered(run: RunId, order: Order, settings: &Settings) -> Event {
     Event::Ordered { run, order, actor: "cli".into(), settings: settings.clone() }
+}
+
+/// The exit code after which the cast's services are not started again by themselves.
+pub(crate) const LAST_EXIT: i32 = 78;
+
+pub(crate) fn exited(instance: Instance, exit: Exit) -> Event {
+    Event::Exited { instance, exit, restart_prevent_exit_status: vec![LAST_EXIT] }
 }
 
 pub(crate) fn recovered(boot: Boot, live: Option<Instance>) -> Event {

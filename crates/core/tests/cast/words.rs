@@ -63,7 +63,7 @@ pub(crate) fn event(event: &Event) -> String {
         }
         Event::SnapshotStale { ticket } => format!("{} {}: snapshot stale", ticket.run, act(ticket.act)),
         Event::Spawned { generation, .. } => format!("spawned {}", generation.0),
-        Event::Exited { instance, exit } => match exit {
+        Event::Exited { instance, exit, .. } => match exit {
             Exit::Code(code) => format!("exited {instance}: {code}"),
             Exit::Signal(signal) => format!("exited {instance}: signal {signal}"),
             Exit::Unknown(_) => format!("exited {instance}"),

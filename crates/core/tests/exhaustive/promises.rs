@@ -3,7 +3,7 @@
 
 use super::alphabet::{Case, Nature, ticket};
 use cutover_core::{
-    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Extent, Generation, Installed,
+    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation, Installed,
     Instance, Kind, Maintenance, Order, Phase, Posture, Process, Refusal, Restarts, Retreat, Run, RunId,
     Serving, State, Status, Traffic, Transition, Tree, Wish, patience, posture, report, step, wants,
 };
@@ -65,17 +65,19 @@ pub(crate) const MOVES: [Move; 21] = [
     ("given up writes are told", given_up_writes_are_told),
     ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
     ("a changed tree is not served on", a_changed_tree_is_not_served_on),
+    ("a process is not started again after the exit that forbids it, and after no other", only_a_last_exit_halts),
     ("ok derives from the status", ok_derives_from_the_status),
     ("telling changes nothing", telling_changes_nothing),
 ];
 
-pub(crate) const PLACES: [Place; 10] = [
+pub(crate) const PLACES: [Place; 11] = [
     ("the front serves only a proven or waived live process", serve_needs_a_live_process),
     ("every state that does not rest has an act", every_restless_state_has_an_act),
     ("every act has a limit", every_act_has_a_limit),
     ("what is needed is never pruned", what_is_needed_is_kept),
     ("maintenance always has a way out", maintenance_has_a_way_out),
     ("the commands of maintenance are the orders that are accepted", commands_are_what_is_accepted),
+    ("a halted service has a way out", a_halted_service_has_a_way_out),
     ("a stopped service has no process", a_stopped_service_has_no_process),
     ("a parked run waits alone", a_parked_run_waits_alone),
     ("a damaged tree is not served", a_damaged_tree_is_not_served),
@@ -371,6 +373,22 @@ fn a_changed_tree_is_not_served_on(taken: &Taken<'_>) -> Broken {
     hold(!current || posture(after) != Posture::Serve, "a tree that was changed is served from")
 }
 
+fn only_a_last_exit_halts(taken: &Taken<'_>) -> Broken {
+    let (Event::Exited { instance, exit, restart_prevent_exit_status }, Some(after)) =
+        (&taken.case.event, taken.after())
+    else {
+        return Ok(());
+    };
+    let rests = !matches!(taken.before.phase, Phase::CuttingOver(_) | Phase::RollingBack(_));
+    let was_asked = taken.before.leaving.as_ref() == Some(instance);
+    let is_last = matches!(exit, Exit::Code(code) if restart_prevent_exit_status.contains(code));
+    if rests && is_last && !was_asked {
+        let starts = matches!(wants(after).process, Process::Run(_) | Process::Replace(..));
+        return hold(!starts, "what ended for good is started again");
+    }
+    hold(after.restarts == taken.before.restarts, "an ordinary exit changed whether the service is started again")
+}
+
 fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {
     let Ok(Transition { state, ended: Some(ended) }) = taken.result else { return Ok(()) };
     let Some(last) = state.last.as_ref().filter(|last| *last == ended) else { return Ok(()) };
@@ -506,6 +524,16 @@ fn commands_are_what_is_accepted(state: &State) -> Broken {
         }
     }
     hold(told == expected, &format!("told {told:?}, accepted {expected:?}"))
+}
+
+fn a_halted_service_has_a_way_out(state: &State) -> Broken {
+    let rests = matches!(state.phase, Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_));
+    if !rests || state.restarts == Restarts::Allowed {
+        return Ok(());
+    }
+    let order = super::cast::ordered(super::cast::run_id(50), Order::Start, &super::cast::PLAIN.settings());
+    let led = step(state, &order).is_ok_and(|led| led.state.restarts == Restarts::Allowed);
+    hold(led, "`start` does not lead out")
 }
 
 fn a_stopped_service_has_no_process(state: &State) -> Broken {

@@ -384,7 +384,7 @@ impl Options<'_> {
                 return;
             }
         }
-        self.fact(Label("exit told", None), &Event::Exited { instance, exit: Exit::Code(1) });
+        self.fact(Label("exit told", None), &cast::exited(instance, Exit::Code(1)));
     }
 
     /// A process that the state counts on and that does not live.

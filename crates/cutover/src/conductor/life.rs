@@ -6,7 +6,7 @@ use crate::conductor::inbox::Input;
 use crate::conductor::ledger::fresh_run;
 use crate::supervisor::Live;
 use cutover_core::{
-    Act, Boot, EXIT_CONFIG, Event, Exit, Fault, Instance, Kind, Phase, Process, Serving, State, wants,
+    Act, Boot, Event, Exit, Fault, Instance, Kind, Phase, Process, Restarts, Serving, State, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ impl Conductor {
                 (Boot::New, None) => Exit::Unknown("the machine went down".into()),
                 (Boot::Same, None) => Exit::Unknown("nobody saw how it ended".into()),
             };
-            let _ = self.apply(Event::Exited { instance: gone, exit }).await;
+            let _ = self.apply(self.exited(gone, exit)).await;
         }
     }
 
@@ -106,17 +106,17 @@ impl Conductor {
         let asked_for = self.chronicle.state.leaving.as_ref() == Some(&instance)
             || matches!(self.tending, Some((Upkeep::Stop(_), _)));
         let live = if was_live { self.live.take() } else { None };
-        let config = exit == Exit::Code(EXIT_CONFIG);
         let told = format!("{exit:?}");
         self.blame(live.as_deref(), &told).await;
-        let _ = self.apply(Event::Exited { instance, exit }).await;
+        let _ = self.apply(self.exited(instance, exit)).await;
         let acted_on = matches!(wants(&self.chronicle.state).process, Process::LeaveAlone);
         if !was_live || asked_for || acted_on {
             return;
         }
         let policy = self.executor.site.settings.policy.clone();
         self.crashes.add(self.born.elapsed(), told.clone(), &policy);
-        if config || self.crashes.recent() >= policy.crash_limit as usize {
+        let is_halted = self.chronicle.state.restarts != Restarts::Allowed;
+        if is_halted || self.crashes.recent() >= policy.crash_limit as usize {
             let (count, window) = (self.crashes.recent(), policy.crash_window);
             let detail = format!("{count} exits within {window:?}, the last: {told}");
             let fault = Fault { code: "crash_limit".into(), detail };
@@ -124,6 +124,11 @@ impl Conductor {
             // Refused where nothing is watched: then a restart with back-off is all there is to do.
             let _ = self.apply(Event::Degraded { run, fault }).await;
         }
+    }
+
+    fn exited(&self, instance: Instance, exit: Exit) -> Event {
+        let restart_prevent_exit_status = self.executor.site.settings.restart_prevent_exit_status.clone();
+        Event::Exited { instance, exit, restart_prevent_exit_status }
     }
 
     /// A new process that ended while it was being proven left more in its log than an exit code: that is the fault.

@@ -290,6 +290,9 @@ pub(super) struct PolicyFragment {
     pub backoff_first: Option<Span>,
     /// Largest restart delay (60s).
     pub backoff_cap: Option<Span>,
+    /// Exit codes after which it is not started again by itself, as systemd's `RestartPreventExitStatus=` ([]).
+    #[serde(default)]
+    pub restart_prevent_exit_status: Vec<i32>,
     /// Generations kept beside the current one (2).
     pub keep: Option<u32>,
     /// "auto" (the default): back to the old version; or "never": maintenance, and a person decides.

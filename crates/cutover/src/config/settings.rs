@@ -99,6 +99,8 @@ pub struct ServiceSettings {
     pub notify: Vec<NotifySettings>,
     /// Limits and rules.
     pub policy: Policy,
+    /// Exit codes after which it is not started again by itself.
+    pub restart_prevent_exit_status: Vec<i32>,
     /// What warnings and blocks of a preflight weigh, by their kind.
     pub preflight: BTreeMap<String, Level>,
     /// The target's own validator of the configuration, with placeholders; empty: nobody is asked.
@@ -346,6 +348,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         state: fragment.state.iter().map(state).collect(),
         notify,
         policy,
+        restart_prevent_exit_status: fragment.policy.restart_prevent_exit_status,
         preflight: preflight(&fragment.preflight),
         validate: fragment.preflight.validate,
         held_max: fragment.policy.held_max.unwrap_or(4096),

@@ -56,7 +56,8 @@ async fn r32_r85_an_exit_of_78_is_a_verdict_at_once_and_its_cause_is_shown() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn r85_a_resting_service_that_exits_78_is_not_started_again_until_a_person_says_so()
 -> anyhow::Result<()> {
-    let mut world = world(&with_policy("", &[("watch", "\"10ms\"")]), &[("1.0.0", good())]).await?;
+    let rules = [("watch", "\"10ms\""), ("restart_prevent_exit_status", "[78]")];
+    let mut world = world(&with_policy("", &rules), &[("1.0.0", good())]).await?;
     serving(&world, "1.0.0").await?;
     world.until("the end of the watch", |view| view.report.phase == "finished").await?;
     // While nobody watches it ends, and its next start is refused.
@@ -72,6 +73,7 @@ async fn r85_a_resting_service_that_exits_78_is_not_started_again_until_a_person
         .until("the halt", |view| view.report.recovery.iter().any(|command| command == "cutover start web"))
         .await?;
     assert_eq!(halted.report.serving.posture, "maintain");
+    assert!(halted.report.condition.contains("exit code 78"), "{}", halted.report.condition);
     let starts = starts_of(&world, "1.0.0");
     assert!(starts <= 3, "{starts} starts");
     assert_eq!(get(&world, "/").await?.status, 503);
@@ -333,6 +335,17 @@ async fn a_crash_loop_is_told_and_started_with_growing_pauses() -> anyhow::Resul
         begun.elapsed() >= Duration::from_millis(800),
         "after the third the pause is four times the first"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r85_an_exit_code_that_the_settings_do_not_name_is_answered_by_another_start() -> anyhow::Result<()> {
+    let ends = Knobs { crash_after_ms: Some(300), exit_code: Some(78), ..good() };
+    let rules = [("soak", "\"10ms\""), ("streak", "1"), ("watch", "\"10ms\"")];
+    let world = world(&with_policy("", &rules), &[("1.0.0", ends)]).await?;
+    let first = world.until("a process", |view| view.process.is_some()).await?.process;
+    let next = world.until("the next", |view| view.process.is_some() && view.process != first).await?;
+    assert!(next.report.recovery.is_empty(), "{:?}", next.report.recovery);
     Ok(())
 }
 
