@@ -92,6 +92,88 @@ fn r54_a_database_under_write_load_is_copied_online_and_again_exactly_when_stopp
     }
 }
 
+/// Every commit keeps two tables equally long and a file beside them: a torn copy shows.
+#[test]
+fn a_database_that_nobody_declared_is_copied_as_a_unit_while_it_is_written_to() {
+    for mode in ["WAL", "DELETE"] {
+        let world = World::new();
+        world.write("web/settings.json", "{}");
+        let database = world.live("web/deep/app.sqlite");
+        fs::create_dir(database.parent().unwrap()).unwrap();
+        Connection::open(&database).unwrap().execute_batch("CREATE TABLE a(x); CREATE TABLE b(x)").unwrap();
+        let pair = "BEGIN IMMEDIATE; INSERT INTO a VALUES (randomblob(3000));
+                    INSERT INTO b VALUES (randomblob(3000)); COMMIT";
+        let mut running = writer(&database, mode, pair);
+        while running.line("committed ").parse::<u64>().unwrap() < 50 {}
+        let state = [files(&world.live("web"))];
+
+        let copy = world.snapshot_dir().join("copy/0/web/deep/app.sqlite");
+        for round in 0..5 {
+            let warmed = warm(&state, &world.snapshot_dir(), &now(), PATIENCE).unwrap();
+            if mode == "WAL" {
+                assert_eq!(warmed.cold, [], "round {round}: readers do not disturb a WAL");
+            }
+            if warmed.cold.is_empty() {
+                assert!(!with(&copy, "-wal").exists() && !with(&copy, "-journal").exists(), "one whole file");
+                assert_eq!(query(&copy, "SELECT (SELECT count(*) FROM a) - (SELECT count(*) FROM b)"), 0);
+                assert_eq!(
+                    query(&copy, "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"),
+                    1
+                );
+                let copies = snapshot::copies(&state, &world.snapshot_dir()).unwrap();
+                assert_eq!(copies, [(world.snapshot_dir().join("copy/0/web"), world.live("web"))]);
+            }
+            running.line("committed ");
+        }
+        running.kill();
+
+        let stopped = |world: &World| {
+            let mut tree = world.tree();
+            tree.retain(|path, _| !path.to_string_lossy().ends_with("-shm"));
+            tree
+        };
+        let before = stopped(&world);
+        let taken = take(&state, &world.snapshot_dir(), &now()).unwrap();
+        assert_eq!(stopped(&world), before, "the stopped database was not opened");
+        for suffix in ["", "-wal", "-journal"] {
+            assert_eq!(
+                fs::read(with(&copy, suffix)).ok(),
+                fs::read(with(&database, suffix)).ok(),
+                "{suffix}"
+            );
+        }
+        assert_eq!(compare(&taken), Comparison::Equal, "{mode}");
+        write_and_die(&database, "INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)");
+        assert_eq!(class(&state, &compare(&taken)), Class::Neutral, "{mode}: only rows");
+        write_and_die(&database, "PRAGMA user_version = 18; DROP TABLE b");
+        assert!(matches!(compare(&taken), Comparison::Migrated(_)), "{mode}");
+        restore(&taken, "cutover-run-1").unwrap();
+        assert_eq!(only(&stopped(&world), &["web"]), only(&before, &["web"]), "{mode}: byte for byte");
+        assert_eq!(query(&database, "SELECT (SELECT count(*) FROM a) - (SELECT count(*) FROM b)"), 0);
+    }
+}
+
+#[test]
+fn a_database_that_nobody_used_is_copied_unopened_and_still_compared_by_what_it_holds() {
+    let world = World::new();
+    let database = world.live("web/old.db");
+    fs::create_dir(world.live("web")).unwrap();
+    let create = "PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES (1)";
+    Connection::open(&database).unwrap().execute_batch(create).unwrap();
+    let state = [files(&world.live("web"))];
+    let before = world.tree();
+    warm(&state, &world.snapshot_dir(), &later(), PATIENCE).unwrap();
+    assert_eq!(world.tree(), before, "no trace of a reader in live state");
+    let taken = take(&state, &world.snapshot_dir(), &later()).unwrap();
+    write_and_die(&database, "INSERT INTO t VALUES (2)");
+    let rows = compare(&taken);
+    let Comparison::Changed(changes) = &rows else { panic!("{rows:?}") };
+    assert_eq!((changes.files_count, changes.databases[0].rows_now), (0, Some(2)));
+    assert_eq!(class(&state, &rows), Class::Neutral);
+    write_and_die(&database, "CREATE INDEX i ON t(a)");
+    assert!(matches!(compare(&taken), Comparison::Migrated(_)));
+}
+
 #[test]
 fn a_hot_journal_is_part_of_the_state() {
     let world = World::new();

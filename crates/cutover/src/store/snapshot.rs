@@ -18,6 +18,7 @@ mod compare;
 mod content;
 mod database;
 mod error;
+mod found;
 mod layout;
 mod place;
 mod record;
@@ -148,8 +149,9 @@ pub struct Warmed {
     pub cold: Vec<(PathBuf, String)>,
 }
 
-/// Copies the bulk while the service runs: files as they are, databases through SQLite's backup API (which then must pass
-/// their integrity check, so that damage is found before anything is stopped). Must run with the rights to open the
+/// Copies the bulk while the service runs: files as they are, databases through SQLite's backup API, the declared ones and
+/// those that are found in use in a declared directory (declared ones then must pass their integrity check, so that damage
+/// is found before anything is stopped). Must run with the rights to open the
 /// databases. `patience` bounds, per database, waiting for its locks. A frozen snapshot is left alone.
 ///
 /// # Errors
@@ -165,13 +167,27 @@ pub fn warm(state: &[StatePath], dir: &Path, moment: &Moment, patience: Duration
     let written = writers::open_for_writing();
     for (number, root) in roots.iter().enumerate() {
         let trust = Trust::since(moment.at, written.clone());
-        let (mut mirror, to) = mirror(Source::Live, root, number, base.as_ref(), trust, dir)?;
+        let found = found::in_use(root, &written)?;
+        let whole = Root { databases: [root.databases.clone(), found.clone()].concat(), ..root.clone() };
+        let (mut mirror, to) = mirror(Source::Live, &whole, number, base.as_ref(), trust, dir)?;
         let from = Place::open(root.parent())?;
         mirror.copy((&from, root.name()), (&to, root.name()), Path::new(root.name()))?;
         let mut databases = Vec::new();
         for path in &root.databases {
             let fingerprint = warm_database(root, path, &to, dir, patience, &mut warmed)?;
             databases.push(DatabaseRecord { path: path.clone(), members: Vec::new(), fingerprint });
+        }
+        for path in found {
+            match warm_database(root, &path, &to, dir, patience, &mut warmed) {
+                // Without a fingerprint it is copied as bytes, like every other file, when nothing writes to it any more.
+                Ok(None) => {}
+                Ok(fingerprint) => databases.push(DatabaseRecord { path, members: Vec::new(), fingerprint }),
+                // Nobody has declared that it can be read by others than the service.
+                Err(error @ (Error::Damaged { .. } | Error::Sqlite { .. })) => {
+                    warmed.cold.push((root.parent().join(&path), error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
         }
         warmed.files += mirror.copied_files;
         warmed.bytes += mirror.copied_bytes;
@@ -233,8 +249,9 @@ pub fn take(state: &[StatePath], dir: &Path, moment: &Moment) -> Result<Snapshot
     let mut records = Vec::new();
     for (number, root) in roots.iter().enumerate() {
         let trust = Trust::since(moment.at, Default::default());
-        let (mirror, to) = mirror(Source::Still, root, number, base.as_ref(), trust, dir)?;
-        records.push(take_root(root, mirror, &to, dir)?);
+        let root = with_found(root, number, base.as_ref());
+        let (mirror, to) = mirror(Source::Still, &root, number, base.as_ref(), trust, dir)?;
+        records.push(take_root(&root, mirror, &to, dir)?);
         crate::crash_point!("root taken");
     }
     let record = Record { format: FORMAT, moment: moment.clone(), roots: records };
@@ -244,6 +261,13 @@ pub fn take(state: &[StatePath], dir: &Path, moment: &Moment) -> Result<Snapshot
     crate::crash_point!("snapshot recorded");
     record::remove_durably(dir, WARM)?;
     Ok(Snapshot { dir: dir.to_owned(), record })
+}
+
+/// The root with the databases that were found in it while they were in use: their copy is brought up to date as theirs.
+fn with_found(root: &Root, number: usize, base: Option<&Record>) -> Root {
+    let known = base.and_then(|base| base.roots.get(number)).into_iter().flat_map(|root| &root.databases);
+    let found = known.map(|database| &database.path).filter(|path| !root.databases.contains(path));
+    Root { databases: root.databases.iter().chain(found).cloned().collect(), ..root.clone() }
 }
 
 fn take_root(root: &Root, mut mirror: Mirror<'_>, to: &Place, dir: &Path) -> Result<RootRecord, Error> {
@@ -300,9 +324,8 @@ fn begin(dir: &Path, roots: &[Root], moment: &Moment) -> Result<(Place, Option<R
     database::remove_scratch(&dir.join(SCRATCH))?;
     let base = record::read::<Record>(dir, WARM).unwrap_or(None).filter(|base| {
         let is_same = |(root, old): (&Root, &RootRecord)| {
-            root.path == old.path
-                && root.kind == old.kind
-                && root.databases.iter().eq(old.databases.iter().map(|database| &database.path))
+            let has = |path: &PathBuf| old.databases.iter().any(|database| database.path == *path);
+            root.path == old.path && root.kind == old.kind && root.databases.iter().all(has)
         };
         base.format == FORMAT
             // After a reboot, a copy whose record survived may itself be full of holes.
@@ -354,8 +377,9 @@ fn mirror<'a>(
 /// If the state cannot be covered, or a copied database cannot be given to the owner of the original.
 pub fn copies(state: &[StatePath], dir: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
     let mut copies = Vec::new();
+    let warmed: Option<Record> = record::read(dir, WARM)?;
     for (number, root) in covered(state, dir)?.iter().enumerate() {
-        let slot = slot(dir, number);
+        let (slot, root) = (slot(dir, number), with_found(root, number, warmed.as_ref()));
         for database in &root.databases {
             // Written by SQLite, and so its maker's; everything else was copied with its owner and mode.
             let (live, copy) = (root.parent().join(database), slot.join(database));

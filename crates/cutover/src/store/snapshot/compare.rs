@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::{self, StatePath};
+use super::layout::{self, StateKind, StatePath};
 use super::place::Place;
 use super::record::{DatabaseRecord, Entry, RootRecord};
 use super::survey::Survey;
 use super::tree::{Mirror, Source};
 use super::trust::{Known, Trust};
-use super::{Error, Snapshot, database};
+use super::{Error, Snapshot, database, found};
 
 /// What the live state is against a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,8 +91,8 @@ pub fn class(state: &[StatePath], comparison: &Comparison) -> Class {
 pub fn compare(snapshot: &Snapshot) -> Comparison {
     let mut total = Changes::default();
     let mut is_migrated = false;
-    for root in &snapshot.record.roots {
-        match compare_root(snapshot, root, &mut total) {
+    for (number, root) in snapshot.record.roots.iter().enumerate() {
+        match compare_root(snapshot, number, root, &mut total) {
             Ok(migrated) => is_migrated |= migrated,
             Err(error) => return Comparison::Unknown { why: with_causes(&error) },
         }
@@ -116,10 +116,16 @@ fn with_causes(error: &Error) -> String {
     text
 }
 
-fn compare_root(snapshot: &Snapshot, root: &RootRecord, total: &mut Changes) -> Result<bool, Error> {
+fn compare_root(
+    snapshot: &Snapshot,
+    number: usize,
+    root: &RootRecord,
+    total: &mut Changes,
+) -> Result<bool, Error> {
     let mut is_migrated = false;
     let mut differing = differences(root)?;
-    for database in &root.databases {
+    let undeclared = undeclared(snapshot, number, root, &differing)?;
+    for database in root.databases.iter().chain(&undeclared) {
         let unit = unit_of(database);
         if !differing.keys().any(|path| unit.contains(path)) {
             continue;
@@ -151,6 +157,30 @@ fn compare_root(snapshot: &Snapshot, root: &RootRecord, total: &mut Changes) -> 
         }
     }
     Ok(is_migrated)
+}
+
+/// The databases among what differs that were copied as mere files, because nobody wrote to them: only what they hold
+/// tells whether old code can go on with them.
+fn undeclared(
+    snapshot: &Snapshot,
+    number: usize,
+    root: &RootRecord,
+    differing: &BTreeMap<PathBuf, &'static str>,
+) -> Result<Vec<DatabaseRecord>, Error> {
+    if root.kind != StateKind::Files {
+        return Ok(Vec::new());
+    }
+    let (copy, live) = (Place::open(&snapshot.slot(number))?, Place::open(layout::parent_of(&root.path))?);
+    let mut found = found::of_files(differing.keys(), &[&copy, &live]);
+    found.retain(|path| !root.databases.iter().any(|known| unit_of(known).contains(path)));
+    let mut records = Vec::new();
+    for path in found {
+        let (then, scratch) = (copy.path.join(&path), snapshot.dir.join(super::SCRATCH));
+        let (dir, name) = (layout::parent_of(&then), layout::name_of(&path));
+        let fingerprint = database::inspect(dir, name, &scratch, &live.path.join(&path))?;
+        records.push(DatabaseRecord { path, members: Vec::new(), fingerprint });
+    }
+    Ok(records)
 }
 
 fn unit_of(database: &DatabaseRecord) -> BTreeSet<PathBuf> {
