@@ -79,7 +79,7 @@ pub fn cutting_over(settings: &Settings, data: &DataOrder) -> Vec<Act> {
     acts.extend([Act::Start, Act::Prove]);
     acts.extend(match settings.policy.release {
         ReleaseRule::AfterProve => [Act::Release, Act::Soak],
-        ReleaseRule::AfterSoak => [Act::Soak, Act::Release],
+        ReleaseRule::AfterSoak | ReleaseRule::ByData => [Act::Soak, Act::Release],
     });
     acts
 }

@@ -1,7 +1,7 @@
 //! Facts. An event is durable before anything that follows from it is done.
 
 use crate::{
-    AlarmId, BootId, Exchanges, Expectation, Fault, Finding, Generation, Installed, Instance, NotificationId,
+    AlarmId, BootId, DataClass, Exchanges, Expectation, Fault, Finding, Generation, Installed, Instance, NotificationId,
     Observations, Order, Outcome, Release, RunId, Settings, Target, TargetId, Ticket,
 };
 use serde::{Deserialize, Serialize};
@@ -209,6 +209,9 @@ pub enum Done {
     Checked {
         /// Warnings and notes, in words.
         findings: Vec<Finding>,
+        /// What the target says that becomes of the data, if it was asked.
+        #[serde(default)]
+        class: Option<DataClass>,
     },
     /// Rehearse, Await, Drain: not done, for a reason that the report shows.
     #[serde(rename_all = "camelCase")]

@@ -37,7 +37,7 @@ pub use order::{DataOrder, DataWish, Order, Wanted};
 pub use policy::{
     DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings, Strategy,
 };
-pub use readings::{Effect, Posture, Process, Wants, patience, posture, wants};
+pub use readings::{Effect, LayDown, Posture, Process, Wants, patience, posture, wants};
 pub use record::{Direction, Record, StepRecord};
 pub use refusal::Refusal;
 pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};

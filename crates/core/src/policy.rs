@@ -43,6 +43,8 @@ pub enum ReleaseRule {
     AfterProve,
     /// Only after the soak.
     AfterSoak,
+    /// After the soak where going back would lose writes, else as soon as it has proven itself.
+    ByData,
 }
 
 /// Where the service's work comes from.
@@ -143,4 +145,20 @@ pub struct Settings {
     pub intake: Intake,
     /// Limits and rules.
     pub policy: Policy,
+}
+
+impl Settings {
+    /// The rules once the target was asked what it does to the data. Only that it leaves them neutral is news; whether it
+    /// did is measured before old code meets them.
+    #[must_use]
+    pub fn told(&self, class: Option<DataClass>) -> Self {
+        let mut told = self.clone();
+        if self.class == DataClass::Migrated && class == Some(DataClass::Neutral) {
+            told.class = DataClass::Neutral;
+            if told.policy.release == ReleaseRule::ByData {
+                told.policy.release = ReleaseRule::AfterProve;
+            }
+        }
+        told
+    }
 }

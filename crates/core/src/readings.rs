@@ -2,8 +2,8 @@
 
 use crate::{
     Act, Aim, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Maintenance, Phase,
-    Preparation, Release, Restarts, Retreat, Run, RunId, Serving, Settings, State, Ticket, Traffic, Tree,
-    Wanted, Wish,
+    Preparation, Release, Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving, Settings, State,
+    Ticket, Traffic, Tree, Wanted, Wish,
 };
 use std::time::Duration;
 
@@ -55,7 +55,12 @@ pub enum Effect {
     /// Copy declared state under this run's name. Must first prove the old process gone (`StopStart`).
     Snapshot(RunId),
     /// Lay down an older snapshot.
-    Place(RunId),
+    Place {
+        /// Whose.
+        snapshot: RunId,
+        /// When.
+        when: LayDown,
+    },
     /// Move the pointer.
     Switch(Installed),
     /// Ask the old process by intent and signal to end itself.
@@ -85,11 +90,27 @@ pub enum Effect {
         instance: Option<Instance>,
     },
     /// Put this run's snapshot back. Must first prove the target gone.
-    Restore(RunId),
+    Restore {
+        /// Whose.
+        snapshot: RunId,
+        /// When.
+        when: LayDown,
+    },
     /// Nothing to undo: the counterpart was never begun.
     Nothing(&'static str),
     /// Move the pointer back, or remove it where there was none.
     SwitchBack(Option<Installed>),
+}
+
+/// When a snapshot is laid down over what was written since. Skipped is told for writes that stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LayDown {
+    /// In any case: nobody was told that the writes are safe, or a person gave them up.
+    Always,
+    /// Only if old code could not go on with them, as far as a comparison tells.
+    IfMigrated,
+    /// Never. If old code could not go on with them, that is a fault.
+    Never,
 }
 
 /// What the front shows to clients.
@@ -175,7 +196,9 @@ fn forward(cut: &Cut) -> Option<Effect> {
         Act::Stop => Effect::Stop,
         Act::Snapshot => Effect::Snapshot(cut.run.snapshot.clone()),
         Act::Place => match &cut.run.data {
-            DataOrder::Restore { snapshot } => Effect::Place(snapshot.clone()),
+            DataOrder::Restore { snapshot } => {
+                Effect::Place { snapshot: snapshot.clone(), when: placing(&cut.run) }
+            }
             DataOrder::Keep => return None,
         },
         Act::Switch => Effect::Switch(installed),
@@ -195,15 +218,13 @@ fn forward(cut: &Cut) -> Option<Effect> {
 
 fn back(retreat: &Retreat) -> Option<Effect> {
     let cut = &retreat.cut;
-    let migrated = cut.start > Extent::Never && cut.run.settings.class == DataClass::Migrated;
-    let touched = migrated || cut.place > Extent::Never;
     let effect = match (cut.act, &cut.run.source) {
         (Act::Stop, _) if cut.start == Extent::Never => Effect::Nothing("the target was never started"),
         (Act::Stop, _) => Effect::Stop,
-        (Act::Restore, _) if !touched => {
+        (Act::Restore, _) if !touches_data(cut) => {
             Effect::Nothing("the data is as the source wrote it, or keeps its writes")
         }
-        (Act::Restore, _) => Effect::Restore(cut.run.snapshot.clone()),
+        (Act::Restore, _) => Effect::Restore { snapshot: cut.run.snapshot.clone(), when: restoring(cut) },
         (Act::SwitchBack, _) if cut.switch == Extent::Never => Effect::Nothing("the pointer never moved"),
         (Act::SwitchBack, source) => Effect::SwitchBack(source.clone()),
         (Act::Start, Some(source)) => Effect::Start { installed: source.clone(), compare: None },
@@ -211,6 +232,38 @@ fn back(retreat: &Retreat) -> Option<Effect> {
         _ => return None,
     };
     Some(effect)
+}
+
+/// Whether the data may be another than the source left, and somebody may have to read it.
+pub(crate) fn touches_data(cut: &Cut) -> bool {
+    let may_differ = match cut.run.settings.class {
+        DataClass::None => false,
+        DataClass::Neutral => cut.run.source.is_some(),
+        DataClass::Migrated => true,
+    };
+    (may_differ && cut.start > Extent::Never) || cut.place > Extent::Never
+}
+
+/// Writes that somebody may have been told of stay if old code can go on with them.
+pub(crate) fn restoring(cut: &Cut) -> LayDown {
+    let settings = &cut.run.settings;
+    let is_kept_back = settings.policy.restore_after_release == RestoreAfterRelease::Refused;
+    match settings.class {
+        _ if cut.place > Extent::Never => LayDown::Always,
+        DataClass::Neutral if cut.is_exposed() && is_kept_back => LayDown::Never,
+        DataClass::Migrated if !cut.is_exposed() => LayDown::Always,
+        DataClass::None | DataClass::Neutral | DataClass::Migrated => LayDown::IfMigrated,
+    }
+}
+
+/// A person who orders older data means it; nobody has ordered a revert.
+pub(crate) fn placing(run: &Run) -> LayDown {
+    let policy = &run.settings.policy;
+    match run.kind {
+        Kind::AutoRevert if policy.restore_after_release == RestoreAfterRelease::Refused => LayDown::Never,
+        Kind::AutoRevert => LayDown::IfMigrated,
+        Kind::Update | Kind::Rollback | Kind::TreeChanged | Kind::Accept => LayDown::Always,
+    }
 }
 
 /// What the front shows. Serving is bound to the live instance that was last proven.

@@ -177,7 +177,7 @@ impl Record {
                 self.version = Some(release.version.clone());
             }
             Done::Staged { installed } => self.target = Some(installed.clone()),
-            Done::Checked { findings } => self.findings.extend(findings.iter().cloned()),
+            Done::Checked { findings, .. } => self.findings.extend(findings.iter().cloned()),
             Done::Observed { expectation, observations } => {
                 self.facts = judge(expectation, observations).facts().to_vec();
                 let warnings = self.facts.iter().filter(|fact| fact.reading == Reading::Warns);
@@ -272,7 +272,7 @@ fn outcome(done: &Done) -> String {
         Done::Resolved { release } => format!("{} {}", release.package, release.version),
         Done::AlreadyCurrent { release } => format!("already current: {}", release.version),
         Done::Staged { installed } => format!("generation {}", installed.generation),
-        Done::Checked { findings } => format!("{} findings", findings.len()),
+        Done::Checked { findings, .. } => format!("{} findings", findings.len()),
         Done::Skipped { why } => format!("skipped: {why}"),
         Done::Started { instance } => instance.to_string(),
         Done::Observed { observations, .. } => format!("proven, {} in a row", observations.streak),

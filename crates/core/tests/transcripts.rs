@@ -14,10 +14,10 @@ mod cast;
 
 use cast::{Flaw, PLAIN, Rules, words};
 use cutover_core::{
-    Boot, DataClass, DataWish, Done, Effect, Entry, Event, Exit, Generation, Installed, Order, Phase,
-    Process, Record, Recorded, Refusal, ReleaseRule, Report, Resolution, RestoreAfterRelease, RollbackRule,
-    RunId, Serving, Settings, State, Status, Strategy, Ticket, Transition, Wanted, Wish, Writes, posture,
-    replay, report, step, wants,
+    Boot, DataClass, DataWish, Done, Effect, Entry, Event, Exit, Generation, Installed, LayDown, Order,
+    Phase, Process, Record, Recorded, Refusal, ReleaseRule, Report, Resolution, RestoreAfterRelease,
+    RollbackRule, RunId, Serving, Settings, State, Status, Strategy, Ticket, Transition, Wanted, Wish,
+    Writes, posture, replay, report, step, wants,
 };
 use std::path::Path;
 
@@ -48,6 +48,7 @@ impl Telling {
                 "migrated data" => rules.class = DataClass::Migrated,
                 "signal" => rules.strategy = Strategy::Signal,
                 "rollback never" => rules.rollback = RollbackRule::Never,
+                "released by data" => rules.release = ReleaseRule::ByData,
                 "released after the soak" => rules.release = ReleaseRule::AfterSoak,
                 "restore allowed" => rules.restore = RestoreAfterRelease::Allowed,
                 "kept stopped" => {
@@ -188,6 +189,15 @@ impl Telling {
                 let ticket = self.ticket().expect("an act is under way");
                 Event::Finished { ticket, done: Done::AlreadyCurrent { release } }
             }
+            ["target", "says", "neutral"] => {
+                let ticket = self.ticket().expect("an act is under way");
+                let class = Some(DataClass::Neutral);
+                Event::Finished { ticket, done: Done::Checked { findings: Vec::new(), class } }
+            }
+            ["writes", "stay"] => {
+                let ticket = self.ticket().expect("an act is under way");
+                Event::Finished { ticket, done: Done::Skipped { why: "old code can go on with it".into() } }
+            }
             ["fault", code] => {
                 let ticket = self.ticket().expect("an act is under way");
                 Event::Faulted { ticket, fault: cast::fault(code) }
@@ -257,7 +267,12 @@ impl Telling {
                 let generation = Generation(generations.last().map_or(1, |newest| newest + 1));
                 Done::Staged { installed: Installed { generation, release } }
             }
-            Effect::Preflight { .. } => Done::Checked { findings: Vec::new() },
+            Effect::Place { when, .. } | Effect::Restore { when, .. }
+                if when != LayDown::Always && self.settings.class == DataClass::Neutral =>
+            {
+                Done::Skipped { why: "old code can go on with it".into() }
+            }
+            Effect::Preflight { .. } => Done::Checked { findings: Vec::new(), class: None },
             Effect::Rehearse(_) | Effect::Await => Done::Skipped { why: "as configured".into() },
             Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
             Effect::Prove { installed, instance } | Effect::Soak { installed, instance } => {
@@ -386,7 +401,10 @@ transcripts! {
     a_reboot_while_going_back_begins_again
     a_restart_ends_the_live_process_first
     a_stopped_service_is_parked
+    a_revert_of_neutral_data_keeps_its_writes
     a_watched_version_is_reverted
+    neutral_data_goes_back_with_its_writes
+    neutral_data_that_was_migrated_is_not_given_up
     already_current_but_not_proven_is_not_ok
     already_current_restarts_nothing
     cancel_before_the_cut_changes_nothing

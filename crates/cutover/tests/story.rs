@@ -17,6 +17,8 @@ mod button;
 mod configuration;
 #[path = "story/daemon.rs"]
 mod daemon;
+#[path = "story/data.rs"]
+mod data;
 #[path = "story/front.rs"]
 mod front;
 #[path = "story/maintenance.rs"]

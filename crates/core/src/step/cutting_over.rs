@@ -3,8 +3,8 @@
 use super::{Told, Transition, ending, maintenance, resting};
 use crate::{
     Act, Base, Boot, Cause, Cut, DataClass, Done, Event, Expectation, Extent, Fault, Generation, Instance,
-    Kept, Kind, Observations, Phase, Refusal, Resolution, RestoreAfterRelease, Retreat, Retried, Revived,
-    RollbackRule, Serving, State, Status, Traffic, Tree, Watch, Wish, act,
+    Kept, Kind, LayDown, Observations, Phase, Refusal, Resolution, RestoreAfterRelease, Retreat, Retried,
+    Revived, RollbackRule, Serving, State, Status, Traffic, Tree, Watch, Wish, Writes, act, readings,
 };
 
 /// Whether the process that a fault is about still lives.
@@ -45,6 +45,11 @@ fn finished(state: &State, cut: &Cut, done: &Done) -> Result<Transition, Refusal
         }
         (Act::Snapshot, Done::Done { .. } | Done::Skipped { .. }) => {}
         (Act::Place, Done::Done { .. }) => cut.place = Extent::Finished,
+        // What is there stays: nothing was laid down.
+        (Act::Place, Done::Skipped { .. }) => {
+            cut.place = Extent::Never;
+            cut.writes = Writes::Kept;
+        }
         (Act::Switch, Done::Done { .. }) => {
             cut.switch = Extent::Finished;
             next.current = Some(cut.target.clone());
@@ -83,7 +88,13 @@ fn advanced(mut next: State, mut cut: Cut) -> Result<Transition, Refusal> {
     }
     match act {
         Act::Switch => cut.switch = cut.switch.max(Extent::Begun),
-        Act::Place => cut.place = cut.place.max(Extent::Begun),
+        // From here on it may be laid down, whether or not anybody is still there to tell.
+        Act::Place => {
+            cut.place = cut.place.max(Extent::Begun);
+            if readings::placing(&cut.run) != LayDown::Never {
+                cut.writes = Writes::GivenUp;
+            }
+        }
         _ => {}
     }
     cut.act = act;

@@ -2,7 +2,7 @@
 
 use super::{Told, Transition, ending, wished};
 use crate::{
-    Act, Aim, Base, Cause, Cut, DataOrder, Done, Event, Extent, Fault, Installed, Maintenance, Order, Phase,
+    Act, Aim, Base, Cause, Cut, Done, Event, Extent, Fault, Installed, Maintenance, Order, Phase,
     Preparation, Refusal, Resolution, Restarts, State, Status, Traffic, Tree, Wish, Writes, act,
 };
 
@@ -55,8 +55,10 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
             }
             next.aim = Aim::Staged(installed.clone());
         }
-        (Act::Preflight, Done::Checked { .. })
-        | (Act::Rehearse | Act::Await | Act::Drain, Done::Skipped { .. } | Done::Done { .. }) => {}
+        (Act::Preflight, Done::Checked { class, .. }) => {
+            next.run.settings = preparation.run.settings.told(*class);
+        }
+        (Act::Rehearse | Act::Await | Act::Drain, Done::Skipped { .. } | Done::Done { .. }) => {}
         _ => return Err(Refusal::Stale),
     }
     let Some(act) = act::after(&act::PREPARING, preparation.act) else {
@@ -106,7 +108,6 @@ fn cut(state: &State, preparation: &Preparation) -> Result<Transition, Refusal> 
 
 fn first_act(preparation: &Preparation, target: &Installed) -> Cut {
     let run = preparation.run.clone();
-    let restores = matches!(run.data, DataOrder::Restore { .. });
     let acts = act::cutting_over(&run.settings, &run.data);
     Cut {
         act: acts[0],
@@ -121,7 +122,7 @@ fn first_act(preparation: &Preparation, target: &Installed) -> Cut {
         start: Extent::Never,
         live: None,
         traffic: Traffic::Held,
-        writes: if restores { Writes::GivenUp } else { Writes::Kept },
+        writes: Writes::Kept,
         source_tree: Tree::Sealed,
     }
 }

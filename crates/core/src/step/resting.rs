@@ -95,7 +95,7 @@ fn rollback(
         (DataWish::Keep, DataClass::Migrated, _) => return Err(Refusal::KeepOnMigrated),
         (DataWish::Keep, DataClass::None | DataClass::Neutral, _) => DataOrder::Keep,
         (DataWish::Restore, _, Some(Kept { snapshot, settings, .. }))
-            if settings.class == DataClass::Migrated =>
+            if settings.class != DataClass::None =>
         {
             DataOrder::Restore { snapshot: snapshot.clone() }
         }
@@ -222,8 +222,9 @@ pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Tran
     if let Some(kept) = next.previous.clone().filter(|_| reverts) {
         next.serving = Serving::Unproven;
         let data = match kept.settings.class {
-            DataClass::Migrated => DataOrder::Restore { snapshot: kept.snapshot },
-            DataClass::None | DataClass::Neutral => DataOrder::Keep,
+            // Neutral is what the target said of itself: whether its writes may stay is looked at before old code runs.
+            DataClass::Migrated | DataClass::Neutral => DataOrder::Restore { snapshot: kept.snapshot },
+            DataClass::None => DataOrder::Keep,
         };
         let source = next.current.clone();
         let id = run.clone();

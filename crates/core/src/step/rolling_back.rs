@@ -2,8 +2,9 @@
 
 use super::{Told, Transition, ending, maintenance, resting};
 use crate::{
-    Act, Base, Cause, DataClass, Done, Event, Exit, Extent, Fault, Generation, Instance, Kind, Phase,
-    Refusal, Resolution, Retreat, Retried, Revived, Serving, State, Status, Traffic, Wish, Writes, act,
+    Act, Base, Cause, Done, Event, Exit, Extent, Fault, Generation, Instance, Kind, LayDown, Phase, Refusal,
+    Resolution, RestoreAfterRelease, Retreat, Retried, Revived, Serving, State, Status, Traffic, Wish,
+    Writes, act, readings,
 };
 
 /// Tries of the whole way back, interruptions included.
@@ -25,13 +26,20 @@ fn finished(state: &State, retreat: &Retreat, done: &Done) -> Result<Transition,
     retreat.retried = Retried::No;
     let cut = &mut retreat.cut;
     match (cut.act, done) {
+        // From here on they may be given up, whether or not anybody is still there to tell.
         (Act::Stop, Done::Done { .. }) => {
-            let touched = cut.start > Extent::Never || cut.place > Extent::Never;
-            if touched && cut.run.settings.class == DataClass::Migrated && cut.is_exposed() {
+            let may_be = readings::touches_data(cut) && readings::restoring(cut) != LayDown::Never;
+            if may_be && cut.is_exposed() {
                 cut.writes = Writes::GivenUp;
             }
         }
-        (Act::Restore, Done::Done { .. } | Done::Skipped { .. }) => {}
+        (Act::Restore, Done::Done { .. }) => {}
+        // They are as old code can use them, and stay.
+        (Act::Restore, Done::Skipped { .. }) => {
+            if cut.place == Extent::Never {
+                cut.writes = Writes::Kept;
+            }
+        }
         (Act::SwitchBack, Done::Done { .. }) => {
             next.current = cut.run.source.clone();
             if let Some(transition) = ends_here(&next, &retreat) {
@@ -126,6 +134,12 @@ fn declared(state: &State, retreat: Retreat) -> Transition {
 
 fn coherent(state: &State, retreat: &Retreat) -> Option<Generation> {
     let source = retreat.cut.run.source.as_ref().map(|source| source.generation);
+    // Old code cannot go on with what was written, and it must not be given up: the target's is the data still.
+    let is_the_targets =
+        retreat.cut.act == Act::Restore && readings::restoring(&retreat.cut) == LayDown::Never;
+    if is_the_targets && !matches!(retreat.cut.base, Base::Maintenance(_)) {
+        return (retreat.cut.switch == Extent::Finished).then_some(retreat.cut.target.generation);
+    }
     let started = matches!(retreat.cut.act, Act::Start | Act::Prove);
     source.filter(|source| started && state.current_generation() == Some(*source))
 }
@@ -176,6 +190,8 @@ pub(super) fn ordered(maintenance: &crate::Maintenance, run: &crate::RunId) -> P
     let mut order = maintenance.run.clone();
     order.id = run.clone();
     order.kind = Kind::Rollback;
+    // A person's word is leave to give up what was written.
+    order.settings.policy.restore_after_release = RestoreAfterRelease::Allowed;
     let cut = crate::Cut {
         run: order,
         target: maintenance.target.clone(),

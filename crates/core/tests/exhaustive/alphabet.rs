@@ -3,7 +3,7 @@
 
 use super::cast;
 use cutover_core::{
-    Act, Aim, AlarmId, Boot, Cut, DataWish, Done, Event, Exchanges, Exit, Expectation, FactName, Generation,
+    Act, Aim, AlarmId, Boot, Cut, DataClass, DataWish, Done, Event, Exchanges, Exit, Expectation, FactName, Generation,
     Installed, Instance, NotificationId, Order, Outcome, Phase, Preparation, Release, Retreat, RunId,
     Settings, State, TargetId, Ticket, Wanted,
 };
@@ -131,7 +131,8 @@ fn answers(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
         Done::AlreadyCurrent { release: pool.release.clone() },
         Done::Staged { installed: staged(state, pool) },
         Done::Staged { installed: Installed { generation: pool.generation, release: cast::release(77) } },
-        Done::Checked { findings: Vec::new() },
+        Done::Checked { findings: Vec::new(), class: None },
+        Done::Checked { findings: Vec::new(), class: Some(DataClass::Neutral) },
         Done::Skipped { why: String::new() },
         Done::Done { note: String::new() },
     ];

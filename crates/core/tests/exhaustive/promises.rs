@@ -3,9 +3,10 @@
 
 use super::alphabet::{Case, Nature, ticket};
 use cutover_core::{
-    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation, Installed,
-    Instance, Kind, Maintenance, Order, Phase, Posture, Process, Refusal, Restarts, Retreat, Run, RunId,
-    Serving, State, Status, Traffic, Transition, Tree, Wish, patience, posture, report, step, wants,
+    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation,
+    Installed, Instance, Kind, LayDown, Maintenance, Order, Phase, Posture, Process, Refusal, Restarts,
+    RestoreAfterRelease, Retreat, Run, RunId, Serving, State, Status, Traffic, Transition, Tree, Wish,
+    Writes, patience, posture, report, step, wants,
 };
 
 /// One event applied to one state.
@@ -65,12 +66,15 @@ pub(crate) const MOVES: [Move; 21] = [
     ("given up writes are told", given_up_writes_are_told),
     ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
     ("a changed tree is not served on", a_changed_tree_is_not_served_on),
-    ("a process is not started again after the exit that forbids it, and after no other", only_a_last_exit_halts),
+    (
+        "a process is not started again after the exit that forbids it, and after no other",
+        only_a_last_exit_halts,
+    ),
     ("ok derives from the status", ok_derives_from_the_status),
     ("telling changes nothing", telling_changes_nothing),
 ];
 
-pub(crate) const PLACES: [Place; 11] = [
+pub(crate) const PLACES: [Place; 12] = [
     ("the front serves only a proven or waived live process", serve_needs_a_live_process),
     ("every state that does not rest has an act", every_restless_state_has_an_act),
     ("every act has a limit", every_act_has_a_limit),
@@ -82,6 +86,7 @@ pub(crate) const PLACES: [Place; 11] = [
     ("a parked run waits alone", a_parked_run_waits_alone),
     ("a damaged tree is not served", a_damaged_tree_is_not_served),
     ("data is laid down only where it must be", data_is_laid_down_where_it_must),
+    ("acknowledged writes are given up with leave only", writes_are_given_up_with_leave_only),
 ];
 
 fn a_stale_answer_is_refused(taken: &Taken<'_>) -> Broken {
@@ -345,18 +350,33 @@ fn the_pointer_follows_its_acts(taken: &Taken<'_>) -> Broken {
     hold(moved, "the pointer moved without its act")
 }
 
-/// Rolled back data after released traffic, or data that was laid down by order, is a loss that the ending names.
+/// Data that was laid down over released traffic is a loss, and the ending names it.
 fn given_up_writes_are_told(taken: &Taken<'_>) -> Broken {
-    let (Phase::RollingBack(Retreat { cut, .. }), Ok(Transition { ended: Some(ended), .. })) =
-        (&taken.before.phase, taken.result)
-    else {
-        return Ok(());
+    let Phase::RollingBack(Retreat { cut, .. }) = &taken.before.phase else { return Ok(()) };
+    let Ok(Transition { state, ended }) = taken.result else { return Ok(()) };
+    if let Some(ended) = ended.as_ref().filter(|ended| ended.run == cut.run.id) {
+        return hold(ended.writes == cut.writes, "the ending says something else of the writes");
+    }
+    let Event::Finished { done: Done::Done { .. }, .. } = &taken.case.event else { return Ok(()) };
+    let laid_down = matches!(wants(taken.before).act, Some((_, Effect::Restore { .. })));
+    let told = matches!(&state.phase, Phase::RollingBack(now) if now.cut.writes == Writes::GivenUp);
+    let released = cut.traffic == Traffic::Released;
+    hold(!(laid_down && released) || told, "released writes were given up and are told as kept")
+}
+
+/// Nobody gives up by himself what somebody was told is safe, unless he has leave to.
+fn writes_are_given_up_with_leave_only(state: &State) -> Broken {
+    let (run, when, exposed) = match (&state.phase, wants(state).act) {
+        (Phase::RollingBack(retreat), Some((_, Effect::Restore { when, .. }))) => {
+            let placed = retreat.cut.place > Extent::Never;
+            (&retreat.cut.run, when, retreat.cut.is_exposed() && !placed)
+        }
+        (Phase::CuttingOver(cut), Some((_, Effect::Place { when, .. }))) => (&cut.run, when, true),
+        _ => return Ok(()),
     };
-    let restored = matches!(cut.act, Act::SwitchBack | Act::Start | Act::Prove)
-        && (cut.start > Extent::Never || cut.place > Extent::Never);
-    let exposed = cut.traffic == Traffic::Released && cut.run.settings.class == DataClass::Migrated;
-    let told = ended.writes == cutover_core::Writes::GivenUp;
-    hold(!(restored && exposed) || told, "released writes were given up and the ending says they are kept")
+    let leave = run.settings.policy.restore_after_release == RestoreAfterRelease::Allowed
+        || run.kind == Kind::Rollback;
+    hold(!exposed || leave || when == LayDown::Never, "acknowledged writes would be given up without leave")
 }
 
 fn what_cannot_be_reverted_is_served_on(taken: &Taken<'_>) -> Broken {
@@ -386,7 +406,10 @@ fn only_a_last_exit_halts(taken: &Taken<'_>) -> Broken {
         let starts = matches!(wants(after).process, Process::Run(_) | Process::Replace(..));
         return hold(!starts, "what ended for good is started again");
     }
-    hold(after.restarts == taken.before.restarts, "an ordinary exit changed whether the service is started again")
+    hold(
+        after.restarts == taken.before.restarts,
+        "an ordinary exit changed whether the service is started again",
+    )
 }
 
 fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {
@@ -579,7 +602,7 @@ fn data_is_laid_down_where_it_must(state: &State) -> Broken {
     };
     hold(restores, "Place without an order to restore")?;
     let Phase::RollingBack(Retreat { cut, .. }) = &state.phase else { return Ok(()) };
-    let restore = matches!(wants(state).act, Some((_, Effect::Restore(_))));
+    let restore = matches!(wants(state).act, Some((_, Effect::Restore { when: LayDown::Always, .. })));
     let may = cut.place > Extent::Never || cut.run.settings.class == DataClass::Migrated;
     hold(!restore || may, "writes of a service whose data the target leaves alone would be given up")
 }

@@ -3,7 +3,7 @@
 use super::{Content, Copied, Front, Label, New, Old, Options, Owner, Way, World, is_signal};
 use crate::cast;
 use cutover_core::{
-    Act, Done, Effect, Event, Extent, Generation, Installed, Phase, Posture, Release, RunId, Ticket,
+    Act, Done, Effect, Event, Extent, Generation, Installed, LayDown, Phase, Posture, Release, RunId, Ticket,
 };
 
 fn done() -> Done {
@@ -21,14 +21,18 @@ impl Options<'_> {
                 let generation = Generation(cast::free(&self.named().generations));
                 self.finish(ticket, Done::Staged { installed: Installed { generation, release } });
             }
-            Effect::Preflight { .. } => self.finish(ticket, Done::Checked { findings: Vec::new() }),
+            Effect::Preflight { .. } => {
+                self.finish(ticket, Done::Checked { findings: Vec::new(), class: None })
+            }
             Effect::Rehearse(_) | Effect::Await | Effect::Drain | Effect::Nothing(_) => {
                 self.finish(ticket, done());
             }
             Effect::Stop => self.stop(ticket),
             Effect::Signal => self.signal(ticket),
             Effect::Snapshot(run) => self.snapshot(ticket, &run),
-            Effect::Place(run) | Effect::Restore(run) => self.lay_down(ticket, &run),
+            Effect::Place { snapshot, when } | Effect::Restore { snapshot, when } => {
+                self.lay_down(ticket, &snapshot, when);
+            }
             Effect::Switch(installed) => self.point(ticket, Some(installed)),
             Effect::SwitchBack(installed) => self.point(ticket, installed),
             Effect::Start { installed, compare } => self.start(ticket, &installed, compare.as_ref()),
@@ -103,9 +107,18 @@ impl Options<'_> {
     }
 
     /// Puts a snapshot in the place of the data: half, then whole.
-    fn lay_down(&mut self, ticket: &Ticket, run: &RunId) {
+    fn lay_down(&mut self, ticket: &Ticket, run: &RunId, when: LayDown) {
         if !self.service.migrates() {
-            return self.finish(ticket, done());
+            // A comparison finds that old code can go on with it.
+            return match when {
+                LayDown::Always => self.finish(ticket, done()),
+                LayDown::IfMigrated | LayDown::Never => {
+                    self.finish(ticket, Done::Skipped { why: String::new() })
+                }
+            };
+        }
+        if when == LayDown::Never {
+            return self.fail(ticket, "migrated");
         }
         let world = &self.toy.world;
         let Some(copied) = world.snapshots.get(run).copied().filter(|_| world.process.is_none()) else {

@@ -110,7 +110,9 @@ impl Executor {
                 self.stop(settings).await
             }
             Effect::Snapshot(run) => self.snapshot(&run, settings).await,
-            Effect::Place(run) => self.lay_down(&run, &ticket.run).await,
+            Effect::Place { snapshot, when } => {
+                self.lay_down_if(when, &snapshot, &ticket.run, settings.class).await
+            }
             Effect::Switch(installed) => self.switch(Some(&installed)).await,
             Effect::Signal => {
                 self.measure(&ticket.run).await;
@@ -126,7 +128,9 @@ impl Executor {
                 self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Soak, before).await
             }
             Effect::Release => return Ok(Reported::Event(Event::Released { ticket: ticket.clone() })),
-            Effect::Restore(run) => self.restore(&run, &ticket.run, settings).await,
+            Effect::Restore { snapshot, when } => {
+                self.lay_down_if(when, &snapshot, &ticket.run, settings.class).await
+            }
             Effect::Nothing(why) => Ok(Done::Done { note: why.to_owned() }),
             Effect::SwitchBack(source) => self.switch(source.as_ref()).await,
         };

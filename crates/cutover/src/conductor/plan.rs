@@ -96,8 +96,11 @@ impl Executor {
         plan.space = self.space(&resolved).await?;
         let ticket = Ticket { run: cutover_core::RunId("plan".into()), act: Act::Stage, round: 0 };
         let target = self.staged(&ticket, &resolved.release).await?;
-        plan.findings = self.findings(&target, before.as_ref()).await?;
-        if settings.class == DataClass::Migrated {
+        let looked = self.findings(&target, before.as_ref()).await?;
+        let told = settings.told(looked.class);
+        (plan.findings, plan.data) = (looked.findings, told.class);
+        plan.acts = cutting_over(&told, &DataOrder::Keep);
+        if plan.data == DataClass::Migrated {
             let text = "the data counts as migrated: after the release a rollback needs a person's word";
             plan.findings.push(Finding::new(Level::Note, "data", text));
         }

@@ -3,6 +3,7 @@
 use super::amount::{Size, Span};
 use super::notify::NotifyFragment;
 use super::plugins::PluginFragment;
+use super::question::QuestionFragment;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -339,6 +340,11 @@ pub(super) struct PreflightFragment {
     pub group: Option<LevelFragment>,
     /// Plugins of the settings that the new version goes without.
     pub plugins: Option<LevelFragment>,
+    /// Data of which the target's own command says that it cannot use it, or says nothing that is known.
+    pub schema: Option<LevelFragment>,
+    /// What the target is asked about declared data; without it declared data counts as migrated.
+    #[serde(default)]
+    pub data: Vec<QuestionFragment>,
     /// The target's own validator, with placeholders as in `command`: exit code 0 accepts. Run in a sandbox, on a copy of
     /// `state`.
     #[serde(default)]

@@ -7,6 +7,7 @@ use super::fragment::{
 };
 use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
+use super::question::{QuestionSettings, questions};
 use cutover_core::{
     DataClass, Finding, Intake, Level, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy,
 };
@@ -105,6 +106,8 @@ pub struct ServiceSettings {
     pub preflight: BTreeMap<String, Level>,
     /// The target's own validator of the configuration, with placeholders; empty: nobody is asked.
     pub validate: Vec<String>,
+    /// What the target is asked about declared data.
+    pub questions: Vec<QuestionSettings>,
     /// Requests that the front holds at most.
     pub held_max: usize,
     /// Size (bytes) at which its log is rotated.
@@ -315,6 +318,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         Some(InputsFragment::Front) | None => Intake::Front,
     };
     let policy = policy(&fragment.policy, &fragment);
+    let questions = keep(questions(&fragment.preflight.data), &mut complaints).unwrap_or_default();
     let (Some(source), Some(version), true) = (source, version, complaints.is_empty()) else {
         return Err(complaints);
     };
@@ -351,6 +355,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         restart_prevent_exit_status: fragment.policy.restart_prevent_exit_status,
         preflight: preflight(&fragment.preflight),
         validate: fragment.preflight.validate,
+        questions,
         held_max: fragment.policy.held_max.unwrap_or(4096),
         log_size: fragment.policy.log_size.map_or(10 << 20, |size| size.0),
         log_files: fragment.policy.log_files.unwrap_or(5),
@@ -497,7 +502,9 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
             "`{port}` appears neither here nor in `env`: the service would not learn its port",
         ));
     }
-    for (key, words) in [("command", &service.command), ("preflight.validate", &service.preflight.validate)] {
+    let asked = service.preflight.data.iter().map(|question| ("preflight.data", &question.ask));
+    let commands = [("command", &service.command), ("preflight.validate", &service.preflight.validate)];
+    for (key, words) in commands.into_iter().chain(asked) {
         if words.iter().any(|word| word.contains("{node}")) && service.node.is_none() {
             let problem = format!("`{{node}}` is used in `{key}`: name the interpreter's path");
             complaints.push(Complaint::new("node", problem));
@@ -511,6 +518,10 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
     }
     if service.probe.live.is_none() && service.probe.ready.is_none() {
         complaints.push(Complaint::new("probe", "name at least one of `live` and `ready`"));
+    }
+    if service.state.is_empty() && !service.preflight.data.is_empty() {
+        complaints
+            .push(Complaint::new("preflight.data", "no `state` is declared that it could be asked about"));
     }
     for (at, state) in service.state.iter().enumerate() {
         if !state.path.is_absolute() {
@@ -562,6 +573,7 @@ fn preflight(fragment: &PreflightFragment) -> BTreeMap<String, Level> {
         ("configuration", fragment.configuration),
         ("group", fragment.group),
         ("plugins", fragment.plugins),
+        ("schema", fragment.schema),
     ];
     let level = |fragment| match fragment {
         LevelFragment::Block => Level::Block,
@@ -611,7 +623,7 @@ fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {
         release: match fragment.release {
             Some(ReleaseFragment::AfterProve) => ReleaseRule::AfterProve,
             Some(ReleaseFragment::AfterSoak) => ReleaseRule::AfterSoak,
-            None if loses_writes => ReleaseRule::AfterSoak,
+            None if loses_writes => ReleaseRule::ByData,
             None => ReleaseRule::AfterProve,
         },
         restore_after_release: restore,

@@ -133,13 +133,51 @@ fn unknown(who: &str, why: &str, advice: Option<&str>) -> Finding {
 /// Only a program's own end with a code of its own is its answer, or that there is no such program: one that is killed,
 /// by whomever, has not said what it thinks.
 fn asked(command: &Sandbox, validation: &Validation) -> Answer {
+    match tried(command, validation) {
+        Ok(Tried { exit: Exit::Code(0), after, .. }) => Answer::Accepted { after },
+        Ok(Tried { exit: Exit::Code(code), said: [stdout, stderr], .. }) => {
+            Answer::Refused { how: format!("exit code {code}"), issues: issues(&stdout, &stderr) }
+        }
+        Ok(Tried { exit: Exit::Signal(signal), .. }) => {
+            Answer::unknown(format!("its validator ended by signal {signal}"))
+        }
+        Ok(Tried { exit: Exit::Limit, .. }) => {
+            Answer::unknown(format!("its validator did not end within {:?}", validation.limit))
+        }
+        Err(Untried::NoProgram(words)) => {
+            Answer::Refused { how: "not executed".into(), issues: vec![Issue { key: None, words }] }
+        }
+        Err(Untried::Other { why, advice }) => Answer::Unknown { why, advice },
+    }
+}
+
+/// How a command of a version ended, and what it said on its two outputs, without what may be a secret.
+pub(super) struct Tried {
+    pub exit: Exit,
+    pub said: [String; 2],
+    after: Duration,
+}
+
+/// Why a command of a version was not tried.
+pub(super) enum Untried {
+    /// There is none that could be executed; in words.
+    NoProgram(String),
+    Other {
+        why: String,
+        advice: Option<&'static str>,
+    },
+}
+
+/// Tries a command of a version on a copy of the state.
+pub(super) fn tried(command: &Sandbox, validation: &Validation) -> Result<Tried, Untried> {
+    let unknown = |why| Err(Untried::Other { why, advice: None });
     // A copy of the state takes its time and its space.
     if validation.stop.is_asked() {
-        return Answer::unknown("given up".into());
+        return unknown("given up".into());
     }
     let copied = match Copied::of(&validation.state, validation) {
         Ok(copied) => copied,
-        Err(why) => return Answer::unknown(why),
+        Err(why) => return unknown(why),
     };
     // It may write its own files anew, and those may grow.
     let file_max = command.file_max.max(copied.largest().saturating_mul(2));
@@ -150,26 +188,17 @@ fn asked(command: &Sandbox, validation: &Validation) -> Answer {
     let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
         Ok(Outcome::Ended(ended)) => ended,
         Ok(Outcome::NoIsolation { why }) => {
-            let advice = "the configuration is validated only where the program can harm nothing; allow the daemon user \
+            let advice = "a command of a version is tried only where it can harm nothing; allow the daemon user \
                           namespaces, or run it as root";
-            return Answer::Unknown { why: format!("no isolation ({why})"), advice: Some(advice) };
+            return Err(Untried::Other { why: format!("no isolation ({why})"), advice: Some(advice) });
         }
         Err(sandbox::Error::NotExecuted { path, source }) if is_no_program(&source) => {
-            let words = told(&sandbox::Error::NotExecuted { path, source });
-            return Answer::Refused { how: "not executed".into(), issues: vec![Issue { key: None, words }] };
+            return Err(Untried::NoProgram(told(&sandbox::Error::NotExecuted { path, source })));
         }
-        Err(error) => return Answer::unknown(told(&error)),
+        Err(error) => return unknown(told(&error)),
     };
-    match ended.exit {
-        Exit::Code(0) => Answer::Accepted { after: begun.elapsed() },
-        Exit::Code(code) => {
-            let said = [&ended.stdout, &ended.stderr].map(|said| secrets.hidden_in(&said.text()));
-            let issues = issues(&said[0], &said[1]);
-            Answer::Refused { how: format!("exit code {code}"), issues }
-        }
-        Exit::Signal(signal) => Answer::unknown(format!("its validator ended by signal {signal}")),
-        Exit::Limit => Answer::unknown(format!("its validator did not end within {:?}", validation.limit)),
-    }
+    let said = [&ended.stdout, &ended.stderr].map(|said| secrets.hidden_in(&said.text()));
+    Ok(Tried { exit: ended.exit, said, after: begun.elapsed() })
 }
 
 /// Whether there is nothing that could be executed, and not only nobody who could do it now.

@@ -64,7 +64,7 @@ fn sorted(mut issues: Vec<Issue>) -> Vec<Issue> {
 }
 
 /// Without colours and other orders to a terminal.
-fn plain(said: &str) -> String {
+pub(super) fn plain(said: &str) -> String {
     let mut text = String::new();
     let mut rest = said.chars().peekable();
     while let Some(one) = rest.next() {
@@ -81,7 +81,7 @@ fn plain(said: &str) -> String {
 }
 
 /// The first JSON object or list that begins a line.
-fn json(said: &str) -> Option<Value> {
+pub(super) fn json(said: &str) -> Option<Value> {
     let mut at = 0;
     for line in said.split_inclusive('\n') {
         if line.starts_with(['{', '[']) {

@@ -40,7 +40,7 @@ pub use database::{Fingerprint, Table};
 pub use error::Error;
 pub use layout::{StateKind, StatePath};
 pub use record::Moment;
-pub use restore::{Restored, restore};
+pub use restore::{Restored, restore, restore_has_begun};
 
 use layout::Root;
 use place::Place;

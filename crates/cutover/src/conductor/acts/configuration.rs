@@ -3,8 +3,8 @@
 use super::preflight::tempered;
 use super::{Executor, chain, fault};
 use crate::conductor::ledger::moment;
-use crate::config::found;
-use crate::preflight::{self, Stop, Tree, Validation};
+use crate::config::{QuestionSettings, found};
+use crate::preflight::{self, DataTold, Question, Stop, Tree, Validation};
 use crate::sandbox::Sandbox;
 use crate::supervisor::Launch;
 use anyhow::Context as _;
@@ -39,7 +39,8 @@ impl Executor {
         source: Option<&Installed>,
         launch: &Launch,
     ) -> Result<Vec<Finding>, Fault> {
-        if self.site.settings.validate.is_empty() {
+        let validate = ("preflight.validate", self.site.settings.validate.as_slice());
+        if validate.1.is_empty() {
             let text = "no `preflight.validate`: whether the target accepts the configuration is not asked";
             return Ok(vec![Finding::new(Level::Note, "configuration", text)]);
         }
@@ -47,24 +48,14 @@ impl Executor {
         let running = match source {
             Some(source) => {
                 let launch = self.site.launch(source.generation, "preflight".into()).map_err(failed)?;
-                Some((self.validator(source, &launch)?, source.release.version.clone()))
+                Some((self.validator(source, &launch, validate)?, source.release.version.clone()))
             }
             None => None,
         };
-        let scratch = self.site.passable(COPIES).map_err(failed)?;
         // Given up with this act, wherever that is: what is begun here ends with it.
         let (_interest, stop) =
             Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
-        let validation = Validation {
-            target: self.validator(target, launch)?,
-            running,
-            executable: self.site.executable.clone(),
-            state: self.site.state_paths(),
-            scratch,
-            moment: moment(),
-            limit: VALIDATION,
-            stop,
-        };
+        let validation = self.validation(self.validator(target, launch, validate)?, running, stop)?;
         let one = ONE.lock().await;
         let asked = tokio::task::spawn_blocking(move || {
             let _one = one;
@@ -76,6 +67,50 @@ impl Executor {
         Ok(findings.into_iter().map(|finding| tempered(finding, context)).collect())
     }
 
+    /// Asks the target what it would do to declared data, if the settings have such questions.
+    pub(super) async fn asked_about_data(
+        &self,
+        target: &Installed,
+        launch: &Launch,
+    ) -> Result<Option<DataTold>, Fault> {
+        let mut questions = Vec::new();
+        for question in &self.site.settings.questions {
+            let QuestionSettings { ask, pointer, neutral, migrated, refused } = question.clone();
+            let command = self.validator(target, launch, ("preflight.data", &ask))?;
+            questions.push(Question { command, pointer, neutral, migrated, refused });
+        }
+        let Some(first) = questions.first() else { return Ok(None) };
+        let (_interest, stop) =
+            Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
+        let conditions = self.validation(first.command.clone(), None, stop)?;
+        let one = ONE.lock().await;
+        let asked = tokio::task::spawn_blocking(move || {
+            let _one = one;
+            preflight::forget_copies(&conditions.scratch);
+            preflight::data(&questions, &conditions)
+        });
+        Ok(Some(asked.await.expect("BUG: asking about the data panicked")))
+    }
+
+    fn validation(
+        &self,
+        target: Sandbox,
+        running: Option<(Sandbox, String)>,
+        stop: Stop,
+    ) -> Result<Validation, Fault> {
+        let scratch = self.site.passable(COPIES);
+        Ok(Validation {
+            target,
+            running,
+            executable: self.site.executable.clone(),
+            state: self.site.state_paths(),
+            scratch: scratch.map_err(|error| fault("preflight", format!("{error:#}")))?,
+            moment: moment(),
+            limit: VALIDATION,
+            stop,
+        })
+    }
+
     /// Removes copies that a killed daemon was making. This one must not be making any of this service.
     pub(super) async fn forget_copies(&self) {
         let copies = self.site.directory().join(COPIES);
@@ -83,16 +118,20 @@ impl Executor {
         forgotten.await.expect("BUG: removing copies panicked");
     }
 
-    /// The validator of one generation, in a house in which only its own release and its interpreter are to be seen of
-    /// what lies in private places.
-    fn validator(&self, installed: &Installed, launch: &Launch) -> Result<Sandbox, Fault> {
+    /// A command of one generation, as the settings have it under a key, in a house in which only its own release and its
+    /// interpreter are to be seen of what lies in private places.
+    fn validator(
+        &self,
+        installed: &Installed,
+        launch: &Launch,
+        (key, words): (&str, &[String]),
+    ) -> Result<Sandbox, Fault> {
         let site = &self.site;
         let tree = Tree::sealed(&site.store, installed.generation).map_err(chain("store"))?;
-        let words: Vec<String> =
-            site.settings.validate.iter().map(|word| site.filled(word, &tree.package)).collect();
-        let (program, args) = words.split_first().expect("a validator that is asked has words");
+        let words: Vec<String> = words.iter().map(|word| site.filled(word, &tree.package)).collect();
+        let (program, args) = words.split_first().expect("a command that is asked has words");
         let program = found(program, launch.env.get("PATH").map(String::as_str))
-            .with_context(|| format!("`{program}` in `preflight.validate` is not found in PATH"))
+            .with_context(|| format!("`{program}` in `{key}` is not found in PATH"))
             .map_err(|error| fault("preflight", format!("{error:#}")))?;
         let mut env = launch.env.clone();
         env.remove("CUTOVER_INTENT_FILE");

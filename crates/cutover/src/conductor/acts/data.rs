@@ -3,7 +3,7 @@
 use super::{Executor, Outcome, fault};
 use crate::conductor::ledger::moment;
 use crate::store::snapshot::{self, Comparison, Snapshot, StatePath};
-use cutover_core::{DataClass, Done, Fault, Finding, Level, RunId, Settings, Strategy};
+use cutover_core::{DataClass, Done, Fault, Finding, LayDown, Level, RunId, Settings, Strategy};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +23,30 @@ pub(super) fn look(paths: &[StatePath], snapshots: &Path) -> Result<Vec<Finding>
         size.files, size.bytes
     );
     Ok(vec![Finding::new(Level::Note, "data", text)])
+}
+
+/// Whether old code can go on with what was written since, in words; if not, why not. Of files that are no databases nobody
+/// can tell, unless the target itself said that it leaves the data `Neutral`.
+fn staying(comparison: &Comparison, class: DataClass) -> Result<String, String> {
+    match comparison {
+        Comparison::Equal => Ok("nothing was written since the snapshot".into()),
+        Comparison::Changed(changes) if changes.files_count == 0 || class == DataClass::Neutral => {
+            Ok(format!(
+                "the writes stay: the schema of every database is as it was, {} have other rows, {} files are changed",
+                changes.databases.len(),
+                changes.files_count
+            ))
+        }
+        Comparison::Changed(changes) => {
+            Err(format!("{} files are changed, and nobody can tell who could read them", changes.files_count))
+        }
+        Comparison::Migrated(changes) => {
+            let names: Vec<String> =
+                changes.databases.iter().map(|change| change.path.display().to_string()).collect();
+            Err(format!("old code cannot go on with the data: another schema in {}", names.join(", ")))
+        }
+        Comparison::Unknown { why } => Err(format!("what was written cannot be told: {why}")),
+    }
 }
 
 /// A snapshot that must exist.
@@ -67,18 +91,44 @@ impl Executor {
         }
     }
 
-    /// Undoes what a target may have done to the state. What is declared now is not asked: the snapshot knows what it holds.
-    pub(super) async fn restore(&self, snapshot_of: &RunId, run: &RunId, settings: &Settings) -> Outcome {
-        if settings.class == DataClass::None {
+    /// Undoes what a version may have done to the state, as far as `when` says. What is declared now is not asked: the
+    /// snapshot knows what it holds.
+    pub(super) async fn lay_down_if(
+        &self,
+        when: LayDown,
+        snapshot_of: &RunId,
+        run: &RunId,
+        class: DataClass,
+    ) -> Outcome {
+        if class == DataClass::None {
             return Ok(Done::Skipped { why: "no state was declared".into() });
+        }
+        self.stop_all(&self.site.settings.policy).await?;
+        self.nobody_runs().await?;
+        if when != LayDown::Always {
+            let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
+            let looked = self
+                .with_hands("restore", move || {
+                    let snapshot = open(&directory)?;
+                    // One that has begun to lay down is brought to its end: what lies there is the copy, or half of it.
+                    let begun = snapshot::restore_has_begun(&snapshot, &tag)?;
+                    Ok::<_, snapshot::Error>((!begun).then(|| snapshot::compare(&snapshot)))
+                })
+                .await?;
+            match looked.map(|comparison| staying(&comparison, class)) {
+                Some(Ok(why)) => return Ok(Done::Skipped { why }),
+                Some(Err(why)) if when == LayDown::Never => {
+                    let rule = "`restore_after_release` does not allow to give up what was written since";
+                    return Err(fault("migrated", format!("{why}; {rule}")));
+                }
+                Some(Err(_)) | None => {}
+            }
         }
         self.lay_down(snapshot_of, run).await
     }
 
     /// Lays a snapshot down; what it replaces is kept beside it, named.
-    pub(super) async fn lay_down(&self, snapshot_of: &RunId, run: &RunId) -> Outcome {
-        self.stop_all(&self.site.settings.policy).await?;
-        self.nobody_runs().await?;
+    async fn lay_down(&self, snapshot_of: &RunId, run: &RunId) -> Outcome {
         let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
         let restored =
             self.with_hands("restore", move || snapshot::restore(&open(&directory)?, &tag)).await?;

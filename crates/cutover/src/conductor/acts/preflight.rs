@@ -6,7 +6,7 @@ use crate::config::{self, PluginSettings, SourceSettings};
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
 use crate::store::{Need, snapshot};
 use crate::supervisor::{self, Launch, Live};
-use cutover_core::{Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, Seen};
+use cutover_core::{DataClass, Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, Seen};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -19,10 +19,22 @@ const AGAIN: Duration = Duration::from_millis(300);
 /// nobody wants to know any more.
 static ONE: Mutex<()> = Mutex::const_new(());
 
+/// What was found, and what becomes of the data if the target was asked about it.
+pub(in super::super) struct Looked {
+    pub findings: Vec<Finding>,
+    pub class: Option<DataClass>,
+}
+
+impl Looked {
+    fn only(finding: Finding) -> Self {
+        Self { findings: vec![finding], class: None }
+    }
+}
+
 impl Executor {
     /// Looks for what would break, while the old version still serves.
     pub(super) async fn preflight(&self, target: &Installed, source: Option<&Installed>) -> Outcome {
-        let findings = self.findings(target, source).await?;
+        let Looked { findings, class } = self.findings(target, source).await?;
         let blocks: Vec<String> = findings
             .iter()
             .filter(|finding| finding.level == Level::Block)
@@ -31,7 +43,7 @@ impl Executor {
         if !blocks.is_empty() {
             return Err(fault("preflight", blocks.join("; ")));
         }
-        Ok(Done::Checked { findings })
+        Ok(Done::Checked { findings, class })
     }
 
     /// What a person should know, and what would keep the release from working, weighed by the service's own policy.
@@ -39,7 +51,7 @@ impl Executor {
         &self,
         target: &Installed,
         source: Option<&Installed>,
-    ) -> Result<Vec<Finding>, Fault> {
+    ) -> Result<Looked, Fault> {
         self.after_sweeping().await;
         let store = self.site.store.clone();
         let generation = target.generation;
@@ -48,14 +60,14 @@ impl Executor {
         let entry = self.site.entry(&root);
         if !entry.is_file() {
             let text = format!("the release has no {}; see `command` and `entry`", entry.display());
-            return Ok(vec![Finding::new(Level::Block, "entry", text)]);
+            return Ok(Looked::only(Finding::new(Level::Block, "entry", text)));
         }
         let launch = self
             .site
             .launch(generation, "preflight".into())
             .map_err(|error| fault("preflight", format!("{error:#}")))?;
         if let Some(problem) = config::run_by(&launch.program) {
-            return Ok(vec![Finding::new(Level::Block, "command", problem)]);
+            return Ok(Looked::only(Finding::new(Level::Block, "command", problem)));
         }
         // What was current once has proven itself; on the way back it is not held against what is being left.
         let is_way_back = source.is_some_and(|source| target.generation < source.generation);
@@ -64,11 +76,17 @@ impl Executor {
         let level = if is_way_back { Level::Note } else { Level::Warn };
         findings.extend(without.into_iter().map(|text| Finding::new(level, "plugins", text)));
         findings.extend(self.room().await?);
+        let mut class = None;
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
             findings.extend(self.validated(target, source, &launch).await?);
+            if let Some(told) = self.asked_about_data(target, &launch).await? {
+                findings.extend(told.findings);
+                class = Some(told.class);
+            }
         }
-        Ok(config::weighed(findings, &self.site.settings.preflight))
+        findings.extend(self.shortened_soak(class));
+        Ok(Looked { findings: config::weighed(findings, &self.site.settings.preflight), class })
     }
 
     /// What follows from the settings alone.
@@ -84,17 +102,6 @@ impl Executor {
             let looked = tokio::task::spawn_blocking(move || super::data::look(&paths, &snapshots)).await;
             findings.extend(looked.expect("BUG: looking at the state panicked")?);
         }
-        let policy = &self.site.settings.policy;
-        if self.site.has_front()
-            && policy.release == ReleaseRule::AfterSoak
-            && policy.soak > self.soak(policy, false)
-        {
-            let text = format!(
-                "the traffic is let through after the soak, which is cut to {:?}: half of the hold limit",
-                self.soak(policy, false)
-            );
-            findings.push(note("soak", &text));
-        }
         if source.is_none() {
             findings.push(note("first", "first installation: there is no version to go back to"));
         }
@@ -102,6 +109,17 @@ impl Executor {
             findings.push(note("front", "no `listen`: requests are not held, maintenance means stopped"));
         }
         Ok(findings)
+    }
+
+    /// That the soak cannot last as long as it should: requests wait for its end.
+    fn shortened_soak(&self, class: Option<DataClass>) -> Option<Finding> {
+        let policy = self.site.settings.for_run().told(class).policy;
+        let soak = self.soak(&policy, false);
+        let is_cut = self.site.has_front() && policy.release != ReleaseRule::AfterProve && policy.soak > soak;
+        let text = format!(
+            "the traffic is let through after the soak, which is cut to {soak:?}: half of the hold limit"
+        );
+        is_cut.then(|| Finding::new(Level::Note, "soak", text))
     }
 
     /// Whether what is still to be written will fit. The release itself has been measured before it was fetched.

@@ -134,6 +134,18 @@ pub fn restore(snapshot: &Snapshot, tag: &str) -> Result<Restored, Error> {
     Ok(ledger.total)
 }
 
+/// Whether a restore under this tag has begun to move live state: then it must be brought to its end.
+///
+/// # Errors
+/// If its record cannot be read.
+pub fn restore_has_begun(snapshot: &Snapshot, tag: &str) -> Result<bool, Error> {
+    let ledger: Option<Ledger> = record::read(&snapshot.dir, RESTORE)?;
+    Ok(ledger.is_some_and(|ledger| {
+        ledger.phase == Phase::Moving
+            || (ledger.tag == tag && ledger.phase == Phase::Moved && !ledger.total.replaced.is_empty())
+    }))
+}
+
 /// Chooses names for all roots. The number after a taken name is the same for all names of a root, so that the kept files
 /// of a database are still one database.
 fn moves(differing: &[(usize, &RootRecord)], tag: &str) -> Result<Vec<RootMove>, Error> {
