@@ -369,6 +369,25 @@ async fn under_root_npm_runs_as_the_service_and_cannot_change_what_it_made() {
     yard.store.verify(generation).unwrap();
 }
 
+/// A release that ships unfinished, as some do: its own script removes the mark.
+#[tokio::test]
+async fn with_own_scripts_the_package_finishes_itself_and_no_dependency_runs_anything() {
+    let mut yard = Yard::new().await;
+    let finishes = serde_json::json!({"postinstall": "rm pending && echo ran > ran"});
+    let runs = serde_json::json!({"postinstall": "echo ran > ran"});
+    yard.registry.publish(&Package::new("@part/dep", "1.0.0").field("scripts", runs));
+    let package = toy("1.0.0").dependency("@part/dep", "^1.0.0").field("scripts", finishes);
+    yard.registry.publish(&package.file("pending", ""));
+    yard.npm.scripts = Scripts::Own;
+    let resolved = yard.latest().await.unwrap();
+    let generation = yard.stage(&resolved).await.unwrap();
+    let root = yard.store.root(generation).unwrap();
+    assert!(root.join("ran").exists() && !root.join("pending").exists());
+    let dependency = root.parent().unwrap().join("@part/dep");
+    assert!(dependency.join("package.json").exists() && !dependency.join("ran").exists());
+    yard.store.verify(generation).unwrap();
+}
+
 fn plugin(name: &str, wanted: Wanted, may_lack: bool) -> PluginSource {
     PluginSource { package: name.into(), wanted, may_lack }
 }

@@ -244,6 +244,7 @@ impl Site {
                 identity: self.identity.as_ref().map(store::Identity::from),
                 scripts: match scripts {
                     Scripts::Off => store::Scripts::Off,
+                    Scripts::Own => store::Scripts::Own,
                     Scripts::On => store::Scripts::On,
                 },
                 cache: self.layout.npm_cache(),

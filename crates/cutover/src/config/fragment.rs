@@ -110,7 +110,7 @@ pub(super) struct Source {
     pub registry: Option<String>,
     /// How npm is called (default ["npm"]); `node`'s directory comes first on its PATH.
     pub npm_command: Option<Vec<String>>,
-    /// Whether packages' lifecycle scripts run (default "off").
+    /// Whether packages' lifecycle scripts run (default "off"); "own": those of the package itself, no other's.
     pub scripts: Option<ScriptsFragment>,
 }
 
@@ -184,6 +184,8 @@ pub(super) enum InputsFragment {
 pub(super) enum ScriptsFragment {
     /// They do not run.
     Off,
+    /// Those of the package itself run, no other package's.
+    Own,
     /// They run.
     On,
 }

@@ -8,8 +8,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct QuestionFragment {
-    /// The command, with placeholders as in `command`. Run in a sandbox, on a copy of `state` that lies where the live one
-    /// does; databases in the copy are whole files without companions.
+    /// The command, with placeholders as in `command`. Run in a sandbox, on a copy of `state` at the live paths.
     pub ask: Vec<String>,
     /// JSON pointer to the word in what it prints (default "/status").
     pub pointer: Option<String>,

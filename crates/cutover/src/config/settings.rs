@@ -173,6 +173,8 @@ pub enum SourceSettings {
 pub enum Scripts {
     /// They do not.
     Off,
+    /// Those of the package itself do.
+    Own,
     /// They do.
     On,
 }
@@ -387,6 +389,7 @@ fn source(source: &Source) -> Result<SourceSettings, Complaint> {
             npm: source.npm_command.clone(),
             scripts: match source.scripts {
                 Some(ScriptsFragment::On) => Scripts::On,
+                Some(ScriptsFragment::Own) => Scripts::Own,
                 Some(ScriptsFragment::Off) | None => Scripts::Off,
             },
         }),

@@ -202,14 +202,18 @@ pub(super) async fn install(
     let project = core.join("package.json");
     let plugins = release.plugins.iter().map(|plugin| (&plugin.package, &plugin.version));
     let dependencies: BTreeMap<_, _> = plugins.chain([(&release.package, &release.version)]).collect();
-    let text = json!({"name": "cutover-generation", "private": true, "dependencies": dependencies});
+    let mut text = json!({"name": "cutover-generation", "private": true, "dependencies": dependencies});
+    if npm.scripts == Scripts::Own {
+        // Newer npm wants it written down; older ones do not look.
+        text["allowScripts"] = json!({ &release.package: true });
+    }
     fs::write(&project, format!("{text:#}\n")).map_err(Error::write(&project))?;
     for path in [&home, &project, &core] {
         give(npm, path)?;
     }
     let call = Call { npm, workspace, doing: format!("install {}@{}", release.package, release.version) };
     let scripts = match npm.scripts {
-        Scripts::Off => "--ignore-scripts",
+        Scripts::Off | Scripts::Own => "--ignore-scripts",
         Scripts::On => "--ignore-scripts=false",
     };
     let retries = format!("--fetch-retries={}", npm.limits.attempts.saturating_sub(1));
@@ -244,6 +248,15 @@ pub(super) async fn install(
     call.run(&arguments, &core, &home, limits.install, limits.idle, || watch(&mut seen))
         .await?
         .map_err(|failure| failure.into_error(&call, &release.version, limits.attempts))?;
+    if npm.scripts == Scripts::Own {
+        // What every npm understands as the scripts of one package, and of no other.
+        let doing = format!("run the scripts of {}@{}", release.package, release.version);
+        let call = Call { npm, workspace, doing };
+        let arguments = ["rebuild", "--ignore-scripts=false", "--global=false", &release.package];
+        call.run(&arguments, &core, &home, limits.install, limits.idle, || ())
+            .await?
+            .map_err(|failure| failure.into_error(&call, &release.version, limits.attempts))?;
+    }
     super::workspace::remove(&home)
 }
 

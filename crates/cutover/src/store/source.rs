@@ -66,6 +66,8 @@ pub enum Scripts {
     /// They may not.
     #[default]
     Off,
+    /// Those of the package itself may, as [`Npm::identity`]; nobody else's.
+    Own,
     /// They may, as [`Npm::identity`].
     On,
 }

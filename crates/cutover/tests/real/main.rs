@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 mod figures;
+mod latest;
 mod world;
 
 use cutover::conductor::{Plan, View};

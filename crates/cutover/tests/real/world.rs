@@ -96,6 +96,17 @@ impl World {
         world
     }
 
+    /// Before the daemon is started: the gateway alone.
+    pub(crate) fn without_plugins(self) -> World {
+        let mut config: Table = fs::read_to_string(self.config()).unwrap().parse().unwrap();
+        let service = config["service"][SERVICE].as_table_mut().unwrap();
+        service.remove("plugins").expect("this world has a plugin");
+        service["env"].as_table_mut().unwrap().remove("PROGRESS_LINES");
+        fs::write(self.config(), config.to_string()).unwrap();
+        fs::write(self.claw().join("openclaw.json"), r#"{"gateway":{"mode":"local"}}"#).unwrap();
+        self
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
