@@ -497,13 +497,14 @@ fn tests_and_paths_that_are_cited_exist() {
 }
 
 /// The rooms that are modules of the one binary.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "api",
     "cli",
     "conductor",
     "config",
     "demo",
     "journal",
+    "notify",
     "preflight",
     "probe",
     "sandbox",
