@@ -169,12 +169,17 @@ fn message(view: &View, notification: &Notification, site: &Site) -> Message {
         "service": view.service,
         "host": rustix::system::uname().nodename().to_string_lossy(),
         "at": notification.at,
-        "late": now.saturating_sub(notification.at) > u64::try_from(LATE.as_millis()).unwrap_or(u64::MAX),
+        "late": is_late(notification.at, now),
         "text": secrets.hidden_in(&text(&view.service, &notification.about, told.as_ref())),
         "alarm": alarm,
         "report": told.map(|report| outward(report, &secrets)),
     });
     Message { id: notification.id.0.clone(), sent: now / 1000, body: body.to_string() }
+}
+
+/// Whether what happened then is old news now. For people: wall time may have been set.
+fn is_late(then_ms: u64, now_ms: u64) -> bool {
+    Duration::from_millis(now_ms.saturating_sub(then_ms)) > LATE
 }
 
 /// One sentence or two for a person.
@@ -197,5 +202,55 @@ fn text(service: &str, about: &About, report: Option<&Report>) -> String {
         (About::RunBegun { run } | About::RunEnded { run }, None) => {
             format!("{service}: {} {run}, of which the record is not kept any more.", about.word())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cutover_core::{Delivery, Fault, RunId, State};
+
+    fn target(name: &str) -> Target {
+        Target { id: TargetId(name.into()), name: name.into() }
+    }
+
+    fn told(outcome: Option<Outcome>) -> Notification {
+        let run = RunId("r".into());
+        let deliveries = vec![Delivery { target: target("a"), outcome }];
+        Notification {
+            id: NotificationId("r:ended".into()),
+            about: About::RunEnded { run },
+            at: 1,
+            deliveries,
+        }
+    }
+
+    #[test]
+    fn r81_old_news_is_marked_and_a_clock_that_was_set_back_makes_none() {
+        let minute = 60_000;
+        assert!(!is_late(minute, 6 * minute));
+        assert!(is_late(minute, 6 * minute + 1));
+        assert!(!is_late(6 * minute, minute));
+    }
+
+    #[test]
+    fn what_was_given_up_is_an_alarm_until_a_later_one_is_taken() {
+        let given_up = || told(Some(Outcome::GivenUp { tries: 3, why: "refused".into() }));
+        let taken = told(Some(Outcome::Delivered { tries: 1, answer: "200".into() }));
+        let of = |all| Notifications { targets: vec![target("a"), target("b")], alarm: None, all };
+        let alarmed = tellings(&of(vec![given_up(), told(None)]), &[]);
+        assert_eq!((alarmed[0].given_up.as_deref(), alarmed[0].owed), (Some("refused"), 1));
+        assert_eq!((alarmed[1].given_up.as_deref(), alarmed[1].owed), (None, 0));
+        assert_eq!(tellings(&of(vec![given_up(), taken]), &[])[0].given_up, None);
+    }
+
+    #[test]
+    fn a_run_that_is_not_remembered_any_more_is_still_named() {
+        let about = About::RunEnded { run: RunId("r7".into()) };
+        assert!(text("web", &about, None).contains("r7"));
+        let fault = Fault { code: "crash_looping".into(), detail: "3 exits in a row".into() };
+        let service = report("web", &State::new(), None);
+        let cleared = About::AlarmCleared { fault };
+        assert_eq!(text("web", &cleared, Some(&service)), "web: over: 3 exits in a row.");
     }
 }
