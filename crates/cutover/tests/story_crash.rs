@@ -150,6 +150,40 @@ async fn r21_a_daemon_that_dies_anywhere_in_a_rollback_ends_it_with_the_old_vers
     Ok(())
 }
 
+/// How often the notice of this run's end was taken.
+fn notices(world: &World, run: &RunId) -> usize {
+    let text = std::fs::read_to_string(world.path().join("notices")).unwrap_or_default();
+    text.matches(&format!("\"id\":\"{run}:ended\"")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r81_a_daemon_that_dies_between_a_notice_and_its_record_sends_it_again_and_no_third_time()
+-> anyhow::Result<()> {
+    let notify =
+        r#"notify = [{ exec = ["/bin/sh", "-c", "cat >> {world}/notices; echo >> {world}/notices"] }]"#;
+    let plan = Plan { service: with_policy(notify, &[]), ..Plan::new(executable()) };
+    let mut world = unserved(plan, &[("1.0.0", Knobs::default())])?;
+    world.start_daemon_with(&[("CUTOVER_CRASH_POINT", "told")]).await?;
+    let run = world.update("1.0.0").await?;
+    let begun = Instant::now();
+    while matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)) {
+        anyhow::ensure!(begun.elapsed() < LIMIT, "the daemon does not die: {}", world.tail_of_daemon_log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(notices(&world, &run), 1);
+    for _ in 0..2 {
+        world.start_daemon().await?;
+        let is_settled = |view: &cutover::conductor::View| {
+            let notice = view.report.notices.iter().find(|notice| notice.about.run() == Some(&run));
+            notice.is_some_and(|notice| notice.deliveries[0].outcome.is_some())
+        };
+        world.until("the record", is_settled).await?;
+        assert_eq!(notices(&world, &run), 2);
+        world.kill_daemon()?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_dies_after_its_keepers_go_adopts_what_runs() -> anyhow::Result<()> {
     let mut world = stopped_world(&[("1.0.0", Knobs::default())]).await?;
