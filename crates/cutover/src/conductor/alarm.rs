@@ -43,9 +43,9 @@ impl Conductor {
         if state.wish == Wish::Stopped {
             return None;
         }
-        if state.restarts == Restarts::Halted {
-            let detail = "it ended with exit code 78 (configuration) and is not started again by itself";
-            return Some(Fault { code: "halted".into(), detail: detail.into() });
+        if let Restarts::Halted { code } = state.restarts {
+            let detail = format!("it ended with exit code {code} and is not started again by itself");
+            return Some(Fault { code: "halted".into(), detail });
         }
         let has_settled = self.live.is_some() && self.born.elapsed() >= self.window();
         let looping = self.crashes.note().filter(|_| !has_settled);
