@@ -1,8 +1,8 @@
 //! Facts. An event is durable before anything that follows from it is done.
 
 use crate::{
-    AlarmId, BootId, DataClass, Exchanges, Expectation, Fault, Finding, Generation, Installed, Instance, NotificationId,
-    Observations, Order, Outcome, Release, RunId, Settings, Target, TargetId, Ticket,
+    AlarmId, BootId, DataClass, Exchanges, Expectation, Fault, Finding, Generation, Installed, Instance,
+    NotificationId, Observations, Order, Outcome, Release, RunId, Settings, Target, TargetId, Ticket,
 };
 use serde::{Deserialize, Serialize};
 

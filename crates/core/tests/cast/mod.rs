@@ -5,11 +5,11 @@
 pub(crate) mod words;
 
 use cutover_core::{
-    Act, Aim, Base, Boot, BootId, Cause, Code, Compared, Cut, DataClass, DataOrder, Ending, Event, Exchanges, Exit,
-    Expectation, Fact, FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept, Kind,
-    Listener, Maintenance, Observations, OldProcess, Order, Owner, Phase, PluginsTold, Policy, Preparation,
-    Release, ReleaseRule, Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId, Seen, Serving,
-    Settings, State, Status, Strategy, Verdict, Watch, Writes, judge,
+    Act, Aim, Base, Boot, BootId, Cause, Code, Compared, Cut, DataClass, DataOrder, Ending, Event, Exchanges,
+    Exit, Expectation, Fact, FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept,
+    Kind, Listener, Maintenance, Observations, OldProcess, Order, Owner, Phase, PluginsTold, Policy,
+    Preparation, Release, ReleaseRule, Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId,
+    Seen, Serving, Settings, State, Status, Strategy, Verdict, Watch, Writes, judge,
 };
 use std::collections::BTreeSet;
 

@@ -3,9 +3,9 @@
 
 use super::cast;
 use cutover_core::{
-    Act, Aim, AlarmId, Boot, Cut, DataClass, DataWish, Done, Event, Exchanges, Exit, Expectation, FactName, Generation,
-    Installed, Instance, NotificationId, Order, Outcome, Phase, Preparation, Release, Retreat, RunId,
-    Settings, State, TargetId, Ticket, Wanted,
+    Act, Aim, AlarmId, Boot, Cut, DataClass, DataWish, Done, Event, Exchanges, Exit, Expectation, FactName,
+    Generation, Installed, Instance, NotificationId, Order, Outcome, Phase, Preparation, Release, Retreat,
+    RunId, Settings, State, TargetId, Ticket, Wanted,
 };
 
 /// What is known of an event before `step` sees it.

@@ -1,7 +1,8 @@
 //! Maintenance as the operator meets it: on the service's own address, with commands that can be copied into a shell.
 
 use crate::stage::{
-    Answer, LIMIT, assert_told, executable, get, get_page, serving, told, unserved, update, view, with_policy,
+    Answer, LIMIT, assert_told, eventually, executable, get, get_page, serving, told, unserved, update, view,
+    with_policy,
 };
 use anyhow::Context;
 use cutover::demo::{Plan, World};
@@ -84,6 +85,9 @@ async fn each_command_of_the_maintenance_page_does_what_it_says_when_it_is_typed
 
     assert_told(&update(&world, "4.0.0").await?, Status::RestartFailed, Resolution::Maintenance, 5);
     assert_ended(&typed(&world, "--accept").await?, 5);
+    // The front is told of it after the run has ended.
+    let told = async || get(&world, "/version").await.is_ok_and(|answer| answer.status == 200);
+    eventually("an answer", told).await?;
     assert_eq!(get(&world, "/version").await?.json()["version"], "9.9.9");
     let accepted = view(&world).await?.report;
     assert_eq!((accepted.ok, accepted.resolution), (false, Resolution::AcceptedUnverified), "never green");
