@@ -46,7 +46,7 @@ fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 21] = [
+pub(crate) const MOVES: [Move; 22] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
