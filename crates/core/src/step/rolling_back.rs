@@ -33,7 +33,11 @@ fn finished(state: &State, retreat: &Retreat, done: &Done) -> Result<Transition,
                 cut.writes = Writes::GivenUp;
             }
         }
-        (Act::Restore, Done::Done { .. }) => {}
+        (Act::Restore, Done::Done { .. }) => {
+            if readings::touches_data(cut) && cut.is_exposed() {
+                cut.writes = Writes::GivenUp;
+            }
+        }
         // They are as old code can use them, and stay.
         (Act::Restore, Done::Skipped { .. }) => {
             if cut.place == Extent::Never {

@@ -62,7 +62,8 @@ async fn an_order_that_begins_no_run_carries_no_verdict_of_the_run_before() -> a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_does_not_come_up_is_no_success_and_neither_is_one_that_is_not_waited_for()
 -> anyhow::Result<()> {
-    let mut world = world(&with_policy("", &[("watch", "\"10ms\"")]), &[("1.0.0", good())]).await?;
+    let rules = [("watch", "\"10ms\""), ("restart_prevent_exit_status", "[78]")];
+    let mut world = world(&with_policy("", &rules), &[("1.0.0", good())]).await?;
     serving(&world, "1.0.0").await?;
     world.until("the end of the watch", |view| view.report.phase == "finished").await?;
     assert_eq!(world.cutover(&["stop"]).await?.status.code(), Some(0));
