@@ -16,9 +16,11 @@ mod life;
 mod offer;
 mod outward;
 mod plan;
+mod possible;
 mod pruning;
 mod site;
 mod telling;
+mod tripped;
 mod upkeep;
 mod view;
 
@@ -33,14 +35,15 @@ pub use view::View;
 
 pub(crate) use age::youngest_first;
 pub(crate) use site::{free_port, passage, private_directory};
+pub(crate) use tripped::{generation_of, tripped};
 
 use crate::config::{Layout, ServiceSettings};
 use crate::supervisor::Live;
 use acts::Executor;
 use crashes::Crashes;
 use cutover_core::{
-    Act, Boot, Entry, Event, Fault, Order, Phase, Posture, Process, Refusal, RunId, State, Target, Ticket,
-    Transition, posture, report, wants,
+    Act, Boot, Entry, Event, Fault, Instance, Order, Phase, Posture, Process, Refusal, RunId, State, Target,
+    Ticket, Transition, patience, posture, report, wants,
 };
 use front_link::FrontLink;
 use inbox::{Input, Reporter};
@@ -56,6 +59,8 @@ use upkeep::Upkeep;
 
 /// Inputs that may wait.
 const INBOX: usize = 256;
+/// Clock ticks a second, as `/proc/PID/stat` counts: the same on every Linux.
+const TICKS: u64 = 100;
 /// Between two tries of an append that failed.
 const APPEND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -178,6 +183,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
 }
 
 fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
+    let settings = site.settings.for_run();
     View {
         service: name.to_owned(),
         report: report(name, &chronicle.state, chronicle.latest()).told(&chronicle.notifications),
@@ -185,16 +191,28 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
         progress: None,
         front: None,
         process: None,
+        since: None,
         stopped: false,
         trouble: None,
         alarm: chronicle.notifications.alarm.clone(),
         tellings: Vec::new(),
         available: None,
+        channel: site.settings.channel().to_owned(),
+        orders: possible::orders(&chronicle.state, &settings),
+        settings,
+        limit_ms: patience(&chronicle.state)
+            .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         address: Some(site.address()),
         listen: site.settings.listen.clone(),
         seq: 0,
         chronicle: Arc::clone(chronicle),
     }
+}
+
+/// When a process of this boot began, on the wall clock as it is now.
+fn since(instance: &Instance) -> u64 {
+    let began = instance.start_time.saturating_mul(1000) / TICKS;
+    wall_ms().saturating_sub(cutover_intent::boot_time_ms().saturating_sub(began))
 }
 
 impl Conductor {
@@ -360,6 +378,7 @@ impl Conductor {
         view.available = self.offer.as_ref().and_then(|offer| offer.available(&self.chronicle.state));
         // One that was found gone lives no more, also while its keeper's word about its end is still to come.
         view.process = self.live.as_ref().filter(|_| !self.stopped).map(|live| live.instance().clone());
+        view.since = view.process.as_ref().map(since);
         view.stopped = self.stopped;
         // Exits are no trouble of a process that has proven itself since, nor of one that shall not run.
         let is_down = posture(&self.chronicle.state) != Posture::Serve

@@ -272,3 +272,31 @@ async fn r08_r09_twenty_orders_at_once_are_one_run() {
     assert_eq!(current["serving"]["instance"], run["serving"]["instance"], "r10: no restart");
     house.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_a_service_is_enough_to_decide_about_it() {
+    let house = House::new().await;
+    house.call("update.run", json!({ "version": "1.0.0" })).await;
+    house.settled().await;
+    let (_, view) = house.call("status", json!({ "service": "web" })).await;
+    assert_eq!(view["orders"]["update"], Value::Null, "it would be taken: {view}");
+    assert_eq!(view["orders"]["start"], "already so");
+    assert!(view["orders"]["retry"].as_str().unwrap().contains("not in maintenance"), "{view}");
+    assert_eq!((&view["channel"], &view["settings"]["class"]), (&json!("latest"), &json!("none")));
+    assert!(view["since"].is_u64() && view["since"].as_u64() >= view["report"]["started"].as_u64());
+    // The channel is not there yet: that the source does not tell is not told as "nothing newer".
+    let (status, silent) = house.call("versions.available", json!({})).await;
+    assert_eq!(
+        (status, &silent["error"]["code"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("source_silent"))
+    );
+    let releases = house.directory.path().join("releases");
+    std::os::unix::fs::symlink("2.0.0", releases.join("latest")).unwrap();
+    let (_, found) = house.call("versions.available", json!({})).await;
+    assert_eq!((&found["available"]["version"], &found["channel"]), (&json!("2.0.0"), &json!("latest")));
+    let (_, tail) = house.call("logs.tail", json!({ "limit": 500 })).await;
+    assert_eq!((&tail["tripped"], &tail["generation"]), (&json!([]), &json!(1)), "{tail}");
+    let (status, none) = house.call("logs.tail", json!({ "instance": 1 })).await;
+    assert_eq!((status, &none["error"]["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("no_log")));
+    house.end().await;
+}

@@ -67,6 +67,7 @@ struct Params {
     actor: Option<String>,
     expected: Expected,
     limit: Option<usize>,
+    instance: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +130,7 @@ impl Registry {
             "generations.list" => {
                 self.service(&params)?.generations().map_err(|fault| Failure::new(&fault.code, fault.detail))
             }
+            "versions.available" => self.available(&params).await,
             "logs.tail" => self.tail(&params),
             other => Err(Failure::new("unknown_method", format!("there is no method `{other}`"))),
         }
@@ -152,6 +154,7 @@ impl Registry {
             "service.stop",
             "service.restart",
             "generations.list",
+            "versions.available",
             "logs.tail",
         ]
     }
@@ -291,11 +294,21 @@ impl Registry {
         Ok(serde_json::to_value(report).expect("a report is plain data"))
     }
 
+    async fn available(&self, params: &Params) -> Result<Value, Failure> {
+        let service = self.service(params)?;
+        match service.available().await {
+            Ok(available) => Ok(json!({ "available": available, "channel": service.view().channel })),
+            Err(fault) if fault.code == "already_running" => Err(Failure::new(&fault.code, fault.detail)),
+            Err(fault) => Err(Failure::new("source_silent", format!("{}: {}", fault.code, fault.detail))),
+        }
+    }
+
     fn tail(&self, params: &Params) -> Result<Value, Failure> {
         let name = &self.service(params)?.service;
         let directory = &self.directories[name];
-        let lines = logs::tail(directory, params.limit.unwrap_or(100))
+        let (instance, limit) = (params.instance.unwrap_or(0), params.limit.unwrap_or(100));
+        let tail = logs::tail_of(directory, instance, limit)
             .map_err(|error| Failure::new("no_log", format!("{}: {error}", directory.display())))?;
-        Ok(json!({ "lines": lines }))
+        Ok(serde_json::to_value(tail).expect("a tail is plain data"))
     }
 }

@@ -3,7 +3,7 @@
 use super::acts;
 use super::inbox::{Handle, Input};
 use super::ledger::wall_ms;
-use cutover_core::{Release, State, Wanted};
+use cutover_core::{Fault, Release, State, Wanted};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -66,7 +66,11 @@ pub(super) fn watch_for(handle: &Handle) {
             tokio::select! {
                 biased;
                 () = begun(views.clone()) => {}
-                () = look(&handle) => {}
+                looked = look(&handle) => {
+                    if let Err(fault) = looked {
+                        acts::warn(&handle.executor, "what the channel names is not known", &fault);
+                    }
+                }
             }
             pause = every - every / SPREAD + share(every / SPREAD * 2);
         }
@@ -79,13 +83,10 @@ async fn begun(mut views: watch::Receiver<super::View>) {
     let _ = views.wait_for(|view| view.state().open_run().is_some()).await;
 }
 
-async fn look(handle: &Handle) {
+async fn look(handle: &Handle) -> Result<Option<Offer>, Fault> {
     let executor = &handle.executor;
     let channel = executor.site.settings.channel().to_owned();
-    let resolved = match executor.resolved(&Wanted::Channel(channel.clone())).await {
-        Ok(resolved) => resolved,
-        Err(fault) => return acts::warn(executor, "what the channel names is not known", &fault),
-    };
+    let resolved = executor.resolved(&Wanted::Channel(channel.clone())).await?;
     let offer = match executor.follows(&channel, &resolved, &[]) {
         Ok(()) => Some(Offer { release: resolved.release, channel, seen_at: wall_ms() }),
         Err(fault) => {
@@ -93,7 +94,23 @@ async fn look(handle: &Handle) {
             None
         }
     };
-    executor.reporter.send(Input::Offered(offer)).await;
+    executor.reporter.send(Input::Offered(offer.clone())).await;
+    Ok(offer)
+}
+
+impl Handle {
+    /// Asks the source now what the followed channel offers; `None`: nothing that an update would take.
+    ///
+    /// # Errors
+    /// The source does not tell, or a run is under way, which asks it itself.
+    pub async fn available(&self) -> Result<Option<Available>, Fault> {
+        if let Some(run) = self.view().state().open_run() {
+            let detail = format!("run {run} is under way and asks the source itself");
+            return Err(acts::fault("already_running", detail));
+        }
+        let offer = look(self).await?;
+        Ok(offer.and_then(|offer| offer.available(self.view().state())))
+    }
 }
 
 /// Some part of `whole`.

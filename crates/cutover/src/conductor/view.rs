@@ -4,9 +4,10 @@ use super::chronicle::Chronicle;
 use super::inbox::Progress;
 use super::offer::Available;
 use super::telling::Telling;
-use cutover_core::{Alarm, Installed, Notifications, Record, Report, RunId, State, report};
+use cutover_core::{Alarm, Installed, Notifications, Record, Report, RunId, Settings, State, report};
 use cutover_front::Stats;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What can be seen of a service.
@@ -25,6 +26,8 @@ pub struct View {
     pub front: Option<Stats>,
     /// The service process that lives, proven or not.
     pub process: Option<cutover_core::Instance>,
+    /// When that process began (ms of Unix time).
+    pub since: Option<u64>,
     /// Whether the service shall not run and every process of it was found gone. `false` says nothing: it may not have
     /// been looked yet.
     pub stopped: bool,
@@ -39,6 +42,14 @@ pub struct View {
     /// What the followed channel offers and the service does not have, as far as it was looked at.
     #[serde(default)]
     pub available: Option<Available>,
+    /// The channel that an update follows unless it names another one, or a version.
+    pub channel: String,
+    /// The rules that a run would be under that is ordered now.
+    pub settings: Settings,
+    /// Why each order would be refused now; null for those that would be taken.
+    pub orders: BTreeMap<String, Option<String>>,
+    /// How long the act under way, or the watch, may last at most (ms).
+    pub limit_ms: Option<u64>,
     /// The service's own address.
     pub address: Option<std::net::SocketAddr>,
     /// The front's addresses.
