@@ -2,16 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
-use cutover::cli::{Serving, serve};
+use cutover::cli::{Client, Serving, serve};
 use cutover::config::{self, Layout};
+use cutover::demo::{Plan, World};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sample_gateway::Knobs;
 use sample_gateway::release::{self, Release};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -76,21 +78,21 @@ policy = {{ soak = "300ms", probe_interval = "50ms" }}
 
     /// One request over TCP.
     async fn ask(&self, path: &str, headers: &[(&str, &str)], body: Value) -> (StatusCode, Value) {
-        let stream = TcpStream::connect(self.address()).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
         let method = if body.is_null() { "GET" } else { "POST" };
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let response =
-            sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+        let response = send(self.address(), method, path, headers, &body).await;
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// A one-time token, as `cutover open` gets it.
+    async fn one_time_token(&self) -> String {
+        let client = Client::new(&self.layout().control());
+        let answer = client.call("page.open", Value::Null).await.unwrap();
+        let address = answer["address"].as_str().unwrap().to_owned();
+        let (page, token) = address.split_once("#token=").unwrap();
+        assert_eq!(page, format!("http://{}/", self.address()));
+        token.to_owned()
     }
 
     /// A call with the token.
@@ -128,6 +130,61 @@ policy = {{ soak = "300ms", probe_interval = "50ms" }}
             service.close_front().await;
         }
         cutover_testkit::sealed::open_up(self.directory.path());
+    }
+}
+
+/// One request over TCP, whose answer is not read yet.
+async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Response<Incoming> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
+}
+
+/// What a browser that is logged in sends.
+struct Session {
+    host: String,
+    origin: String,
+    cookie: String,
+    key: String,
+}
+
+impl Session {
+    /// Exchanges a token, as the page does.
+    async fn of(address: SocketAddr, token: &str) -> Result<Session, StatusCode> {
+        let (host, origin) = (address.to_string(), format!("http://{address}"));
+        let headers = [("host", host.as_str()), ("origin", origin.as_str())];
+        let response = send(address, "POST", "/api/session", &headers, &json!({ "token": token })).await;
+        if !response.status().is_success() {
+            return Err(response.status());
+        }
+        let set = response.headers()["set-cookie"].to_str().unwrap().to_owned();
+        for rule in ["; HttpOnly", "; SameSite=Strict", "; Path=/"] {
+            assert!(set.contains(rule), "{set}");
+        }
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let key = serde_json::from_slice::<Value>(&body).unwrap()["key"].as_str().unwrap().to_owned();
+        Ok(Session { host, origin, cookie: set.split(';').next().unwrap().to_owned(), key })
+    }
+
+    fn headers(&self) -> [(&str, &str); 4] {
+        [
+            ("host", &self.host),
+            ("origin", &self.origin),
+            ("cookie", &self.cookie),
+            ("x-cutover-key", &self.key),
+        ]
     }
 }
 
@@ -274,6 +331,139 @@ async fn r08_r09_twenty_orders_at_once_are_one_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_open_to_everybody_and_strictly_kept_and_tells_nothing_of_this_host() {
+    let house = House::new().await;
+    let headers = [("host", "localhost")];
+    let response = send(house.address(), "GET", "/", &headers, &Value::Null).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    for rule in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(policy.contains(rule), "{rule}: {policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for (name, value) in [
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+        ("cache-control", "no-store"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(response.headers()[name], value);
+        // A refusal is kept as strictly as a page.
+        let refused = send(house.address(), "GET", "/api/services", &headers, &Value::Null).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(refused.headers()[name], value);
+    }
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains("/page/app.js") && !text.contains("web"), "{text}");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_time_token_opens_one_session_which_ends_when_it_is_logged_out() {
+    let house = House::new().await;
+    let token = house.one_time_token().await;
+    let session = Session::of(house.address(), &token).await.unwrap();
+    assert_eq!(Session::of(house.address(), &token).await.err(), Some(StatusCode::UNAUTHORIZED), "used up");
+    assert_eq!(Session::of(house.address(), "guess").await.err(), Some(StatusCode::UNAUTHORIZED));
+    let (status, body) = house.ask("/api/services", &session.headers(), Value::Null).await;
+    assert_eq!((status, body["services"][0]["service"].as_str()), (StatusCode::OK, Some("web")));
+    let order = json!({ "version": "1.0.0" });
+    let (status, taken) = house.ask("/api/rpc/update.run", &session.headers(), order).await;
+    assert_eq!((status, &taken["report"]["actor"]), (StatusCode::OK, &json!("page")));
+    house.settled().await;
+    let events = send(house.address(), "GET", "/api/events", &session.headers(), &Value::Null).await;
+    assert_eq!(events.status(), StatusCode::OK);
+    let out = send(house.address(), "DELETE", "/api/session", &session.headers(), &Value::Null).await;
+    assert_eq!(out.status(), StatusCode::OK);
+    assert!(out.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    let (status, _) = house.ask("/api/services", &session.headers(), Value::Null).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    // What was followed under the session is over too.
+    tokio::time::timeout(LIMIT, events.into_body().collect()).await.unwrap().unwrap();
+    // The file's own token, pasted by hand, opens a session as often as somebody does so.
+    let again = Session::of(house.address(), &house.token()).await.unwrap();
+    assert_eq!(house.ask("/api/services", &again.headers(), Value::Null).await.0, StatusCode::OK);
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_time_tokens_are_given_over_the_socket_alone() {
+    let house = House::new().await;
+    let (status, body) = house.call("page.open", json!({})).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (StatusCode::NOT_FOUND, Some("unknown_method")));
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_origin_gets_nothing_with_the_browser_s_cookies_neither_by_fetch_nor_by_websocket() {
+    let house = House::new().await;
+    let session = Session::of(house.address(), &house.one_time_token().await).await.unwrap();
+    let [host, origin, cookie, key] = session.headers();
+    let (other, evil) = (("origin", "http://127.0.0.1:18789"), ("origin", "http://evil.example"));
+    let upgrade = [
+        ("upgrade", "websocket"),
+        ("connection", "upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+    ];
+    let order = json!({ "version": "1.0.0" });
+    let rebound = ("host", "rebound.example");
+    for (path, headers, body, told) in [
+        // A page on another port has the cookie, and cannot have the key.
+        ("/api/rpc/update.run", vec![host, other, cookie], &order, StatusCode::UNAUTHORIZED),
+        ("/api/services", vec![host, cookie], &Value::Null, StatusCode::UNAUTHORIZED),
+        // Even whoever had both would be turned away from there.
+        ("/api/rpc/update.run", vec![host, other, cookie, key], &order, StatusCode::FORBIDDEN),
+        ("/api/rpc/update.run", vec![host, evil, cookie, key], &order, StatusCode::FORBIDDEN),
+        ("/api/rpc/update.run", vec![host, cookie, key], &order, StatusCode::FORBIDDEN),
+        ("/api/session", vec![host, evil], &json!({ "token": house.token() }), StatusCode::FORBIDDEN),
+        ("/ws", [&[host, other, cookie][..], &upgrade].concat(), &Value::Null, StatusCode::UNAUTHORIZED),
+        ("/ws", [&[host, evil, cookie][..], &upgrade].concat(), &Value::Null, StatusCode::FORBIDDEN),
+        ("/ws", [&[host, other, cookie, key][..], &upgrade].concat(), &Value::Null, StatusCode::FORBIDDEN),
+        // A name that was rebound to this address is no name of ours.
+        ("/", vec![rebound], &Value::Null, StatusCode::MISDIRECTED_REQUEST),
+        ("/api/services", vec![rebound, origin, cookie, key], &Value::Null, StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let method = if body.is_null() { "GET" } else { "POST" };
+        let response = send(house.address(), method, path, &headers, body).await;
+        assert_eq!(response.status(), told, "{path} {headers:?}");
+        let allows = response.headers().contains_key("access-control-allow-origin");
+        assert!(!allows, "nothing is shared with other origins");
+    }
+    let preflight = [host, other, ("access-control-request-headers", "x-cutover-key")];
+    let asked = send(house.address(), "OPTIONS", "/api/rpc/update.run", &preflight, &Value::Null).await;
+    assert!(!asked.status().is_success() && !asked.headers().contains_key("access-control-allow-headers"));
+    let (_, runs) = house.call("update.runs.list", json!({})).await;
+    assert_eq!(runs["runs"], json!([]), "nothing was begun");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn markup_in_a_version_is_text_in_what_is_told() {
+    let house = House::new().await;
+    let version = "<img src=x onerror=alert(1)>";
+    house.call("update.run", json!({ "version": version })).await;
+    let run = house.settled().await;
+    assert_eq!((&run["version"], &run["ok"]), (&json!(version), &json!(false)), "{run}");
+    let bearer = format!("Bearer {}", house.token());
+    let headers = [("host", "localhost"), ("authorization", bearer.as_str())];
+    let path = format!("/api/runs/{}", run["runId"].as_str().unwrap());
+    let response = send(house.address(), "GET", &path, &headers, &Value::Null).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_of_a_service_is_enough_to_decide_about_it() {
     let house = House::new().await;
     house.call("update.run", json!({ "version": "1.0.0" })).await;
@@ -299,4 +489,75 @@ async fn what_is_told_of_a_service_is_enough_to_decide_about_it() {
     let (status, none) = house.call("logs.tail", json!({ "instance": 1 })).await;
     assert_eq!((status, &none["error"]["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("no_log")));
     house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_knows_every_field_that_is_told_by_its_name() {
+    let house = House::new().await;
+    house.call("update.run", json!({ "version": "1.0.0" })).await;
+    house.settled().await;
+    let types = include_str!("../src/api/page/types.d.ts");
+    let (_, view) = house.call("status", json!({ "service": "web" })).await;
+    let (_, plan) = house.call("update.plan", json!({ "version": "2.0.0" })).await;
+    let policy = &view["settings"]["policy"];
+    for (name, value, is_whole) in [
+        ("View", &view, true),
+        ("Run", &view["report"], true),
+        ("Plan", &plan, true),
+        ("Policy", policy, false),
+    ] {
+        let body = types.split(&format!("interface {name} {{")).nth(1).unwrap().split("\n}").next().unwrap();
+        // Fields begin their line, or follow another one on it; those of a field's own type stand in braces.
+        let mut depth = 0;
+        let mut own = body.to_owned();
+        own.retain(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth == 0 && c != '}'
+        });
+        let fields = own.split([';', '\n']).filter_map(|field| field.split_once(':'));
+        let known: BTreeSet<&str> = fields.map(|(field, _)| field.trim()).collect();
+        let told: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(known.is_subset(&told), "{name}: {:?} are not told", known.difference(&told));
+        assert!(!is_whole || known == told, "{name}: {:?} are not known", told.difference(&known));
+    }
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_tokens_nor_sessions_stand_in_a_log() -> anyhow::Result<()> {
+    let mut world = World::of(Plan::new(program()))?;
+    let address = free();
+    let config = std::fs::read_to_string(world.config())?;
+    std::fs::write(world.config(), config.replace("listen = \"off\"", &format!("listen = \"{address}\"")))?;
+    world.start_daemon_with(&[("CUTOVER_LOG", "trace")]).await?;
+    let opened = world.cutover(&["open"]).await?;
+    let printed = String::from_utf8(opened.stdout)?;
+    let (page, token) = printed.trim().split_once("/#token=").unwrap();
+    assert_eq!(page, format!("http://{address}"));
+    let session = Session::of(address, token).await.unwrap();
+    let answer = send(address, "GET", "/api/services", &session.headers(), &Value::Null).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let own = std::fs::read_to_string(world.state().join("token"))?;
+    let bearer = format!("Bearer {own}");
+    let headers = [("host", session.host.as_str()), ("authorization", bearer.as_str())];
+    let answer = send(address, "GET", "/api/services", &headers, &Value::Null).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let log = std::fs::read_to_string(world.daemon_log())?;
+    assert!(!log.is_empty(), "there is a log to look at");
+    let cookie = session.cookie.split_once('=').unwrap().1;
+    for secret in [token, own.trim(), cookie, session.key.as_str()] {
+        assert!(secret.len() == 64 && !log.contains(secret), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_address_there_is_no_page_and_what_to_do_is_said() -> anyhow::Result<()> {
+    let mut world = World::of(Plan::new(program()))?;
+    world.start_daemon().await?;
+    let refused = world.cutover(&["open"]).await?;
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(8), "{told}");
+    assert!(told.contains("`[daemon] listen` is off"), "{told}");
+    Ok(())
 }

@@ -1,52 +1,130 @@
 //! HTTP: the same methods and reports, for scripts, probes and the command line.
 
-use super::guard::Guard;
+use super::guard::{self, Guard, Pass};
+use super::login::{Lease, Logins, TOKEN_LIFE};
+use super::page;
 use super::rpc::{Failure, Registry};
 use super::socket;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State, WebSocketUpgrade};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Routes for the Unix socket: its mode 0600 is the login.
-pub fn local(registry: Arc<Registry>) -> Router {
-    routes().with_state(Desk { registry, actor: "local" })
+/// Whoever follows events hears at least so often that the daemon is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Who asks, for the record.
+#[derive(Clone, Copy)]
+struct Actor(&'static str);
+
+/// Where the page is, and who lets people in.
+#[derive(Clone)]
+pub struct Entrance {
+    /// The address of the TCP listener.
+    pub address: SocketAddr,
+    /// Its logins.
+    pub logins: Arc<Logins>,
+}
+
+/// Routes for the Unix socket: its mode 0600 is the login. `entrance` is that of the page, where there is one.
+pub fn local(registry: Arc<Registry>, entrance: Option<Entrance>) -> Router {
+    let open = post(move || async move { opened(entrance) });
+    routes().route("/api/rpc/page.open", open).layer(Extension(Actor("local"))).with_state(registry)
 }
 
 /// Routes for loopback TCP: every request is checked.
-pub fn public(registry: Arc<Registry>, token: String, hosts: Vec<String>) -> Router {
-    let guard = Guard { token, hosts };
+pub fn public(registry: Arc<Registry>, logins: Arc<Logins>, hosts: Vec<String>) -> Router {
+    let guard = Guard { logins: Arc::clone(&logins), hosts };
+    let session = Router::new().route(guard::SESSION, post(log_in).delete(log_out)).layer(Extension(logins));
     routes()
-        .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let verdict = guard.admit(request.uri().path(), request.headers());
+        .merge(page::routes())
+        .merge(session)
+        .layer(middleware::from_fn(move |mut request: Request, next: Next| {
+            let (path, headers) = (request.uri().path(), request.headers());
+            let verdict = guard.admit(request.method(), path, headers, Instant::now());
             async move {
-                match verdict {
-                    Ok(()) => next.run(request).await,
+                let mut response = match verdict {
+                    Ok(pass) => {
+                        let extensions = request.extensions_mut();
+                        extensions.insert(Actor(if matches!(pass, Pass::Session(_)) {
+                            "page"
+                        } else {
+                            "http"
+                        }));
+                        if let Pass::Session(lease) = pass {
+                            extensions.insert(lease);
+                        }
+                        next.run(request).await
+                    }
                     Err((status, message)) => {
                         (status, Json(json!({ "error": { "message": message } }))).into_response()
                     }
-                }
+                };
+                page::protect(response.headers_mut());
+                response
             }
         }))
-        .with_state(Desk { registry, actor: "http" })
+        .with_state(registry)
 }
 
-#[derive(Clone)]
-struct Desk {
-    registry: Arc<Registry>,
-    actor: &'static str,
+/// A one-time token for the page, as the address that it opens. Only asked over the Unix socket.
+fn opened(entrance: Option<Entrance>) -> Response {
+    let Some(Entrance { address, logins }) = entrance else {
+        let message =
+            "there is no page: `[daemon] listen` is off; name an address there and start the daemon again";
+        let error = json!({ "code": "no_page", "message": message });
+        return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response();
+    };
+    let token = logins.issue(Instant::now());
+    // What follows the # never leaves the browser by itself: no log, no referrer and no proxy has it.
+    let address = format!("http://{address}/#token={token}");
+    Json(json!({ "address": address, "validForSeconds": TOKEN_LIFE.as_secs() })).into_response()
 }
 
-fn routes() -> Router<Desk> {
+#[derive(Deserialize)]
+struct Ticket {
+    token: String,
+}
+
+/// Exchanges a token for a session.
+async fn log_in(Extension(logins): Extension<Arc<Logins>>, headers: HeaderMap, body: Bytes) -> Response {
+    let ticket = serde_json::from_slice::<Ticket>(&body).ok();
+    let granted = ticket.and_then(|ticket| logins.exchange(ticket.token.trim(), Instant::now()));
+    let Some(granted) = granted else {
+        let message =
+            "this token is not valid, or not any more: `cutover open` prints an address with another one";
+        let error = json!({ "code": "login_refused", "message": message });
+        return (StatusCode::UNAUTHORIZED, Json(json!({ "error": error }))).into_response();
+    };
+    let cookie = set_cookie(&headers, &granted.cookie, "");
+    ([(header::SET_COOKIE, cookie)], Json(json!({ "key": granted.key }))).into_response()
+}
+
+/// Ends the session whose cookie is sent. Whoever has it may: it opens nothing, and this ends it.
+async fn log_out(Extension(logins): Extension<Arc<Logins>>, headers: HeaderMap) -> Response {
+    if let Some(cookie) = guard::cookie(&headers) {
+        logins.revoke(cookie, Instant::now());
+    }
+    ([(header::SET_COOKIE, set_cookie(&headers, "", "; Max-Age=0"))], Json(json!({ "ok": true })))
+        .into_response()
+}
+
+fn set_cookie(headers: &HeaderMap, value: &str, more: &str) -> String {
+    format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{more}", guard::cookie_name(headers))
+}
+
+fn routes() -> Router<Arc<Registry>> {
     Router::new()
         .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))
         .route("/api/services", get(services))
@@ -58,8 +136,8 @@ fn routes() -> Router<Desk> {
         .route("/ws", get(websocket))
 }
 
-async fn answer(desk: &Desk, method: &str, params: Value) -> Response {
-    match desk.registry.call(method, params, desk.actor).await {
+async fn answer(registry: &Registry, method: &str, params: Value, actor: Actor) -> Response {
+    match registry.call(method, params, actor.0).await {
         Ok(value) => Json(value).into_response(),
         Err(failure) => failed(&failure),
     }
@@ -78,26 +156,33 @@ fn status(failure: &Failure) -> StatusCode {
     }
 }
 
-async fn services(State(desk): State<Desk>) -> Response {
-    answer(&desk, "status", Value::Null).await
+/// Whom a handler asks, and who asks.
+type Desk = (State<Arc<Registry>>, Extension<Actor>);
+
+async fn services((State(registry), Extension(actor)): Desk) -> Response {
+    answer(&registry, "status", Value::Null, actor).await
 }
 
-async fn service(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
-    answer(&desk, "status", json!({ "service": name })).await
+async fn service((State(registry), Extension(actor)): Desk, Path(name): Path<String>) -> Response {
+    answer(&registry, "status", json!({ "service": name }), actor).await
 }
 
-async fn runs(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
-    answer(&desk, "update.runs.list", json!({ "service": name })).await
+async fn runs((State(registry), Extension(actor)): Desk, Path(name): Path<String>) -> Response {
+    answer(&registry, "update.runs.list", json!({ "service": name }), actor).await
 }
 
-async fn run(State(desk): State<Desk>, Path(id): Path<String>) -> Response {
-    answer(&desk, "update.runs.get", json!({ "runId": id })).await
+async fn run((State(registry), Extension(actor)): Desk, Path(id): Path<String>) -> Response {
+    answer(&registry, "update.runs.get", json!({ "runId": id }), actor).await
 }
 
-async fn call(State(desk): State<Desk>, Path(method): Path<String>, body: Bytes) -> Response {
+async fn call(
+    (State(registry), Extension(actor)): Desk,
+    Path(method): Path<String>,
+    body: Bytes,
+) -> Response {
     let params = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
     match params {
-        Ok(params) => answer(&desk, &method, params).await,
+        Ok(params) => answer(&registry, &method, params, actor).await,
         Err(error) => {
             let message = format!("the body is not JSON: {error}");
             (
@@ -114,15 +199,19 @@ struct Subscription {
     service: Option<String>,
 }
 
-/// Server-sent events: one whole view per change, the present one first.
-async fn events(State(desk): State<Desk>, Query(subscription): Query<Subscription>) -> Response {
+/// Server-sent events: one whole view per change, the present one first. They end with the session that asked.
+async fn events(
+    State(registry): State<Arc<Registry>>,
+    lease: Option<Extension<Lease>>,
+    Query(subscription): Query<Subscription>,
+) -> Response {
     if let Some(name) = &subscription.service
-        && let Err(failure) = desk.registry.named(name)
+        && let Err(failure) = registry.named(name)
     {
         return failed(&failure);
     }
     let (sender, receiver) = mpsc::channel::<Result<Event, Infallible>>(16);
-    for (name, handle) in &desk.registry.services {
+    for (name, handle) in &registry.services {
         if subscription.service.as_ref().is_some_and(|wanted| wanted != name) {
             continue;
         }
@@ -139,12 +228,22 @@ async fn events(State(desk): State<Desk>, Query(subscription): Query<Subscriptio
             }
         });
     }
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|event| (event, receiver))
+    let over = async move {
+        match lease {
+            Some(Extension(lease)) => lease.over().await,
+            None => std::future::pending().await,
+        }
+    };
+    let stream = futures_util::stream::unfold((receiver, Box::pin(over)), |(mut receiver, mut over)| async {
+        let event = tokio::select! {
+            event = receiver.recv() => event?,
+            () = &mut over => return None,
+        };
+        Some((event, (receiver, over)))
     });
-    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
-async fn websocket(State(desk): State<Desk>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.on_upgrade(move |socket| socket::converse(socket, desk.registry, desk.actor))
+async fn websocket((State(registry), Extension(actor)): Desk, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(move |socket| socket::converse(socket, registry, actor.0))
 }

@@ -148,6 +148,8 @@ pub(crate) enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Print the address of the page, with a token that opens it once, for two minutes.
+    Open,
     /// List sealed generations.
     Generations {
         #[command(flatten)]

@@ -1,7 +1,7 @@
 //! The daemon's doors: the Unix socket, the HTTP API's address and its token. They are bound before anything begins, so that
 //! a daemon that cannot be reached touches no service, and opened when there is somebody to answer: until then callers wait.
 
-use crate::api::{self, Registry};
+use crate::api::{self, Entrance, Logins, Registry};
 use crate::conductor;
 use crate::config::{self, DaemonSettings, Layout, Misplaced};
 use anyhow::Context;
@@ -52,14 +52,17 @@ impl Doors {
 
     /// Answers whoever waits and whoever comes, until the tasks are ended.
     pub(super) fn open(self, registry: &Arc<Registry>) -> Vec<JoinHandle<()>> {
-        let (control, local) = (self.control, api::local(Arc::clone(registry)));
+        let logins = |public: &Public| Arc::new(Logins::new(&public.token));
+        let entrance = self.public.as_ref().zip(self.address());
+        let entrance = entrance.map(|(public, address)| Entrance { address, logins: logins(public) });
+        let (control, local) = (self.control, api::local(Arc::clone(registry), entrance.clone()));
         let mut doors = vec![tokio::spawn(async move {
             if let Err(error) = axum::serve(control, local).await {
                 tracing::error!(%error, "the control socket ended");
             }
         })];
-        if let Some(Public { listener, token, hosts }) = self.public {
-            let routes = api::public(Arc::clone(registry), token, hosts);
+        if let Some((Public { listener, hosts, .. }, Entrance { logins, .. })) = self.public.zip(entrance) {
+            let routes = api::public(Arc::clone(registry), logins, hosts);
             doors.push(tokio::spawn(async move {
                 if let Err(error) = axum::serve(listener, routes).await {
                     tracing::error!(%error, "the HTTP API ended");
@@ -88,7 +91,7 @@ fn token(path: &Path) -> anyhow::Result<String> {
     if let Some(token) = kept(path)? {
         return Ok(token);
     }
-    let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let token = api::secret();
     written(path, &token).with_context(|| format!("writing {}", path.display()))?;
     Ok(token)
 }

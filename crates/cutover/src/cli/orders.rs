@@ -54,6 +54,7 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
             desk.print(&value, print::generations);
             Ok(ExitStatus::Done)
         }
+        Command::Open => desk.open().await,
         Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } | Command::Check(_) => {
             unreachable!("BUG: dispatched before")
         }
@@ -131,6 +132,13 @@ impl Desk<'_> {
             }
             Output::Text => println!("{}", text(value)),
         }
+    }
+
+    /// Prints where the page is. It starts no browser: its arguments, and with them the token, are read by everybody.
+    async fn open(&self) -> anyhow::Result<ExitStatus> {
+        let answer = self.client.call("page.open", Value::Null).await?;
+        self.print(&answer, |answer| answer["address"].as_str().unwrap_or_default().to_owned());
+        Ok(ExitStatus::Done)
     }
 
     async fn plan(&self, wanted: &Wanted, explain: bool) -> anyhow::Result<ExitStatus> {

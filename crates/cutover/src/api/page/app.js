@@ -1,0 +1,292 @@
+// The page: what it knows, what a person can do, and the one function from what it knows to the document. It holds no truth
+// of its own: it shows what the daemon said last, and says so when it does not hear the daemon.
+import { button, h, lay, title } from "./dom.js";
+import * as link from "./link.js";
+import { loginPage } from "./login.js";
+import { asCall, orderDialog } from "./orders.js";
+import { runPage } from "./run.js";
+import { servicePage, servicesPage } from "./service.js";
+import { clock, standing } from "./words.js";
+
+/** Clocks so near are one (ms): the daemon tells whole seconds. */
+const NEAR = 2000;
+const AGAIN = "You are not logged in any more: you logged out elsewhere, or the daemon was started again, which ends every session.";
+
+/** @type {Model} */
+const model = {
+	stage: "starting", notice: "", busy: false, link: { live: false, since: Date.now() }, now: Date.now(),
+	views: new Map(), broken: {}, route: { service: null, run: null }, runs: new Map(), generations: new Map(), logs: new Map(),
+	logOpen: false, logOf: 0, looks: new Map(), draft: null,
+};
+let skew = 0;
+let session = 0;
+/** What the lists of each service were asked for. @type {Map<string, string>} */
+const asked = new Map();
+
+/** @type {Deeds} */
+const deeds = {
+	async login(token) {
+		model.busy = true;
+		render();
+		try {
+			await link.login(token);
+			model.notice = "";
+			begin();
+		} catch (error) {
+			model.stage = "out";
+			model.notice = said(error);
+		}
+		model.busy = false;
+		render();
+	},
+	async logout() {
+		leave("You are logged out.");
+		await link.logout().catch(() => {});
+	},
+	draft(service, word, generation = null, version = "") {
+		const view = model.views.get(service);
+		if (!view) return;
+		const expected = view.current ? { generation: view.current.generation, version: view.current.release.version } : {};
+		const data = view.orders.rollback_keep !== null && view.orders.rollback_restore === null ? "restore" : "keep";
+		model.draft = { word, service, generation, version, data, expected, plan: null, sent: false, refusal: null };
+		render();
+	},
+	revise(change) {
+		if (model.draft) Object.assign(model.draft, change);
+		render();
+	},
+	async plan() {
+		const { draft } = model;
+		if (!draft) return;
+		draft.plan = { state: "asked" };
+		render();
+		draft.plan = await settled(link.call("update.plan", { service: draft.service, version: draft.version || null }));
+		render();
+	},
+	async give() {
+		const { draft } = model;
+		if (!draft || draft.sent || !model.link.live) return;
+		Object.assign(draft, { sent: true, refusal: null });
+		render();
+		const answer = await settled(link.call(...asCall(draft)));
+		draft.sent = false;
+		if (answer.state === "failed") draft.refusal = answer.why;
+		if (answer.state === "told" && model.draft === draft) deeds.close();
+		render();
+	},
+	close() {
+		document.querySelector("dialog")?.close();
+		model.draft = null;
+		render();
+		if (document.activeElement === document.body) heading()?.focus();
+	},
+	async look(service) {
+		model.looks.set(service, { state: "asked" });
+		render();
+		const answer = await settled(link.call("versions.available", { service }));
+		model.looks.set(service, answer.state === "failed" ? answer : { state: "told", value: answer.value.available ? "" : "Nothing that an update would take." });
+		render();
+	},
+	openLog(open) {
+		model.logOpen = open;
+		readLog();
+	},
+	chooseLog(instance) {
+		model.logOf = instance;
+		model.logs.clear();
+		readLog();
+		render();
+	},
+};
+
+/** @template T @param {Promise<T>} promise @returns {Promise<Exclude<Asked<T>, { state: "asked" }>>} */
+async function settled(promise) {
+	try {
+		return { state: "told", value: await promise };
+	} catch (error) {
+		return { state: "failed", why: said(error) };
+	}
+}
+
+/** @param {unknown} error */
+function said(error) {
+	if (error instanceof link.Refused) return error.message;
+	return "The daemon did not answer. Whether it took the order shows here as soon as it is heard again.";
+}
+
+/** Hears the daemon from now on. */
+function begin() {
+	const mine = ++session;
+	const isOver = () => mine !== session;
+	link.follow({
+		isOver,
+		all(views, broken, now) {
+			if (isOver()) return;
+			skew = Math.abs(now - Date.now()) < NEAR ? 0 : now - Date.now();
+			model.stage = "in";
+			model.link = { live: true, since: Date.now() };
+			model.views = new Map(views.map((view) => [view.service, view]));
+			model.broken = broken;
+			asked.clear();
+			refresh();
+			render();
+		},
+		view(view) {
+			if (isOver()) return;
+			model.views.set(view.service, view);
+			refresh();
+			render();
+		},
+		lost() {
+			if (isOver() || !model.link.live) return;
+			model.link = { live: false, since: Date.now() };
+			render();
+		},
+		out() {
+			if (!isOver()) leave(AGAIN);
+		},
+	});
+}
+
+/** @param {string} notice */
+function leave(notice) {
+	session++;
+	for (const known of [model.views, model.runs, model.generations, model.logs, model.looks]) known.clear();
+	Object.assign(model, { stage: "out", notice, draft: null, broken: {}, link: { live: false, since: Date.now() } });
+	render();
+}
+
+/** Asks for the lists of the service that is shown when a run of it began or ended. */
+function refresh() {
+	const view = model.views.get(model.route.service ?? "");
+	if (!view) return;
+	const { service, report, current } = view;
+	const about = JSON.stringify([report.runId, report.ended, report.revertedBy, current?.generation]);
+	if (asked.get(service) === about) return;
+	asked.set(service, about);
+	const fill = async (/** @type {Map<string, any>} */ into, /** @type {string} */ method) => {
+		into.set(service, await settled(link.call(method, { service })));
+		render();
+	};
+	fill(model.runs, "update.runs.list");
+	fill(model.generations, "generations.list");
+}
+
+async function readLog() {
+	const service = model.route.service;
+	if (!service || !model.logOpen || !model.link.live) return;
+	const instance = model.logOf;
+	const answer = await settled(link.call("logs.tail", { service, instance, limit: 200 }));
+	if (instance === model.logOf) model.logs.set(service, answer);
+	render();
+}
+
+function route() {
+	const [service, , run] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+	const moved = model.route.service !== (service || null) || model.route.run !== (run ?? null);
+	model.route = { service: service || null, run: run ?? null };
+	if (moved) Object.assign(model, { logOpen: false, logOf: 0 });
+	model.logs.clear();
+	refresh();
+	render();
+	if (moved) {
+		scrollTo(0, 0);
+		heading()?.focus();
+	}
+}
+
+/** @returns {HTMLElement | null} */
+const heading = () => document.querySelector("h1");
+
+let rendering = false;
+let told = "";
+
+/** Lays the model over the document, once for all that changed meanwhile. */
+function render() {
+	if (rendering) return;
+	rendering = true;
+	queueMicrotask(() => {
+		rendering = false;
+		// Nothing goes on here that is not heard of.
+		model.now = (model.stage === "in" && !model.link.live ? model.link.since : Date.now()) + skew;
+		const root = document.querySelector("cutover-page");
+		if (!root) return;
+		document.body.dataset.link = model.stage !== "in" || model.link.live ? "live" : "lost";
+		lay(root, [frame(), content(), orderDialog(model, deeds)].filter((part) => part !== null));
+		const dialog = root.querySelector("dialog");
+		if (dialog && !dialog.open) dialog.showModal();
+		announce();
+	});
+}
+
+function frame() {
+	const { service, run } = model.route;
+	const { live, since } = model.link;
+	return h("header", { key: "frame" },
+		h("a.brand", { href: "#/", "aria-label": "cutover: all services" },
+			h("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, h("path", { d: "M2 17h20M2 17h5c5 0 5-10 10-10h5" })), "cutover"),
+		model.stage === "in" && service && h("nav", { "aria-label": "Where you are" },
+			h("a", { href: "#/" }, "Services"), " / ", run ? [h("a", { href: `#/${service}` }, service), " / run"] : service),
+		model.stage === "in" && h("div.state",
+			h("span", { class: live ? "quiet" : "cut", role: "status" }, live ? "connected" : `not connected since ${clock(since)}`),
+			button("Log out", deeds.logout, { class: "small" })));
+}
+
+function content() {
+	if (model.stage === "out") return loginPage(model, deeds);
+	if (model.stage === "starting") return h("main", title("cutover"), h("p", "Asking the daemon …"));
+	const { service, run } = model.route;
+	if (service === null) return servicesPage(model, deeds);
+	return run === null ? servicePage(model, service, deeds) : runPage(model, service, run);
+}
+
+/** Says to those who do not see the page what has changed on it, once. */
+function announce() {
+	const text = [...model.views.values()].filter(({ service }) => (model.route.service ?? service) === service)
+		.map((view) => `${view.service}: ${standing(view, model.link.live).word}. ${view.report.sentence}`).join(" ");
+	if (told && text !== told) lay(/** @type {Element} */ (document.querySelector("#status")), [text]);
+	told = text;
+}
+
+/** A command and a button that copies it. */
+class CopyLine extends HTMLElement {
+	static observedAttributes = ["command"];
+
+	attributeChangedCallback() {
+		this.show("Copy");
+	}
+
+	/** @param {string} label */
+	show(label) {
+		const command = this.getAttribute("command") ?? "";
+		const copy = async () => {
+			// Without a clipboard (a name that is not loopback, and no TLS) a person copies what is selected.
+			const done = await navigator.clipboard?.writeText(command).then(() => true, () => false);
+			if (!done) getSelection()?.selectAllChildren(this.children[0]);
+			this.show(done ? "Copied" : "Selected");
+			setTimeout(() => this.show("Copy"), 2000);
+		};
+		lay(this, [h("code", command), button(label, copy, { class: "small", "aria-label": `${label}: ${command}` })]);
+	}
+}
+
+customElements.define("copy-line", CopyLine);
+addEventListener("hashchange", () => enter());
+setInterval(render, 1000);
+setInterval(() => { if (!document.hidden) readLog(); }, 2000);
+
+/** A token in the address is used and taken out of it; everything else there is where to go. */
+function enter() {
+	const token = location.hash.startsWith("#token=") ? location.hash.slice("#token=".length) : null;
+	if (token === null) return route();
+	history.replaceState(null, "", "/");
+	route();
+	deeds.login(token);
+}
+
+enter();
+if (model.stage === "starting" && !model.busy) {
+	if (link.mayBeIn()) begin();
+	else leave("");
+}
+render();

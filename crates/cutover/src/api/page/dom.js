@@ -1,0 +1,99 @@
+// From values to elements. A description is laid over what is there: elements that go on are kept, and with them focus and
+// what somebody types. Every text becomes a text node; there is no way to markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** @typedef {Element & { told?: Record<string, any>, heard?: Set<string> }} Known */
+
+/**
+ * An element: its tag, with classes after a dot, its attributes if it has any, and what is in it.
+ * @param {string} name @param {...any} rest @returns {Described}
+ */
+export function h(name, ...rest) {
+	const [tag, of] = name.split(".");
+	const [first] = rest;
+	const given = first && typeof first === "object" && !Array.isArray(first) && !("tag" in first);
+	const props = { ...(of && { class: of }), ...(given ? rest.shift() : {}) };
+	return { tag, props, kids: flat(rest) };
+}
+
+/** @param {Kid[]} kids @returns {(Described | string)[]} */
+const flat = (kids) => kids.flatMap((kid) =>
+	Array.isArray(kid) ? flat(kid) : kid == null || kid === false ? [] : [typeof kid === "object" ? kid : String(kid)]);
+
+/**
+ * A button. One that is off keeps the focus that it has. @param {Kid} label @param {(() => void) | null} deed
+ * @param {Record<string, any>} [more]
+ */
+export const button = (label, deed, { off = false, ...more } = {}) =>
+	h("button", { type: deed ? "button" : "submit", onclick: () => off || deed?.(), "aria-disabled": off && "true", ...more }, label);
+
+/** A page's heading, which gets the focus. @param {...Kid} kids */
+export const title = (...kids) => h("h1", { tabindex: -1 }, kids);
+
+/** A part of a page with a heading. @param {string} id @param {Kid} title @param {...Kid} kids */
+export const section = (id, title, ...kids) =>
+	h("section.sheet", { key: id, "aria-labelledby": id }, h("h2", { id }, title), kids);
+
+/** A name and what it is, in a list of such. @param {string} name @param {...Kid} told */
+export const row = (name, ...told) => h("div", h("dt", name), h("dd", told));
+
+/** A table that scrolls where it is too wide. @param {string} label @param {string[]} columns @param {Kid} rows */
+export const table = (label, columns, rows) => h("div.scroll", { tabindex: 0, role: "region", "aria-label": label },
+	h("table", h("thead", h("tr", columns.map((column) => h("th", { scope: "col" }, column)))), h("tbody", rows)));
+
+/** Makes the children of `parent` what is described. @param {Element} parent @param {(Described | string)[]} kids */
+export function lay(parent, kids) {
+	const left = new Set(parent.childNodes);
+	const nodes = kids.map((kid) => {
+		const found = [...left].find((node) => fits(node, kid));
+		if (found) left.delete(found);
+		return found ?? made(parent, kid);
+	});
+	// What goes, goes first: then what stays need not be moved, and an element that is moved loses the focus.
+	for (const node of left) node.remove();
+	nodes.forEach((node, at) => {
+		const kid = kids[at];
+		if (parent.childNodes[at] !== node) parent.insertBefore(node, parent.childNodes[at] ?? null);
+		if (typeof kid === "string") {
+			if (node.nodeValue !== kid) node.nodeValue = kid;
+			return;
+		}
+		dress(/** @type {Known} */ (node), kid.props);
+		// A custom element makes its own children.
+		if (!kid.tag.includes("-")) lay(/** @type {Element} */ (node), kid.kids);
+	});
+}
+
+/** @param {ChildNode} node @param {Described | string} kid */
+const fits = (node, kid) => typeof kid === "string" ? node.nodeType === Node.TEXT_NODE
+	: node.nodeName.toLowerCase() === kid.tag && /** @type {Known} */ (node).told?.key === kid.props.key;
+
+/** @param {Element} parent @param {Described | string} kid @returns {ChildNode} */
+function made(parent, kid) {
+	if (typeof kid === "string") return document.createTextNode(kid);
+	const drawn = kid.tag === "svg" || parent.namespaceURI === SVG;
+	return drawn ? document.createElementNS(SVG, kid.tag) : document.createElement(kid.tag);
+}
+
+/** @param {Known} element @param {Record<string, any>} props */
+function dress(element, props) {
+	const before = element.told ?? {};
+	for (const name of Object.keys(before)) {
+		if (!(name in props)) element.removeAttribute(name);
+	}
+	for (const [name, value] of Object.entries(props)) {
+		if (name === "key") continue;
+		if (name.startsWith("on")) {
+			// One listener for ever; which deed it does is looked up when it happens.
+			const heard = (element.heard ??= new Set());
+			if (!heard.has(name)) element.addEventListener(name.slice(2), (event) => element.told?.[name]?.(event));
+			heard.add(name);
+		} else if (value === false || value == null) {
+			element.removeAttribute(name);
+		} else if (before[name] !== value) {
+			element.setAttribute(name, value === true ? "" : value);
+		}
+	}
+	element.told = props;
+}

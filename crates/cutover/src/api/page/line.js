@@ -1,0 +1,46 @@
+// A run as a picture: its steps along the time, and when clients were not served.
+import { h } from "./dom.js";
+import { clock, hasFailed, plain, span } from "./words.js";
+
+const BEFORE = ["resolve", "stage", "preflight", "rehearse", "await", "drain"];
+
+/**
+ * When the front did not serve, as the steps tell: from the cut to the release, and again on the way back.
+ * @param {Run} run @param {number} end @returns {[number, number][]}
+ */
+function outages(run, end) {
+	/** @type {[number, number][]} */
+	const found = [];
+	let from = /** @type {number | null} */ (null);
+	for (const { name, direction, started, ended, outcome } of run.steps) {
+		if (!BEFORE.includes(name) && (found.length === 0 || direction === "back")) from ??= started;
+		if (name === "release" && outcome === "released" && ended !== null && from !== null) {
+			found.push([from, ended]);
+			from = null;
+		}
+	}
+	if (from !== null) found.push([from, end]);
+	return found;
+}
+
+/** @param {Run} run @param {number} now */
+export function timeline(run, now) {
+	const start = run.started ?? now;
+	const end = Math.max(run.ended ?? now, start + 1);
+	const at = (/** @type {number} */ ms) => ((ms - start) / (end - start)) * 1000;
+	const bar = (/** @type {number} */ from, /** @type {number} */ to) => ({ x: at(from), width: Math.max(3, at(to) - at(from) - 1) });
+	// One that was stopped before, or never ran, was cut off from nobody.
+	const gaps = run.before && !(run.ok && run.downtimeMs === null) ? outages(run, end) : [];
+	const told = gaps.map(([from, to]) => `not served from ${clock(from)} for ${span(to - from)}`).join("; ");
+	const text = `${span(end - start)} in all; ${told || "nobody was cut off"}`;
+	return h("figure.timeline",
+		h("svg", { viewBox: "0 0 1000 64", preserveAspectRatio: "none", role: "img", "aria-label": `Timeline: ${text}` },
+			gaps.map(([from, to]) => h("rect.outage", { ...bar(from, to), y: 0, height: 64 })),
+			run.steps.map((step) => {
+				const [to, back] = [step.ended ?? end, step.direction === "back"];
+				return h("rect", {
+					class: `bar ${hasFailed(run, step) ? "bad" : back ? "back" : "forth"}`, ...bar(step.started, to), y: back ? 36 : 12, height: 16,
+				}, h("title", `${plain(step.name)}: ${span(to - step.started)}`));
+			})),
+		h("figcaption", h("span", clock(start)), h("span", told && h("span.key", { "aria-hidden": "true" }), text), h("span", run.ended ? clock(end) : "now")));
+}

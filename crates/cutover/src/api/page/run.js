@@ -1,0 +1,87 @@
+// One run: where it is, what it did, what was proven, what went wrong.
+import { h, row, section, table, title } from "./dom.js";
+import { timeline } from "./line.js";
+import { chip, clock, hasFailed, isOpen, moment, named, outcome, plain, span, undertaking } from "./words.js";
+
+const READINGS = { holds: "✓ holds", not_yet: "… not yet", contradicts: "✗ contradicts", missing: "? missing", not_applicable: "– does not apply" };
+
+/** @param {Finding[]} findings */
+export function findingList(findings) {
+	const words = { block: "blocks", warn: "look at this", note: "note" };
+	const order = Object.keys(words);
+	const sorted = [...findings].sort((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
+	return h("ul.findings", sorted.map(({ level, kind, text, advice }) =>
+		h("li", { class: level }, h("strong", `${words[level]} · ${kind}`), " ", text, advice && h("p.quiet", advice))));
+}
+
+/** @param {Model} model @param {Run} run @param {View | null} view the service's, if this is the run that it is about */
+export const runParts = (model, run, view) => [
+	timeline(run, model.now),
+	h("ol.track", { "aria-label": "Steps" }, run.steps.map((step) => stepLine(model, run, step, view))),
+	run.causes.length > 0 && [
+		h("h3", { key: "causes" }, run.causes.length > 1 ? "Causes, first to last" : "Cause"),
+		h("ol.causes", run.causes.map(({ act, fault }) => h("li", h("strong", `${plain(act)}: ${fault.code}`), h("p.detail", { tabindex: 0 }, fault.detail))))],
+	run.findings.length > 0 && [h("h3", { key: "findings" }, "What was found before"), findingList(run.findings)],
+	run.facts.length > 0 && [
+		h("h3", { key: "facts" }, "Facts of the verdict"),
+		table("Facts of the verdict", ["Fact", "Reads", "Expected", "Observed", "When", "Source"], run.facts.map((fact) =>
+			h("tr", { class: fact.reading }, h("th", { scope: "row" }, plain(fact.name)), h("td.reads", READINGS[fact.reading]),
+				h("td", fact.expected), h("td", fact.observed), h("td.figure", fact.at ? clock(fact.at) : "–"), h("td.source", fact.source))))],
+];
+
+/** @param {Model} model @param {Run} run @param {Step} step @param {View | null} view */
+function stepLine(model, run, step, view) {
+	const bad = hasFailed(run, step);
+	const now = step.ended === null && isOpen(run);
+	const state = bad ? "bad" : now ? "busy" : step.outcome?.startsWith("skipped:") ? "skipped" : "done";
+	const took = now ? model.now - step.started : step.tookMs ?? (step.ended ?? step.started) - step.started;
+	return h("li", { class: `${state} ${step.direction}`, "aria-current": now && "step" },
+		h("span.station", { "aria-hidden": "true" }),
+		h("span.act", step.direction === "back" && "back: ", plain(step.name), bad && h("span.verdict", " failed")),
+		h("span.took", span(took), now && view?.limitMs ? ` of at most ${span(view.limitMs)}` : ""),
+		h("span.told", now ? progress(view?.progress) : step.outcome));
+}
+
+/** @param {View["progress"]} [told] */
+const progress = (told) => told && [
+	told.total !== null && h("progress", { max: told.total, value: told.done, "aria-label": told.doing }), " ", told.doing,
+	told.total !== null ? `, ${told.done} of ${told.total}` : told.done > 0 && `, ${told.done}`];
+
+/** What is under way now. @type {Part} */
+export const liveRun = (model, view) => {
+	const { report: run, front } = view;
+	return section("live", [undertaking(run), " ", chip(outcome(run))],
+		h("p.lead", run.sentence),
+		h("dl.facts",
+			row("Begun", moment(run.started ?? 0, model.now), ` by ${run.actor}`),
+			row("So far", span(model.now - (run.started ?? model.now))),
+			front && row("Held now", `${front.held} ${front.held === 1 ? "request" : "requests"}; longest wait ${span(front.longest_wait_ms)}`),
+			run.next && row("Next", run.next)),
+		runParts(model, run, view));
+};
+
+/** A run's own page. @param {Model} model @param {string} service @param {string} id */
+export function runPage(model, service, id) {
+	const view = model.views.get(service);
+	const about = view?.report.runId === id ? view : null;
+	const listed = model.runs.get(service);
+	const run = about?.report ?? (listed?.state === "told" ? listed.value.runs.find((run) => run.runId === id) : undefined);
+	if (!run) {
+		const why = listed?.state === "failed" ? listed.why : listed ? "There is no such run, or it is too long ago." : "Looking for it …";
+		return h("main", title("Run"), h("p", why));
+	}
+	return h("main",
+		title(undertaking(run), " ", chip(outcome(run))),
+		h("p.lead", run.sentence),
+		h("section.sheet",
+			h("dl.facts",
+				row("Status", run.status ? h("code", run.status) : "none: nothing was switched"),
+				row("Resolution", plain(run.resolution)), row("Before", named(run.before)), row("Target", named(run.target)),
+				row("Asked by", run.actor), run.origin && row("Begun by", `${run.origin.code}: ${run.origin.detail}`),
+				row("Began", moment(run.started ?? 0, model.now)), run.ended && row("Took", span(run.ended - (run.started ?? 0))),
+				row("Not served", run.downtimeMs === null ? "–" : span(run.downtimeMs)),
+				run.writes === "given_up" && row("Writes", "some that clients were told to be safe were given up"),
+				run.revertedBy && row("Reverted by", h("a", { href: `#/${service}/run/${run.revertedBy}` }, "the run that undid it")),
+				row("Run", h("code", id))),
+			runParts(model, run, about)));
+}

@@ -1,0 +1,129 @@
+// The services, and one of them.
+import { button, h, row, section, table, title } from "./dom.js";
+import { controls } from "./orders.js";
+import { liveRun, runParts } from "./run.js";
+import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size, span, standing, undertaking } from "./words.js";
+
+/** What stays until it is resolved: maintenance, a failed restart, trouble, a run that was taken back. @type {Part} */
+const banner = (model, { service, report, trouble, process }) => {
+	const { status, resolution, serving, recovery, next } = report;
+	const isMaintained = report.standing === "maintenance";
+	const isOver = !isOpen(report) && report.ended !== null;
+	const isMild = status === "package_update_failed" || resolution === "old_verified" || resolution === "accepted_unverified";
+	const hasFailed = isOver && !report.ok;
+	if (!isMaintained && !hasFailed && !trouble) return null;
+	const tone = isMaintained || trouble || !isMild ? "bad" : "warn";
+	const headline = isMaintained ? report.condition : hasFailed ? report.sentence : `Trouble: ${trouble}`;
+	const cause = hasFailed && report.causes[0];
+	return h("section", { key: `banner ${service}`, class: `banner ${tone}`, role: tone === "bad" ? "alert" : "status", "aria-label": `${service}: attention` },
+		h("p.headline", sign(tone), headline),
+		isMaintained && hasFailed && report.sentence !== headline && h("p", report.sentence),
+		(isMaintained || hasFailed) && trouble && h("p", `Trouble: ${trouble}`),
+		cause && h("p.detail", { tabindex: 0 }, h("strong", `It failed at ${plain(cause.act)}: ${cause.fault.code}. `), cause.fault.detail),
+		h("p", "Serving now: ", serving.instance ? `${serving.version} (pid ${serving.instance.pid}, generation ${numbered(serving.generation ?? 0)}).`
+			: `nothing that is proven${process ? ` (pid ${process.pid} runs)` : ""}.`),
+		recovery.length > 0 && h("p", "What to type, or press below:"),
+		recovery.map((command) => h("copy-line", { key: command, command })),
+		isMaintained && next && h("p.quiet", next),
+		!model.link.live && h("p", "This was known before the connection was lost."));
+};
+
+/** @type {Page} */
+export function servicesPage(model, deeds) {
+	const views = [...model.views.values()];
+	const broken = Object.entries(model.broken);
+	return h("main",
+		title("Services"),
+		views.map((view) => banner(model, view, deeds)),
+		broken.map(([name, why]) => h("section", { key: `broken ${name}`, class: "banner bad", role: "alert", "aria-label": `${name}: attention` },
+			h("p.headline", sign("bad"), `${name} could not be begun`), h("p.detail", why))),
+		views.length + broken.length === 0 && h("p", "No service is configured; ", h("code", "cutover config schema"), " says how."),
+		h("div.cards", views.map((view) => {
+			const mark = standing(view, model.link.live);
+			return h("article", { key: view.service, class: `sheet card ${mark.tone}` },
+				h("h2", h("a", { href: `#/${view.service}` }, view.service), " ", chip(mark)),
+				h("p.lead", view.report.condition), glance(model, view, deeds));
+		})));
+}
+
+/** @type {Part} */
+const glance = (model, view, deeds) => {
+	const { report, front, process, available, current, service, channel } = view;
+	const { serving } = report;
+	const looked = model.looks.get(service);
+	const isProven = serving.instance && process && serving.instance.pid === process.pid;
+	const does = { serve: "serves", hold: "holds requests", maintain: "answers with maintenance" };
+	return h("dl.facts",
+		row("Version", h("span.version", current?.release.version ?? "none yet"), added(current?.release)),
+		row("Process", process ? `pid ${process.pid}${view.since ? `, for ${span(model.now - view.since)}` : ""}` : "none"),
+		row("Generation", current ? numbered(current.generation) : "–"),
+		row("Health", view.trouble ?? (isProven ? "proven, and looked at every second" : process ? "not proven" : "does not run")),
+		row("Front", view.listen.length === 0 ? "none: clients reach the service’s own port" : !front ? `does not answer; ${serving.posture} is wanted`
+			: `${front.expired ? "turns requests away: the hold took too long" : does[front.posture]}; ${front.in_flight} under way, ${front.held} held`),
+		row("Available", available ? [h("span.version", available.version), `, seen ${ago(available.seenAt, model.now)} `] : `nothing newer known on “${channel}” `,
+			button(looked?.state === "asked" ? "Looking …" : "Look now", () => deeds.look(service), { class: "small", off: !model.link.live || looked?.state === "asked" || isOpen(report) }),
+			h("span", { role: "status" }, looked?.state === "told" ? looked.value : looked?.state === "failed" && looked.why)),
+		row("Last run", report.runId ? [chip(outcome(report)), report.ended ? ` ${ago(report.ended, model.now)}` : ""] : "none yet"));
+};
+
+/** @param {Model} model @param {string} name @param {Deeds} deeds */
+export function servicePage(model, name, deeds) {
+	const view = model.views.get(name);
+	if (!view) {
+		return h("main", title(name), h("p", model.broken[name] ? `It could not be begun: ${model.broken[name]}` : "There is no such service."));
+	}
+	const { report: run } = view;
+	return h("main", { key: name },
+		title(name, " ", chip(standing(view, model.link.live))),
+		banner(model, view, deeds) ?? h("p.lead", run.serving.instance && !isOpen(run) ? run.sentence : run.condition),
+		h("section.sheet", { key: "now", "aria-label": "Now" }, glance(model, view, deeds), controls(model, view, deeds)),
+		isOpen(run) ? liveRun(model, view, deeds) : run.runId && section("last", [undertaking(run), " ", chip(outcome(run))],
+			h("p", run.sentence, " ", h("span.quiet", moment(run.ended ?? 0, model.now))),
+			h("details", h("summary", "Steps and facts"), runParts(model, run, view))),
+		log(model, view, deeds), history(model, view, deeds), generations(model, view, deeds));
+}
+
+/** @type {Part} */
+const log = (model, view, deeds) => {
+	const asked = model.logs.get(view.service);
+	const choice = (/** @type {number} */ at, /** @type {string} */ label) =>
+		button(label, () => deeds.chooseLog(at), { class: "small", "aria-pressed": `${model.logOf === at}` });
+	const { lines, tripped } = asked?.state === "told" ? asked.value : /** @type {Pick<Tail, "lines" | "tripped">} */ ({ lines: [], tripped: [] });
+	return h("section.sheet", { key: "log", "aria-label": "Log" },
+		h("details", { ontoggle: (/** @type {Event} */ event) => deeds.openLog(/** @type {HTMLDetailsElement} */ (event.target).open) },
+			h("summary", "The service’s own log"),
+			h("div.controls", choice(0, "Youngest process"), choice(1, "The one before")),
+			asked?.state === "failed" && h("p.quiet", asked.why),
+			tripped.length > 0 && h("p.banner bad", `Lines marked “gone”: something of the release is not there.`),
+			h("pre.log", { tabindex: 0, role: "region", "aria-label": "Last lines of the log" }, lines.map((line, at) => tripped.includes(at)
+				? h("span.tripped", h("b", "✗ gone: "), `${line}\n`) : h("span", `${line}\n`)))));
+};
+
+/** @template T @param {Asked<T> | undefined} asked @param {(value: T) => Kid} show */
+const whenTold = (asked, show) => asked?.state === "told" ? show(asked.value)
+	: h("p.quiet", asked?.state === "failed" ? asked.why : "…");
+
+/** @type {Part} */
+const history = (model, view) => section("history", "History",
+	whenTold(model.runs.get(view.service), ({ runs }) => runs.length === 0 ? h("p.quiet", "No run yet.") :
+		table("Runs", ["Run", "Outcome", "When", "Took", "Not served", "By"], runs.map((listed) => {
+			const run = listed.runId === view.report.runId ? view.report : listed;
+			return h("tr", { key: run.runId },
+				h("th", { scope: "row" }, h("a", { href: `#/${view.service}/run/${run.runId}` }, undertaking(run))),
+				h("td", chip(outcome(run))), h("td.figure", moment(run.started ?? 0, model.now)),
+				h("td.figure", span((run.ended ?? model.now) - (run.started ?? 0))),
+				h("td.figure", run.downtimeMs === null ? "–" : span(run.downtimeMs)), h("td", run.actor));
+		}))));
+
+/** @type {Part} */
+const generations = (model, view, deeds) => {
+	const isFree = model.link.live && view.orders.cancel !== null && view.report.standing !== "maintenance";
+	return section("kept", "Kept versions",
+		whenTold(model.generations.get(view.service), ({ generations }) => generations.length === 0 ? h("p.quiet", "Nothing is installed yet.") :
+			table("Kept versions", ["Generation", "Version", "Size", "Sealed", "Use"], generations.toReversed().map(({ generation, release, bytes, files, createdAt }) =>
+				h("tr", { key: generation },
+					h("th", { scope: "row" }, numbered(generation)), h("td", h("span.version", release.version), added(release)),
+					h("td.figure", `${size(bytes)}, ${files} files`), h("td.figure", moment(Date.parse(createdAt), model.now)),
+					h("td", view.current?.generation === generation ? "current" : view.current &&
+						button(`Go to ${numbered(generation)} …`, () => deeds.draft(view.service, "rollback", generation, release.version), { class: "small", off: !isFree })))))));
+};

@@ -1,0 +1,171 @@
+// What the daemon tells (docs/wire.md), and what the page knows of it; names for all its files. Read by tsc alone. A test
+// compares the fields with what a daemon really sends.
+
+type Duration = { secs: number; nanos: number };
+type Release = { package: string; version: string; digest: string; plugins?: { package: string; version: string; digest: string }[] };
+type Installed = { generation: number; release: Release };
+type Instance = { pid: number; startTime: number; bootId: string };
+type Fault = { code: string; detail: string };
+type Status =
+  | "package_update_failed" | "package_updated_restart_scheduled"
+  | "package_updated_restart_failed" | "package_updated_restart_verified";
+type Resolution = "none" | "old_verified" | "old_unverified" | "accepted_unverified" | "maintenance";
+type Reading = "holds" | "not_yet" | "contradicts" | "missing" | "not_applicable";
+type Fact = {
+  name: string; expected: string; observed: string; reading: Reading; at: number | null; source: string;
+};
+type Step = {
+  name: string; direction: "forward" | "back"; started: number; ended: number | null; tookMs: number | null;
+  outcome: string | null; beganBootMs: number;
+};
+type Finding = { level: "note" | "warn" | "block"; kind: string; text: string; advice: string | null };
+
+interface Run {
+  service: string;
+  runId: string | null;
+  trigger: "update" | "rollback" | "auto_revert" | "tree_changed" | "accept" | null;
+  actor: string | null;
+  origin: Fault | null;
+  phase: string;
+  standing: string;
+  status: Status | null;
+  ok: boolean;
+  resolution: Resolution;
+  sentence: string;
+  condition: string;
+  facts: Fact[];
+  steps: Step[];
+  findings: Finding[];
+  before: Installed | null;
+  target: Installed | null;
+  version: string | null;
+  serving: { version: string | null; instance: Instance | null; generation: number | null; posture: string };
+  downtimeMs: number | null;
+  causes: { act: string; fault: Fault }[];
+  writes: "kept" | "given_up";
+  recovery: string[];
+  next: string | null;
+  started: number | null;
+  ended: number | null;
+  revertedBy: string | null;
+}
+
+interface Policy {
+  soak: Duration; watch: Duration; hold: Duration; drain: Duration; stopGrace: Duration; startDeadline: Duration;
+  rollback: "auto" | "never"; release: "after_prove" | "after_soak"; restoreAfterRelease: "refused" | "allowed";
+}
+
+interface View {
+  service: string;
+  report: Run;
+  current: Installed | null;
+  progress: { ticket: { run: string; act: string }; doing: string; done: number; total: number | null } | null;
+  front: {
+    posture: "serve" | "hold" | "maintain"; expired: boolean; held: number; in_flight: number; websockets: number; longest_wait_ms: number;
+  } | null;
+  process: Instance | null;
+  since: number | null;
+  stopped: boolean;
+  trouble: string | null;
+  available: { version: string; channel: string; seenAt: number } | null;
+  channel: string;
+  settings: { strategy: "stop-start" | "signal"; class: "none" | "neutral" | "migrated"; intake: string; policy: Policy };
+  orders: Record<string, string | null>;
+  limitMs: number | null;
+  address: string | null;
+  listen: string[];
+  seq: number;
+}
+
+interface Plan {
+  service: string;
+  before: Installed | null;
+  target: Installed | null;
+  alreadyCurrent: boolean;
+  acts: string[];
+  strategy: string;
+  data: "none" | "neutral" | "migrated";
+  profile: string;
+  space: string;
+  findings: Finding[];
+}
+
+type Sealed = {
+  generation: number; release: Release; published: string | null; createdAt: string; files: number; bytes: number;
+};
+type Generations = { current: number | null; generations: Sealed[] };
+type Tail = { lines: string[]; tripped: number[]; generation: number | null };
+
+/** What became of something that was asked for. */
+type Asked<T> = { state: "asked" } | { state: "told"; value: T } | { state: "failed"; why: string };
+
+/** What tells a person how something stands: never the colour alone. */
+type Mark = { tone: "good" | "warn" | "bad" | "busy" | "idle" | "lost"; word: string };
+
+type Route = { service: string | null; run: string | null };
+
+type OrderWord =
+  | "update" | "rollback" | "start" | "stop" | "restart" | "cancel" | "retry" | "recover_rollback" | "accept";
+
+/** An order that somebody is about to give. */
+interface Draft {
+  word: OrderWord;
+  service: string;
+  generation: number | null;
+  version: string;
+  data: "keep" | "restore";
+  expected: { generation?: number; version?: string };
+  plan: Asked<Plan> | null;
+  sent: boolean;
+  refusal: string | null;
+}
+
+/** All that the page shows is a function of this. */
+interface Model {
+  stage: "starting" | "out" | "in";
+  notice: string;
+  busy: boolean;
+  link: { live: boolean; since: number };
+  now: number;
+  views: Map<string, View>;
+  broken: Record<string, string>;
+  route: Route;
+  runs: Map<string, Asked<{ runs: Run[] }>>;
+  generations: Map<string, Asked<Generations>>;
+  logs: Map<string, Asked<Tail>>;
+  logOpen: boolean;
+  logOf: number;
+  looks: Map<string, Asked<string>>;
+  draft: Draft | null;
+}
+
+/** What a person can do. */
+interface Deeds {
+  login(token: string): void;
+  logout(): void;
+  draft(service: string, word: OrderWord, generation?: number | null, version?: string): void;
+  revise(change: Partial<Draft>): void;
+  plan(): void;
+  give(): void;
+  close(): void;
+  look(service: string): void;
+  openLog(open: boolean): void;
+  chooseLog(instance: number): void;
+}
+
+/** Who hears what the daemon tells. */
+interface Hearer {
+  all(views: View[], broken: Record<string, string>, now: number): void;
+  view(view: View): void;
+  lost(): void;
+  out(): void;
+  isOver(): boolean;
+}
+
+/** An element that shall be. */
+interface Described { tag: string; props: Record<string, any>; kids: (Described | string)[] }
+type Kid = Described | string | number | null | undefined | false | Kid[];
+
+/** Parts of the page: functions from what is known to what is shown. */
+type Page = (model: Model, deeds: Deeds) => Described;
+type Part = (model: Model, view: View, deeds: Deeds) => Kid;

@@ -1,0 +1,108 @@
+// Words, figures and marks for people.
+import { h } from "./dom.js";
+
+const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+
+/** @param {number} ms */
+export const clock = (ms) => TIME.format(ms);
+
+/** Day and time; of today the time alone. @param {number} ms @param {number} now */
+export const moment = (ms, now) => (DAY.format(ms) === DAY.format(now) ? "" : `${DAY.format(ms)}, `) + clock(ms);
+
+/** @param {number} ms */
+export function span(ms) {
+	const seconds = ms / 1000;
+	if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
+	if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.floor(seconds)} s`;
+	const [size, name, small, smaller] = seconds < 3600 ? [60, "min", 1, "s"] : seconds < 86400 ? [3600, "h", 60, "min"] : [86400, "d", 3600, "h"];
+	const rest = Math.floor((seconds % Number(size)) / Number(small));
+	return `${Math.floor(seconds / Number(size))} ${name}${rest ? ` ${rest} ${smaller}` : ""}`;
+}
+
+/** @param {number} ms @param {number} now */
+export const ago = (ms, now) => (now - ms < 5000 ? "just now" : `${span(now - ms)} ago`);
+
+/** @param {Duration} duration */
+export const lasting = ({ secs, nanos }) => span(secs * 1000 + nanos / 1e6);
+
+/** @param {number} bytes */
+export function size(bytes) {
+	const at = bytes < 1 ? 0 : Math.floor(Math.log2(bytes) / 10);
+	return `${(bytes / 1024 ** at).toFixed(at ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][at]}`;
+}
+
+/** `user_path` as "user path". @param {string} word */
+export const plain = (word) => word.replaceAll("_", " ");
+
+/** @param {number} generation */
+export const numbered = (generation) => String(generation).padStart(4, "0");
+
+/** @param {Installed | null} installed @returns {Kid} */
+export const named = (installed) => installed
+	? [h("span.version", installed.release.version), ` (generation ${numbered(installed.generation)})`] : "nothing";
+
+/** @param {Release | undefined} release */
+export const added = (release) => release?.plugins?.length
+	? ` with ${release.plugins.map((plugin) => `${plugin.package} ${plugin.version}`).join(", ")}` : "";
+
+/** Whether a run is not over. @param {Run} run */
+export const isOpen = (run) => run.runId !== null && run.ended === null;
+
+/** @param {Run} run @param {Step} step */
+export const hasFailed = (run, step) =>
+	run.causes.some(({ act, fault }) => act === step.name && step.outcome?.startsWith(`${fault.code}:`));
+
+/** @param {Mark["tone"]} tone @param {string} word @returns {Mark} */
+const as = (tone, word) => ({ tone, word });
+
+/** How a run ended, or stands. Green is for one status alone. @param {Run} run @returns {Mark} */
+export function outcome(run) {
+	if (run.runId === null) return as("idle", "never run");
+	if (isOpen(run)) {
+		if (run.phase === "parked") return as("idle", "waits for start");
+		return as("busy", run.phase.startsWith("rolling") ? "going back" : "under way");
+	}
+	switch (run.status) {
+		case "package_updated_restart_verified":
+			return run.revertedBy ? as("warn", "verified, then reverted") : as("good", "verified");
+		case "package_updated_restart_scheduled":
+			return as("busy", "not verified yet");
+		case "package_update_failed":
+			return as("warn", run.causes[0]?.fault.code === "cancelled" ? "cancelled" : "failed, not switched");
+		case "package_updated_restart_failed":
+			if (run.resolution === "old_verified") return as("warn", "failed, reverted");
+			if (run.resolution === "accepted_unverified") return as("warn", "accepted, unverified");
+			return as("bad", "restart failed");
+		default:
+			return run.ok ? as("idle", "already current") : as("bad", "not proven");
+	}
+}
+
+/** How a service stands. @param {View} view @param {boolean} live @returns {Mark} */
+export function standing(view, live) {
+	const { report, trouble, current, orders } = view;
+	const serves = report.serving.posture === "serve" && report.serving.instance !== null;
+	if (!live) return as("lost", "not connected");
+	if (report.standing === "maintenance") return as("bad", "maintenance");
+	if (trouble) return as("bad", serves ? "serving, in trouble" : "in trouble");
+	const last = outcome(report);
+	if (isOpen(report)) return last;
+	if (!serves && orders.start === null) return as("idle", "stopped");
+	if (!serves) return current ? as("warn", "not serving yet") : as("idle", "nothing installed");
+	if (last.tone !== "good") return as(last.tone === "idle" ? "idle" : "warn", `serving; ${last.word}`);
+	// What was verified is what serves, or it says nothing about it.
+	return report.serving.generation === report.target?.generation ? last : as("idle", "serving");
+}
+
+/** @param {Mark} mark */
+export const chip = ({ tone, word }) => h("span", { class: `chip ${tone}` }, sign(tone), word);
+
+/** @param {Mark["tone"]} tone */
+export const sign = (tone) =>
+	h("span.sign", { "aria-hidden": "true" }, { good: "✓", warn: "↺", bad: "!", busy: "◐", idle: "–", lost: "?" }[tone]);
+
+/** @param {Run} run */
+export const undertaking = (run) => `${{
+	update: "Update", rollback: "Rollback", auto_revert: "Automatic revert", tree_changed: "Sealing again", accept: "Acceptance",
+}[run.trigger ?? "update"]} to ${run.version ?? "…"}`;
