@@ -4,7 +4,7 @@
 
 mod tab;
 
-pub use tab::Tab;
+pub use tab::{Scheme, Tab};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;

@@ -9,11 +9,17 @@ pub const VARIABLE: &str = "CUTOVER_TEST";
 /// keep to itself, so that a test that did nothing is counted as skipped and not as passed.
 #[must_use = "a slow test that is not asked for must return"]
 pub fn is_asked_for(set: &str, test: &str) -> bool {
+    is_one_asked_for(&[set], test)
+}
+
+/// The same for a test that belongs to more than one set.
+#[must_use = "a slow test that is not asked for must return"]
+pub fn is_one_asked_for(sets: &[&str], test: &str) -> bool {
     let asked = std::env::var(VARIABLE).unwrap_or_default();
-    if names(&asked, set) {
+    if sets.iter().any(|set| names(&asked, set)) {
         return true;
     }
-    let line = format!("skipped: {test}: {VARIABLE} does not name the slow set {set}\n");
+    let line = format!("skipped: {test}: {VARIABLE} does not name the slow set {}\n", sets.join(" or "));
     // One write, past the harness's capture: lines of tests that run at the same time stay whole.
     std::io::stderr().write_all(line.as_bytes()).expect("a test can write to its standard error");
     false

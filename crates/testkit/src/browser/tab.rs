@@ -21,6 +21,15 @@ const PLACE: &str = include_str!("place.js");
 /// A picture of a long page.
 const MESSAGE_MAX: usize = 256 << 20;
 
+/// Which colours a person prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
+}
+
 /// One page of a [`super::Browser`].
 #[derive(Debug)]
 pub struct Tab {
@@ -115,9 +124,76 @@ impl Tab {
     /// # Errors
     /// If there is no picture in time, or the file cannot be written.
     pub async fn picture(&mut self, file: &Path) -> anyhow::Result<()> {
-        let taken = self.command("Page.captureScreenshot", json!({"format": "png"})).await?;
+        self.taken(file, json!({"format": "png"})).await
+    }
+
+    /// Writes the whole page to a file, as PNG, also what one would have to scroll to.
+    ///
+    /// # Errors
+    /// As [`Tab::picture`].
+    pub async fn whole_picture(&mut self, file: &Path) -> anyhow::Result<()> {
+        let extent = self.extent().await?;
+        self.taken(file, json!({"format": "png", "captureBeyondViewport": true, "clip": extent})).await
+    }
+
+    async fn taken(&mut self, file: &Path, how: Value) -> anyhow::Result<()> {
+        let taken = self.command("Page.captureScreenshot", how).await?;
         let data = BASE64.decode(taken["data"].as_str().context("a picture without data")?)?;
         std::fs::write(file, data).with_context(|| format!("write {}", file.display()))
+    }
+
+    async fn extent(&mut self) -> anyhow::Result<Value> {
+        let metrics = self.command("Page.getLayoutMetrics", json!({})).await?;
+        let size = &metrics["cssContentSize"];
+        Ok(json!({"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}))
+    }
+
+    /// Shows the page as on a screen of this width and height (in CSS pixels), to somebody who prefers `scheme`.
+    ///
+    /// # Errors
+    /// If the browser does not answer in time.
+    pub async fn screen(&mut self, width: u32, height: u32, scheme: Scheme) -> anyhow::Result<()> {
+        let is_narrow = width < 600;
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_narrow});
+        self.command("Emulation.setDeviceMetricsOverride", metrics).await?;
+        let value = if scheme == Scheme::Dark { "dark" } else { "light" };
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        self.command("Emulation.setEmulatedMedia", media).await.map(drop)
+    }
+
+    /// Lays the tab over the others of its browser: keys go to what is seen.
+    ///
+    /// # Errors
+    /// If the browser does not answer in time.
+    pub async fn show(&mut self) -> anyhow::Result<()> {
+        self.command("Page.bringToFront", json!({})).await.map(drop)
+    }
+
+    /// Types a text into what has the focus.
+    ///
+    /// # Errors
+    /// If the browser does not answer in time.
+    pub async fn enter(&mut self, text: &str) -> anyhow::Result<()> {
+        self.command("Input.insertText", json!({"text": text})).await.map(drop)
+    }
+
+    /// Presses a key that writes nothing, by its name (`Tab`, `Enter`, `Escape`).
+    ///
+    /// # Errors
+    /// If the browser does not answer in time, or the key is not one of these.
+    pub async fn key(&mut self, name: &str) -> anyhow::Result<()> {
+        let (code, text) = match name {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            "Escape" => (27, ""),
+            _ => bail!("there is no key {name}"),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let event =
+                json!({"type": kind, "key": name, "code": name, "windowsVirtualKeyCode": code, "text": text});
+            self.command("Input.dispatchKeyEvent", event).await?;
+        }
+        Ok(())
     }
 
     /// What was told as an error on the console so far, exceptions that nobody caught among it, in order.
