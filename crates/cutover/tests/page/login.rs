@@ -1,0 +1,64 @@
+//! Getting in and out.
+
+use crate::stage::with_policy;
+use crate::viewer::{House, is_asked_for};
+use sample_gateway::Knobs;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_or_used_token_is_told_and_how_to_get_in_is_said() -> anyhow::Result<()> {
+    if !is_asked_for("a wrong token is told") {
+        return Ok(());
+    }
+    let house = House::new(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let page = format!("http://{}/", house.address);
+    let mut viewer = house.tab(&page).await?;
+    viewer.reads("cutover open").await?;
+    viewer.pictures("login").await?;
+    viewer.is_usable().await?;
+    viewer.is_content();
+    let mut wrong = house.tab(&format!("{page}#token=guess")).await?;
+    wrong.reads("this token is not valid").await?;
+    assert_eq!(wrong.tab.evaluate("location.href").await?, json!(page), "the token is taken out");
+    // A used one is as wrong as a guessed one.
+    let opened = house.opened().await?;
+    let mut first = house.tab(&opened).await?;
+    first.sees("the services", "document.querySelector('.card')").await?;
+    assert_eq!(first.tab.evaluate("location.href").await?, json!(page));
+    let readable = first.tab.evaluate("document.cookie").await?;
+    assert_eq!(readable, json!(""), "no script reads the cookie");
+    first.is_content();
+    let mut second = house.tab(&opened).await?;
+    second.reads("this token is not valid").await?;
+    // The long-lived one is pasted into the field.
+    let own = std::fs::read_to_string(house.world.state().join("token"))?;
+    second.tab.press("#token").await?;
+    second.tab.enter(own.trim()).await?;
+    second.press("Log in").await?;
+    second.sees("the services", "document.querySelector('.card')").await?;
+    second.complains_of_answers_alone();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logging_out_in_one_tab_ends_what_the_other_one_shows() -> anyhow::Result<()> {
+    if !is_asked_for("logging out ends every tab") {
+        return Ok(());
+    }
+    let house = House::new(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let mut one = house.visit().await?;
+    // The same browser needs no second token.
+    let mut two = house.tab(&format!("http://{}/#/web", house.address)).await?;
+    two.marked("nothing installed").await?;
+    one.press("Log out").await?;
+    one.reads("You are logged out.").await?;
+    two.reads("not logged in any more").await?;
+    assert_eq!(
+        two.text_of(".card").await? + &two.text_of("dl").await?,
+        "",
+        "nothing is left of what it knew"
+    );
+    one.complains_of_answers_alone();
+    two.complains_of_answers_alone();
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Runs that end well, and orders that do not fit any more.
+
+use crate::stage::{serving, with_policy};
+use crate::viewer::{House, is_asked_for};
+use sample_gateway::Knobs;
+use serde_json::json;
+
+/// Slow enough for a person to see it start.
+fn slow() -> Knobs {
+    Knobs { boot_delay_ms: 1500, ..Knobs::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_installation_and_an_update_are_followed_live_and_green_at_the_end_alone()
+-> anyhow::Result<()> {
+    if !is_asked_for("a good update is followed live") {
+        return Ok(());
+    }
+    let releases = [("1.0.0", slow()), ("2.0.0", slow())];
+    let house = House::new(&with_policy("", &[("soak", "\"1s\"")]), &releases).await?;
+    house.world.name_latest("1.0.0")?;
+    let mut viewer = house.visit().await?;
+    assert_eq!(viewer.marked("nothing installed").await?, "idle");
+    viewer.note_tones().await?;
+    let told = viewer.order("Update", "Update").await?;
+    assert!(told.contains("for the first time"), "{told}");
+    assert_eq!(viewer.marked("verified").await?, "good");
+    assert_eq!(viewer.tones().await?, ["idle", "busy", "good"]);
+    viewer.is_content();
+
+    let mut onlooker = house.visit().await?;
+    onlooker.note_tones().await?;
+    viewer.press("Update …").await?;
+    viewer.tab.press("#version").await?;
+    viewer.tab.enter("2.0.0").await?;
+    viewer.press("Plan only").await?;
+    viewer.reads("Past the cut").await?;
+    viewer.pictures("update-planned").await?;
+    viewer.is_usable().await?;
+    viewer.press("Update").await?;
+    viewer.sees("the start", "document.querySelector('li.busy')?.innerText.includes('of at most')").await?;
+    viewer.pictures("update-live").await?;
+    // A page that is loaded anew in the middle shows the same.
+    viewer.reload().await?;
+    viewer.sees("the run again", "document.querySelector('#live')?.innerText.includes('2.0.0')").await?;
+    assert_eq!(viewer.marked("verified").await?, "good");
+    assert_eq!(onlooker.marked("verified").await?, "good");
+    assert_eq!(onlooker.tones().await?, ["good", "busy", "good"], "a page that pressed nothing follows too");
+    serving(&house.world, "2.0.0").await?;
+    let history = "document.querySelectorAll('#history ~ .scroll tbody tr').length === 2";
+    viewer.sees("both runs", history).await?;
+    viewer
+        .tab
+        .evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        .await?;
+    viewer.reads("listening on").await?;
+    viewer.pictures("update-verified").await?;
+    viewer.is_usable().await?;
+    let run = viewer.tab.evaluate("document.querySelector('#history ~ .scroll tbody a').hash").await?;
+    viewer.go(run.as_str().unwrap().trim_start_matches("#/")).await?;
+    viewer.reads("package_updated_restart_verified").await?;
+    viewer.pictures("run").await?;
+    viewer.go_home().await?;
+    viewer.sees("a green mark", "document.querySelector('.card.good')").await?;
+    viewer.pictures("services").await?;
+    viewer.is_usable().await?;
+    viewer.is_content();
+    onlooker.is_content();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_does_not_fit_any_more_is_refused_in_words_and_a_rollback_goes_back()
+-> anyhow::Result<()> {
+    if !is_asked_for("an order that does not fit is refused") {
+        return Ok(());
+    }
+    let releases = ["1.0.0", "2.0.0", "3.0.0"].map(|version| (version, Knobs::default()));
+    let house = House::new(&with_policy("", &[]), &releases).await?;
+    house.world.install("1.0.0").await?;
+    let (mut one, mut two) = (house.visit().await?, house.visit().await?);
+    // Somebody thinks about it, and meanwhile somebody else does something.
+    one.press("Update …").await?;
+    one.tab.press("#version").await?;
+    one.tab.enter("3.0.0").await?;
+    two.update("2.0.0").await?;
+    two.marked("verified").await?;
+    serving(&house.world, "2.0.0").await?;
+    one.press("Update").await?;
+    one.reads("the service moved on: it is at 2.0.0 now").await?;
+    let focus =
+        "document.activeElement.id === 'version' || document.activeElement.closest('dialog') !== null";
+    assert_eq!(one.tab.evaluate(focus).await?, json!(true), "the focus stays in the dialog");
+    one.pictures("refused").await?;
+    one.is_usable().await?;
+    one.tab.key("Escape").await?;
+    one.sees("the dialog gone", "!document.querySelector('dialog')").await?;
+    serving(&house.world, "2.0.0").await?;
+
+    let told = one.order("Roll back", "Roll back").await?;
+    assert!(told.contains("same proof as an update"), "{told}");
+    one.sees("1.0.0 again", "document.querySelector('dl')?.innerText.includes('1.0.0')").await?;
+    one.marked("verified").await?;
+    serving(&house.world, "1.0.0").await?;
+    // Any kept generation can be gone to, by keys alone.
+    one.sees("the kept ones", "document.querySelectorAll('#kept ~ .scroll tbody tr').length === 2").await?;
+    let button = "[...document.querySelectorAll('button')].find((one) => one.innerText.includes('0002'))";
+    one.tab.evaluate(&format!("{button}.focus()")).await?;
+    one.tab.key("Enter").await?;
+    one.sees("the dialog", "document.querySelector('dialog[open]')").await?;
+    for _ in 0..20 {
+        let at = one.tab.evaluate("document.activeElement.className").await?;
+        if at == json!("main") {
+            break;
+        }
+        one.tab.key("Tab").await?;
+    }
+    one.tab.key("Enter").await?;
+    one.sees("2.0.0 again", "document.querySelector('dl')?.innerText.includes('2.0.0')").await?;
+    one.marked("verified").await?;
+    one.complains_of_answers_alone();
+    two.is_content();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_stopped_started_and_restarted_and_what_is_seen_says_so() -> anyhow::Result<()> {
+    if !is_asked_for("a service is stopped and started") {
+        return Ok(());
+    }
+    let house = House::new(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.marked("verified").await?;
+    let told = viewer.order("Stop", "Stop").await?;
+    assert!(told.contains("until somebody starts it"), "{told}");
+    assert_eq!(viewer.marked("stopped").await?, "idle");
+    viewer.reads("stopped by its operator").await?;
+    viewer.order("Start", "Start").await?;
+    assert_eq!(viewer.marked("verified").await?, "good");
+    let before = serving(&house.world, "1.0.0").await?.process.unwrap();
+    viewer.order("Restart", "Restart").await?;
+    let another = format!("!document.querySelector('dl').innerText.includes('pid {}')", before.pid);
+    viewer.sees("another process", &another).await?;
+    assert_eq!(viewer.marked("verified").await?, "good");
+    viewer.is_content();
+    Ok(())
+}
