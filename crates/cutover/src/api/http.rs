@@ -83,8 +83,7 @@ fn opened(entrance: Option<Entrance>) -> Response {
     let Some(Entrance { address, logins }) = entrance else {
         let message =
             "there is no page: `[daemon] listen` is off; name an address there and start the daemon again";
-        let error = json!({ "code": "no_page", "message": message });
-        return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response();
+        return failed(&Failure::new("no_page", message));
     };
     let token = logins.issue(Instant::now());
     // What follows the # never leaves the browser by itself: no log, no referrer and no proxy has it.
@@ -104,8 +103,7 @@ async fn log_in(Extension(logins): Extension<Arc<Logins>>, headers: HeaderMap, b
     let Some(granted) = granted else {
         let message =
             "this token is not valid, or not any more: `cutover open` prints an address with another one";
-        let error = json!({ "code": "login_refused", "message": message });
-        return (StatusCode::UNAUTHORIZED, Json(json!({ "error": error }))).into_response();
+        return failed(&Failure::new("login_refused", message));
     };
     let cookie = set_cookie(&headers, &granted.cookie, "");
     ([(header::SET_COOKIE, cookie)], Json(json!({ "key": granted.key }))).into_response()
@@ -151,6 +149,7 @@ fn status(failure: &Failure) -> StatusCode {
     match failure.code.as_str() {
         "unknown_method" | "unknown_service" | "unknown_run" => StatusCode::NOT_FOUND,
         "invalid_params" => StatusCode::BAD_REQUEST,
+        "login_refused" => StatusCode::UNAUTHORIZED,
         "already_running" | "past_the_cut" | "refused" => StatusCode::CONFLICT,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }

@@ -32,7 +32,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(code: &str, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), refusal: None }
     }
 
