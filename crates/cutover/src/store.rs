@@ -11,6 +11,7 @@
 
 mod access;
 mod copy;
+mod difference;
 mod directory;
 mod error;
 mod generation;
@@ -28,6 +29,7 @@ mod stage;
 mod workspace;
 
 pub(crate) use access::existing;
+pub use difference::{Difference, Moved};
 pub use error::{Error, Unfit};
 pub use generation::{GenerationRecord, SourceRecord, plugin_directory};
 pub use identity::Identity;

@@ -484,6 +484,12 @@ async fn what_is_told_of_a_service_is_enough_to_decide_about_it() {
     std::os::unix::fs::symlink("2.0.0", releases.join("latest")).unwrap();
     let (_, found) = house.call("versions.available", json!({})).await;
     assert_eq!((&found["available"]["version"], &found["channel"]), (&json!("2.0.0"), &json!("latest")));
+    house.call("update.plan", json!({ "version": "2.0.0" })).await;
+    let (_, differs) = house.call("generations.diff", json!({ "generation": 1, "to": 2 })).await;
+    assert_eq!(differs["changed"][0]["from"], "1.0.0", "{differs}");
+    assert_eq!(differs["changed"][0]["to"], "2.0.0", "{differs}");
+    let (status, none) = house.call("generations.diff", json!({})).await;
+    assert_eq!((status, &none["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_params")));
     let (_, tail) = house.call("logs.tail", json!({ "limit": 500 })).await;
     assert_eq!((&tail["tripped"], &tail["generation"]), (&json!([]), &json!(1)), "{tail}");
     let (status, none) = house.call("logs.tail", json!({ "instance": 1 })).await;

@@ -68,6 +68,7 @@ struct Params {
     expected: Expected,
     limit: Option<usize>,
     instance: Option<usize>,
+    to: Option<Generation>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +131,7 @@ impl Registry {
             "generations.list" => {
                 self.service(&params)?.generations().map_err(|fault| Failure::new(&fault.code, fault.detail))
             }
+            "generations.diff" => self.difference(&params),
             "versions.available" => self.available(&params).await,
             "logs.tail" => self.tail(&params),
             other => Err(Failure::new("unknown_method", format!("there is no method `{other}`"))),
@@ -154,6 +156,7 @@ impl Registry {
             "service.stop",
             "service.restart",
             "generations.list",
+            "generations.diff",
             "versions.available",
             "logs.tail",
         ]
@@ -292,6 +295,18 @@ impl Registry {
         let report =
             found.next().ok_or_else(|| Failure::new("unknown_run", format!("there is no run {run}")))?;
         Ok(serde_json::to_value(report).expect("a report is plain data"))
+    }
+
+    /// How a generation differs from the current one, or from another that is named.
+    fn difference(&self, params: &Params) -> Result<Value, Failure> {
+        let service = self.service(params)?;
+        let to = params.to.or_else(|| service.view().state().current_generation());
+        let Some((from, to)) = params.generation.zip(to) else {
+            return Err(Failure::new("invalid_params", "name two generations: `generation` and `to`"));
+        };
+        let difference =
+            service.difference(from, to).map_err(|fault| Failure::new(&fault.code, fault.detail))?;
+        Ok(serde_json::to_value(difference).expect("a difference is plain data"))
     }
 
     async fn available(&self, params: &Params) -> Result<Value, Failure> {

@@ -130,6 +130,18 @@ impl Handle {
         Ok(serde_json::json!({ "current": current, "generations": records }))
     }
 
+    /// In what a sealed generation differs from another one.
+    ///
+    /// # Errors
+    /// If there is no such generation.
+    pub fn difference(
+        &self,
+        from: cutover_core::Generation,
+        to: cutover_core::Generation,
+    ) -> Result<store::Difference, Fault> {
+        self.executor.site.store.difference(from, to).map_err(super::acts::chain("store"))
+    }
+
     /// The release that is sealed in a generation.
     ///
     /// # Errors

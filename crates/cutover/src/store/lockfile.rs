@@ -72,6 +72,24 @@ pub(super) fn check(core: &Path, release: &Release) -> Result<Vec<String>> {
     Ok(lock.packages.into_iter().filter_map(unvouched).collect())
 }
 
+/// What npm laid down below `core`, by the path that tells one copy of a package from another, with its version; `None`
+/// where npm did not install anything.
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::Damaged`] if npm's own record cannot be read.
+pub(super) fn installed(core: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    let path = core.join("node_modules/.package-lock.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let lock: Lockfile = read(&path)?;
+    let version = |(path, locked): (String, Locked)| {
+        let name = path.strip_prefix("node_modules/")?.replace("/node_modules/", " > ");
+        Some((name, locked.version.unwrap_or_else(|| "unknown".into())))
+    };
+    Ok(Some(lock.packages.into_iter().filter_map(version).collect()))
+}
+
 impl Lockfile {
     fn holds(&self, core: &Path, package: &str, version: &str, digest: &str) -> Result<()> {
         let key = format!("node_modules/{package}");

@@ -104,6 +104,9 @@ async fn an_order_that_does_not_fit_any_more_is_refused_in_words_and_a_rollback_
     serving(&house.world, "1.0.0").await?;
     // Any kept generation can be gone to, by keys alone.
     one.sees("the kept ones", "document.querySelectorAll('#kept ~ .scroll tbody tr').length === 2").await?;
+    one.press("Compare").await?;
+    one.reads("From 0002 to 0001").await?;
+    one.reads("2.0.0 → 1.0.0").await?;
     let button = "[...document.querySelectorAll('button')].find((one) => one.innerText.includes('0002'))";
     one.tab.evaluate(&format!("{button}.focus()")).await?;
     one.tab.key("Enter").await?;

@@ -15,7 +15,7 @@ const AGAIN = "You are not logged in any more: you logged out elsewhere, or the 
 /** @type {Model} */
 const model = {
 	stage: "starting", notice: "", busy: false, link: { live: false, since: Date.now() }, now: Date.now(),
-	views: new Map(), broken: {}, route: { service: null, run: null }, runs: new Map(), generations: new Map(), logs: new Map(),
+	views: new Map(), broken: {}, route: { service: null, run: null }, runs: new Map(), generations: new Map(), logs: new Map(), differences: new Map(),
 	logOpen: false, logOf: 0, looks: new Map(), draft: null,
 };
 let skew = 0;
@@ -87,6 +87,10 @@ const deeds = {
 		model.looks.set(service, answer.state === "failed" ? answer : { state: "told", value: answer.value.available ? "" : "Nothing that an update would take." });
 		render();
 	},
+	async compare(service, generation) {
+		model.differences.set(service, await settled(link.call("generations.diff", { service, generation })));
+		render();
+	},
 	openLog(open) {
 		model.logOpen = open;
 		readLog();
@@ -151,7 +155,7 @@ function begin() {
 /** @param {string} notice */
 function leave(notice) {
 	session++;
-	for (const known of [model.views, model.runs, model.generations, model.logs, model.looks]) known.clear();
+	for (const known of [model.views, model.runs, model.generations, model.logs, model.differences, model.looks]) known.clear();
 	Object.assign(model, { stage: "out", notice, draft: null, broken: {}, link: { live: false, since: Date.now() } });
 	render();
 }
@@ -187,6 +191,7 @@ function route() {
 	model.route = { service: service || null, run: run ?? null };
 	if (moved) Object.assign(model, { logOpen: false, logOf: 0 });
 	model.logs.clear();
+	model.differences.clear();
 	refresh();
 	render();
 	if (moved) {

@@ -1,4 +1,4 @@
-// A run as a picture: its steps along the time, and when clients were not served.
+// A run as a picture: its steps, and when clients were not served.
 import { h } from "./dom.js";
 import { clock, hasFailed, plain, span } from "./words.js";
 

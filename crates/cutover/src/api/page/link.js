@@ -47,18 +47,19 @@ export const call = async (method, params) =>
 /** Hears the daemon until the session is over. @param {Hearer} hearer */
 export async function follow(hearer) {
 	while (!hearer.isOver()) {
+		let rests = false;
 		try {
-			await hear(hearer);
+			rests = await hear(hearer);
 		} catch (error) {
 			if (error instanceof Refused && error.status === 401) return hearer.out();
 		}
 		hearer.lost();
 		await new Promise((go) => setTimeout(go, PAUSE));
-		while (document.hidden) await new Promise((go) => addEventListener("visibilitychange", go, { once: true }));
+		while (rests && document.hidden) await new Promise((go) => addEventListener("visibilitychange", go, { once: true }));
 	}
 }
 
-/** @param {Hearer} hearer */
+/** Whether the page rests, unseen. @param {Hearer} hearer */
 async function hear(hearer) {
 	const cut = new AbortController();
 	let silence = setTimeout(() => cut.abort(), SILENCE);
@@ -73,11 +74,11 @@ async function hear(hearer) {
 		let text = "";
 		for (;;) {
 			const { done, value } = await reader.read();
-			if (done) return;
+			if (done) return false;
 			clearTimeout(silence);
 			silence = setTimeout(() => cut.abort(), SILENCE);
 			if (!document.hidden) seen = Date.now();
-			if (Date.now() - seen > UNSEEN) return;
+			if (Date.now() - seen > UNSEEN) return true;
 			const events = (text + decoder.decode(value, { stream: true })).split("\n\n");
 			text = events.pop() ?? "";
 			for (const event of events) {

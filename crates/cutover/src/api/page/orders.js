@@ -12,7 +12,7 @@ const VERBS = {
 /** Whether the daemon would take the order now. @param {View} view @param {OrderWord} word */
 const isPossible = (view, word) => (word === "rollback" ? ["rollback_keep", "rollback_restore"] : [word]).some((word) => view.orders[word] === null);
 
-/** What can be asked of a service now. @type {Part} */
+/** @type {Part} */
 export const controls = (model, view, deeds) => {
 	const words = /** @type {OrderWord[]} */ (Object.keys(VERBS)).filter((word) => isPossible(view, word));
 	const first = ["retry", "start", "update"].find((word) => words.includes(/** @type {OrderWord} */ (word)));
@@ -120,7 +120,7 @@ export function orderDialog(model, deeds) {
 					id: "version", autocomplete: "off", spellcheck: "false", "aria-describedby": "hint",
 					oninput: (/** @type {Event} */ event) => deeds.revise({ version: /** @type {HTMLInputElement} */ (event.target).value.trim(), plan: null }),
 				}),
-				h("p.quiet", { id: "hint" }, `Empty: what the channel “${view.channel}” names${view.available ? `, ${view.available.version} when it was last looked at` : ""}.`)],
+				h("p.quiet", { id: "hint" }, `Empty: what “${view.channel}” names${view.available ? `, ${view.available.version} when last looked at` : ""}.`)],
 			word === "rollback" && h("fieldset", h("legend", "Data"), radio("keep", "Keep it as it is"), radio("restore", "Lay down the copy that belongs to the older version")),
 			h("ul.consequences", { "aria-label": "What this leads to" }, consequences(view, draft).filter(Boolean).map((line) => h("li", line))),
 			plan && planned(plan),

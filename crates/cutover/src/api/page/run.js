@@ -47,7 +47,7 @@ const progress = (told) => told && [
 	told.total !== null && h("progress", { max: told.total, value: told.done, "aria-label": told.doing }), " ", told.doing,
 	told.total !== null ? `, ${told.done} of ${told.total}` : told.done > 0 && `, ${told.done}`];
 
-/** What is under way now. @type {Part} */
+/** @type {Part} */
 export const liveRun = (model, view) => {
 	const { report: run, front } = view;
 	return section("live", [undertaking(run), " ", chip(outcome(run))],

@@ -5,12 +5,11 @@ import { liveRun, runParts } from "./run.js";
 import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size, span, standing, undertaking } from "./words.js";
 
 /** What stays until it is resolved: maintenance, a failed restart, trouble, a run that was taken back. @type {Part} */
-const banner = (model, { service, report, trouble, process }) => {
+const banner = (_, { service, report, trouble, process }) => {
 	const { status, resolution, serving, recovery, next } = report;
 	const isMaintained = report.standing === "maintenance";
-	const isOver = !isOpen(report) && report.ended !== null;
 	const isMild = status === "package_update_failed" || resolution === "old_verified" || resolution === "accepted_unverified";
-	const hasFailed = isOver && !report.ok;
+	const hasFailed = report.ended !== null && !report.ok;
 	if (!isMaintained && !hasFailed && !trouble) return null;
 	const tone = isMaintained || trouble || !isMild ? "bad" : "warn";
 	const headline = isMaintained ? report.condition : hasFailed ? report.sentence : `Trouble: ${trouble}`;
@@ -24,8 +23,7 @@ const banner = (model, { service, report, trouble, process }) => {
 			: `nothing that is proven${process ? ` (pid ${process.pid} runs)` : ""}.`),
 		recovery.length > 0 && h("p", "What to type, or press below:"),
 		recovery.map((command) => h("copy-line", { key: command, command })),
-		isMaintained && next && h("p.quiet", next),
-		!model.link.live && h("p", "This was known before the connection was lost."));
+		isMaintained && next && h("p.quiet", next));
 };
 
 /** @type {Page} */
@@ -88,7 +86,7 @@ const log = (model, view, deeds) => {
 	const asked = model.logs.get(view.service);
 	const choice = (/** @type {number} */ at, /** @type {string} */ label) =>
 		button(label, () => deeds.chooseLog(at), { class: "small", "aria-pressed": `${model.logOf === at}` });
-	const { lines, tripped } = asked?.state === "told" ? asked.value : /** @type {Pick<Tail, "lines" | "tripped">} */ ({ lines: [], tripped: [] });
+	const { lines, tripped } = asked?.state === "told" ? asked.value : /** @type {Tail} */ ({ lines: [], tripped: [], generation: null });
 	return h("section.sheet", { key: "log", "aria-label": "Log" },
 		h("details", { ontoggle: (/** @type {Event} */ event) => deeds.openLog(/** @type {HTMLDetailsElement} */ (event.target).open) },
 			h("summary", "The service’s own log"),
@@ -117,13 +115,23 @@ const history = (model, view) => section("history", "History",
 
 /** @type {Part} */
 const generations = (model, view, deeds) => {
-	const isFree = model.link.live && view.orders.cancel !== null && view.report.standing !== "maintenance";
+	const { live } = model.link;
+	const isFree = live && view.orders.cancel !== null && view.report.standing !== "maintenance";
+	const compared = model.differences.get(view.service);
 	return section("kept", "Kept versions",
 		whenTold(model.generations.get(view.service), ({ generations }) => generations.length === 0 ? h("p.quiet", "Nothing is installed yet.") :
 			table("Kept versions", ["Generation", "Version", "Size", "Sealed", "Use"], generations.toReversed().map(({ generation, release, bytes, files, createdAt }) =>
 				h("tr", { key: generation },
 					h("th", { scope: "row" }, numbered(generation)), h("td", h("span.version", release.version), added(release)),
 					h("td.figure", `${size(bytes)}, ${files} files`), h("td.figure", moment(Date.parse(createdAt), model.now)),
-					h("td", view.current?.generation === generation ? "current" : view.current &&
-						button(`Go to ${numbered(generation)} …`, () => deeds.draft(view.service, "rollback", generation, release.version), { class: "small", off: !isFree })))))));
+					h("td", view.current?.generation === generation ? "current" : view.current && [
+						button(`Go to ${numbered(generation)} …`, () => deeds.draft(view.service, "rollback", generation, release.version), { class: "small", off: !isFree }), " ",
+						button("Compare", () => deeds.compare(view.service, generation), { class: "small", off: !live })]))))),
+		h("div", { role: "status" }, compared && whenTold(compared, differing)));
 };
+
+/** @param {Difference} told */
+const differing = ({ from, to, added, removed, changed, bytes }) => [
+	h("p", `From ${numbered(from)} to ${numbered(to)}: ${bytes < 0 ? "−" : "+"}${size(Math.abs(bytes))}`),
+	h("ul.findings", changed.map((one) => h("li", `${one.package}: ${one.from} → ${one.to}`)),
+		added.map((name) => h("li", `new: ${name}`)), removed.map((name) => h("li", `gone: ${name}`)))];

@@ -96,6 +96,11 @@ type Sealed = {
 type Generations = { current: number | null; generations: Sealed[] };
 type Tail = { lines: string[]; tripped: number[]; generation: number | null };
 
+interface Difference {
+  from: number; to: number; added: string[]; removed: string[]; changed: { package: string; from: string; to: string }[];
+  files: number; bytes: number;
+}
+
 /** What became of something that was asked for. */
 type Asked<T> = { state: "asked" } | { state: "told"; value: T } | { state: "failed"; why: string };
 
@@ -133,6 +138,7 @@ interface Model {
   runs: Map<string, Asked<{ runs: Run[] }>>;
   generations: Map<string, Asked<Generations>>;
   logs: Map<string, Asked<Tail>>;
+  differences: Map<string, Asked<Difference>>;
   logOpen: boolean;
   logOf: number;
   looks: Map<string, Asked<string>>;
@@ -149,6 +155,7 @@ interface Deeds {
   give(): void;
   close(): void;
   look(service: string): void;
+  compare(service: string, generation: number): void;
   openLog(open: boolean): void;
   chooseLog(instance: number): void;
 }

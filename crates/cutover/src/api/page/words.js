@@ -29,7 +29,7 @@ export const lasting = ({ secs, nanos }) => span(secs * 1000 + nanos / 1e6);
 /** @param {number} bytes */
 export function size(bytes) {
 	const at = bytes < 1 ? 0 : Math.floor(Math.log2(bytes) / 10);
-	return `${(bytes / 1024 ** at).toFixed(at ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][at]}`;
+	return `${(bytes / 1024 ** at).toFixed(at ? 1 : 0)} ${["B", "KiB", "MiB", "GiB"][at]}`;
 }
 
 /** `user_path` as "user path". @param {string} word */
