@@ -1,7 +1,7 @@
 //! Runs that do not end well, and a page that cannot look complete when they do not.
 
-use crate::stage::{serving, signal, with_policy};
-use crate::viewer::{House, Viewer, is_asked_for};
+use crate::stage::{serving, signal};
+use crate::viewer::{House, Viewer, is_asked_for, rules};
 use cutover_core::Resolution;
 use rustix::process::Signal;
 use sample_gateway::Knobs;
@@ -26,7 +26,7 @@ async fn m10_a_crash_at_boot_is_taken_back_and_stays_amber_with_its_cause() -> a
     // A service may tell what it likes: it is text.
     let liar = Knobs { report_version: Some("<img src=x onerror=alert(1)>".into()), ..Knobs::default() };
     let releases = [("1.0.0", Knobs::default()), ("2.0.0", broken), ("3.0.0", liar)];
-    let house = House::new(&with_policy("", &[]), &releases).await?;
+    let house = House::new(&rules("", &[]), &releases).await?;
     house.world.install("1.0.0").await?;
     let mut viewer = house.visit().await?;
     viewer.marked("verified").await?;
@@ -63,7 +63,7 @@ async fn m10_maintenance_is_a_banner_until_a_person_has_resolved_it() -> anyhow:
         return Ok(());
     }
     let broken = Knobs { crash_at_boot: Some(9), ..Knobs::default() };
-    let service = with_policy("", &[("rollback", "\"never\"")]);
+    let service = rules("", &[("rollback", "\"never\"")]);
     let house = House::new(&service, &[("1.0.0", Knobs::default()), ("2.0.0", broken)]).await?;
     house.world.install("1.0.0").await?;
     let mut viewer = house.visit().await?;
@@ -108,7 +108,7 @@ async fn m15_an_ignored_restart_is_shown_as_failed() -> anyhow::Result<()> {
         return Ok(());
     }
     let deaf = Knobs { ignore_usr1: true, ..Knobs::default() };
-    let service = with_policy("strategy = \"signal\"", &[("stop_grace", "\"500ms\"")]);
+    let service = rules("strategy = \"signal\"", &[("stop_grace", "\"500ms\"")]);
     let house = House::new(&service, &[("1.0.0", deaf), ("2.0.0", Knobs::default())]).await?;
     house.world.install("1.0.0").await?;
     let mut viewer = house.visit().await?;
@@ -130,11 +130,9 @@ async fn a_page_that_does_not_hear_the_daemon_says_since_when_and_shows_nothing_
         return Ok(());
     }
     let slow = Knobs { boot_delay_ms: 2500, ..Knobs::default() };
-    let mut house = House::new(
-        &with_policy("", &[("watch", "\"1ms\"")]),
-        &[("1.0.0", Knobs::default()), ("2.0.0", slow)],
-    )
-    .await?;
+    let mut house =
+        House::new(&rules("", &[("watch", "\"1ms\"")]), &[("1.0.0", Knobs::default()), ("2.0.0", slow)])
+            .await?;
     house.world.install("1.0.0").await?;
     let mut viewer = house.visit().await?;
     viewer.marked("verified").await?;

@@ -1,7 +1,6 @@
 //! Getting in and out.
 
-use crate::stage::with_policy;
-use crate::viewer::{House, is_asked_for};
+use crate::viewer::{House, is_asked_for, rules};
 use sample_gateway::Knobs;
 use serde_json::json;
 
@@ -10,7 +9,7 @@ async fn a_wrong_or_used_token_is_told_and_how_to_get_in_is_said() -> anyhow::Re
     if !is_asked_for("a wrong token is told") {
         return Ok(());
     }
-    let house = House::new(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
     let page = format!("http://{}/", house.address);
     let mut viewer = house.tab(&page).await?;
     viewer.reads("cutover open").await?;
@@ -45,7 +44,7 @@ async fn logging_out_in_one_tab_ends_what_the_other_one_shows() -> anyhow::Resul
     if !is_asked_for("logging out ends every tab") {
         return Ok(());
     }
-    let house = House::new(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
     let mut one = house.visit().await?;
     // The same browser needs no second token.
     let mut two = house.tab(&format!("http://{}/#/web", house.address)).await?;

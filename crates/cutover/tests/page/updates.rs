@@ -1,7 +1,7 @@
 //! Runs that end well, and orders that do not fit any more.
 
-use crate::stage::{serving, with_policy};
-use crate::viewer::{House, is_asked_for};
+use crate::stage::serving;
+use crate::viewer::{House, is_asked_for, rules};
 use sample_gateway::Knobs;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ async fn a_first_installation_and_an_update_are_followed_live_and_green_at_the_e
         return Ok(());
     }
     let releases = [("1.0.0", slow()), ("2.0.0", slow())];
-    let house = House::new(&with_policy("", &[("soak", "\"1s\"")]), &releases).await?;
+    let house = House::new(&rules("", &[("soak", "\"1s\"")]), &releases).await?;
     house.world.name_latest("1.0.0")?;
     let mut viewer = house.visit().await?;
     assert_eq!(viewer.marked("nothing installed").await?, "idle");
@@ -38,7 +38,9 @@ async fn a_first_installation_and_an_update_are_followed_live_and_green_at_the_e
     viewer.pictures("update-planned").await?;
     viewer.is_usable().await?;
     viewer.press("Update").await?;
-    viewer.sees("the start", "document.querySelector('li.busy')?.innerText.includes('of at most')").await?;
+    viewer
+        .sees("the proof", "/prove[^]*of at most/.test(document.querySelector('li.busy')?.innerText)")
+        .await?;
     viewer.pictures("update-live").await?;
     // A page that is loaded anew in the middle shows the same.
     viewer.reload().await?;
@@ -76,7 +78,7 @@ async fn an_order_that_does_not_fit_any_more_is_refused_in_words_and_a_rollback_
         return Ok(());
     }
     let releases = ["1.0.0", "2.0.0", "3.0.0"].map(|version| (version, Knobs::default()));
-    let house = House::new(&with_policy("", &[]), &releases).await?;
+    let house = House::new(&rules("", &[]), &releases).await?;
     house.world.install("1.0.0").await?;
     let (mut one, mut two) = (house.visit().await?, house.visit().await?);
     // Somebody thinks about it, and meanwhile somebody else does something.
@@ -131,7 +133,7 @@ async fn a_service_is_stopped_started_and_restarted_and_what_is_seen_says_so() -
     if !is_asked_for("a service is stopped and started") {
         return Ok(());
     }
-    let house = House::new(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
     house.world.install("1.0.0").await?;
     let mut viewer = house.visit().await?;
     viewer.marked("verified").await?;

@@ -1,6 +1,6 @@
 //! A daemon with a page, and somebody who looks at it.
 
-use crate::stage::{executable, unserved};
+use crate::stage::{executable, unserved, with_policy};
 use anyhow::{Context, ensure};
 use cutover::demo::{Plan, World};
 use cutover_testkit::browser::{self, Browser, Scheme, Tab};
@@ -37,6 +37,11 @@ const AXE: &str = "axe.run(document, { resultTypes: ['violations'] }).then(({ vi
 /// Whether the tests of the page are to run.
 pub(crate) fn is_asked_for(test: &str) -> bool {
     slow::is_one_asked_for(&["page", "browser"], test)
+}
+
+/// Further lines of the service, and rules: quick ones, save that a browser beside it may take all of the machine.
+pub(crate) fn rules(service: &str, changed: &[(&str, &str)]) -> String {
+    with_policy(service, &[&[("start_deadline", "\"15s\"")], changed].concat())
 }
 
 /// A world whose daemon has a page, and a browser.
