@@ -1,24 +1,24 @@
 //! The driven browser against a page of our own.
 //!
-//! `CUTOVER_TEST=browser cargo test -p cutover-testkit --test browser`
+//! `CUTOVER_TEST=page cargo test -p cutover-testkit --test browser`
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
-use cutover_testkit::browser::{self, Browser};
+use cutover_testkit::browser::{self, Browser, Scheme};
 use cutover_testkit::slow;
 use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PAGE: &str = r#"<title>A page</title><button id="go" onclick="setTimeout(() => { done.textContent = 'pressed'; }, 300)">Go</button>
-<button id="off" disabled>Off</button><p id="done"></p><script>console.error("it is", "bad"); throw new Error("worse")</script>"#;
+<input id="name"><button id="off" disabled>Off</button><p id="done"></p><script>console.error("it is", "bad"); throw new Error("worse")</script>"#;
 
 #[tokio::test]
 async fn a_page_is_pressed_where_a_person_would_and_its_complaints_are_kept() {
-    if !slow::is_asked_for("browser", "a browser is driven") {
+    if !slow::is_one_asked_for(&["browser", "page"], "a browser is driven") {
         return;
     }
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -45,6 +45,19 @@ async fn a_page_is_pressed_where_a_person_would_and_its_complaints_are_kept() {
     let file = pictures.path().join("page.png");
     tab.picture(&file).await.unwrap();
     assert!(std::fs::read(&file).unwrap().starts_with(b"\x89PNG"));
+    tab.whole_picture(&file).await.unwrap();
+    assert!(std::fs::read(&file).unwrap().starts_with(b"\x89PNG"));
+
+    tab.show().await.unwrap();
+    tab.press("#name").await.unwrap();
+    tab.enter("a name").await.unwrap();
+    assert_eq!(tab.evaluate("document.activeElement.value").await.unwrap(), "a name");
+    tab.key("Tab").await.unwrap();
+    assert_ne!(tab.evaluate("document.activeElement.id").await.unwrap(), "name");
+    tab.key("F13").await.unwrap_err();
+    tab.screen(390, 844, Scheme::Dark).await.unwrap();
+    let seen = tab.evaluate("[screen.width, matchMedia('(prefers-color-scheme: dark)').matches]").await;
+    assert_eq!(seen.unwrap(), serde_json::json!([390, true]));
 
     let profile = profiles();
     drop((tab, driven));

@@ -124,7 +124,7 @@ const generations = (model, view, deeds) => {
 				h("tr", { key: generation },
 					h("th", { scope: "row" }, numbered(generation)), h("td", h("span.version", release.version), added(release)),
 					h("td.figure", `${size(bytes)}, ${files} files`), h("td.figure", moment(Date.parse(createdAt), model.now)),
-					h("td", view.current?.generation === generation ? "current" : view.current && [
+					h("td.figure", view.current?.generation === generation ? "current" : view.current && [
 						button(`Go to ${numbered(generation)} …`, () => deeds.draft(view.service, "rollback", generation, release.version), { class: "small", off: !isFree }), " ",
 						button("Compare", () => deeds.compare(view.service, generation), { class: "small", off: !live })]))))),
 		h("div", { role: "status" }, compared && whenTold(compared, differing)));
