@@ -1,4 +1,3 @@
-// How to get in.
 import { button, h, section, title } from "./dom.js";
 
 /** @type {Page} */

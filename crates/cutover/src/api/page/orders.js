@@ -1,4 +1,4 @@
-// Orders: which can be given, and what each leads to, said before it is given.
+// Orders, and what each leads to, said before it is given.
 import { button, h, row } from "./dom.js";
 import { findingList } from "./run.js";
 import { added, lasting, named, numbered, plain } from "./words.js";

@@ -1,11 +1,12 @@
-// The services, and one of them.
 import { button, h, row, section, table, title } from "./dom.js";
 import { controls } from "./orders.js";
 import { liveRun, runParts } from "./run.js";
-import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size, span, standing, undertaking } from "./words.js";
+import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size, span, standing, troubled, undertaking } from "./words.js";
 
-/** What stays until it is resolved: maintenance, a failed restart, trouble, a run that was taken back. @type {Part} */
-const banner = (_, { service, report, trouble, process }) => {
+/** What stays until it is resolved. @type {Part} */
+const banner = (_, view) => {
+	const { service, report, process } = view;
+	const trouble = troubled(view);
 	const { status, resolution, serving, recovery, next } = report;
 	const isMaintained = report.standing === "maintenance";
 	const isMild = status === "package_update_failed" || resolution === "old_verified" || resolution === "accepted_unverified";
@@ -55,7 +56,7 @@ const glance = (model, view, deeds) => {
 		row("Version", h("span.version", current?.release.version ?? "none yet"), added(current?.release)),
 		row("Process", process ? `pid ${process.pid}${view.since ? `, for ${span(model.now - view.since)}` : ""}` : "none"),
 		row("Generation", current ? numbered(current.generation) : "–"),
-		row("Health", view.trouble ?? (isProven ? "proven, and looked at every second" : process ? "not proven" : "does not run")),
+		row("Health", troubled(view) ?? (isProven ? "proven, and looked at every second" : process ? "not proven" : "does not run")),
 		row("Front", view.listen.length === 0 ? "none: clients reach the service’s own port" : !front ? `does not answer; ${serving.posture} is wanted`
 			: `${front.expired ? "turns requests away: the hold took too long" : does[front.posture]}; ${front.in_flight} under way, ${front.held} held`),
 		row("Available", available ? [h("span.version", available.version), `, seen ${ago(available.seenAt, model.now)} `] : `nothing newer known on “${channel}” `,

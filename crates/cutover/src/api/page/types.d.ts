@@ -48,6 +48,7 @@ interface Run {
   started: number | null;
   ended: number | null;
   revertedBy: string | null;
+  notices: unknown[];
 }
 
 interface Policy {
@@ -67,6 +68,8 @@ interface View {
   since: number | null;
   stopped: boolean;
   trouble: string | null;
+  alarm: { fault: Fault } | null;
+  tellings: unknown[];
   available: { version: string; channel: string; seenAt: number } | null;
   channel: string;
   settings: { strategy: "stop-start" | "signal"; class: "none" | "neutral" | "migrated"; intake: string; policy: Policy };

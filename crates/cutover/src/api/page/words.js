@@ -1,4 +1,4 @@
-// Words, figures and marks for people.
+// Words and marks.
 import { h } from "./dom.js";
 
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
@@ -79,13 +79,16 @@ export function outcome(run) {
 	}
 }
 
+/** What is wrong with it now. @param {View} view */
+export const troubled = ({ trouble, alarm }) => trouble ?? alarm?.fault.detail;
+
 /** How a service stands. @param {View} view @param {boolean} live @returns {Mark} */
 export function standing(view, live) {
-	const { report, trouble, current, orders } = view;
+	const { report, current, orders } = view;
 	const serves = report.serving.posture === "serve" && report.serving.instance !== null;
 	if (!live) return as("lost", "not connected");
 	if (report.standing === "maintenance") return as("bad", "maintenance");
-	if (trouble) return as("bad", serves ? "serving, in trouble" : "in trouble");
+	if (troubled(view)) return as("bad", serves ? "serving, in trouble" : "in trouble");
 	const last = outcome(report);
 	if (isOpen(report)) return last;
 	if (!serves && orders.start === null) return as("idle", "stopped");
