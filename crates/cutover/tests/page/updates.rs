@@ -41,6 +41,12 @@ async fn a_first_installation_and_an_update_are_followed_live_and_green_at_the_e
     viewer
         .sees("the proof", "/prove[^]*of at most/.test(document.querySelector('li.busy')?.innerText)")
         .await?;
+    let pressable = "[...document.querySelectorAll('main button:not([aria-disabled]):not([aria-pressed])')].map((one) => one.innerText)";
+    assert_eq!(
+        viewer.tab.evaluate(pressable).await?,
+        json!(["Compare"]),
+        "past the cut nothing can be ordered"
+    );
     viewer.pictures("update-live").await?;
     // A page that is loaded anew in the middle shows the same.
     viewer.reload().await?;

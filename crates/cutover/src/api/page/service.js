@@ -117,7 +117,7 @@ const history = (model, view) => section("history", "History",
 /** @type {Part} */
 const generations = (model, view, deeds) => {
 	const { live } = model.link;
-	const isFree = live && view.orders.cancel !== null && view.report.standing !== "maintenance";
+	const isFree = live && !isOpen(view.report) && view.report.standing !== "maintenance";
 	const compared = model.differences.get(view.service);
 	return section("kept", "Kept versions",
 		whenTold(model.generations.get(view.service), ({ generations }) => generations.length === 0 ? h("p.quiet", "Nothing is installed yet.") :
