@@ -44,7 +44,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
-use wire::{Order, Word};
+use wire::{Input, Order, Word};
 
 /// The hidden word of the command line under which both halves are run.
 pub const NAME: &str = "sandbox";
@@ -110,7 +110,7 @@ pub enum Outcome {
 pub struct Ended {
     /// How it ended.
     pub exit: Exit,
-    /// What it said on its standard output.
+    /// What it said on its standard output; nothing, if that was talked with.
     pub stdout: Said,
     /// What it said on its standard error.
     pub stderr: Said,
@@ -141,43 +141,72 @@ impl Sandbox {
         limit: Duration,
         unwanted: Option<PollFd<'_>>,
     ) -> Result<Outcome, Error> {
+        let (stdout, theirs) = io::pipe().map_err(spawning(executable))?;
+        let call = Call { executable, limit, unwanted, input: Input::Nothing, stdout: theirs.into() };
+        let (outcome, stdout) = self.carry_out(call, || said::listen(stdout, self.said_max))?;
+        Ok(match outcome {
+            Outcome::Ended(ended) => Outcome::Ended(Ended { stdout, ..ended }),
+            refused @ Outcome::NoIsolation { .. } => refused,
+        })
+    }
+
+    /// The same with a command that is talked with: its standard input and output are the other end of what `talk` gets,
+    /// which is at its end when the command is. `talk` must come back then.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`]; what `talk` answered is lost then.
+    pub fn converse<T: Send>(
+        &self,
+        executable: &Path,
+        limit: Duration,
+        unwanted: Option<PollFd<'_>>,
+        talk: impl FnOnce(UnixStream) -> T + Send,
+    ) -> Result<(Outcome, T), Error> {
+        let (ours, theirs) = UnixStream::pair().map_err(spawning(executable))?;
+        let call = Call { executable, limit, unwanted, input: Input::Caller, stdout: theirs.into() };
+        self.carry_out(call, || talk(ours))
+    }
+
+    fn carry_out<T: Send>(
+        &self,
+        call: Call<'_>,
+        listen: impl FnOnce() -> T + Send,
+    ) -> Result<(Outcome, T), Error> {
         self.check()?;
-        let failed = |source| Error::Spawn { path: executable.to_owned(), source };
-        let (control, theirs) = UnixStream::pair().map_err(failed)?;
+        let Call { executable, limit, unwanted, input, stdout } = call;
+        let (control, theirs) = UnixStream::pair().map_err(spawning(executable))?;
+        // The command is dropped with this statement, and our copies of the child's ends with it.
         let mut child = Command::new(executable)
             .args([NAME, outside::NAME])
             .env_clear()
             .current_dir("/")
             .process_group(0)
             .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(failed)?;
-        let stdout = child.stdout.take().expect("its output is a pipe");
+            .map_err(spawning(executable))?;
         let stderr = child.stderr.take().expect("its errors are a pipe");
-        let (answer, stdout, stderr) = thread::scope(|scope| {
-            let stdout = scope.spawn(|| said::listen(stdout, self.said_max));
+        let (answer, heard, stderr) = thread::scope(|scope| {
+            let heard = scope.spawn(listen);
             let stderr = scope.spawn(|| said::listen(stderr, self.said_max));
-            let answer = asked(&control, &Order { sandbox: self.clone(), limit }, unwanted);
+            let answer = asked(&control, &Order { sandbox: self.clone(), limit, input }, unwanted);
             end(child, answer.is_err());
-            let heard = |thread: thread::ScopedJoinHandle<'_, Said>| {
-                thread.join().expect("BUG: listening to a pipe panicked")
-            };
-            (answer, heard(stdout), heard(stderr))
+            (answer, of(heard), of(stderr))
         });
-        let ended = |exit, stdout, stderr| Ok(Outcome::Ended(Ended { exit, stdout, stderr }));
-        match answer? {
-            Word::Code(code) => ended(Exit::Code(code), stdout, stderr),
-            Word::Signal(signal) => ended(Exit::Signal(signal), stdout, stderr),
-            Word::Limit => ended(Exit::Limit, stdout, stderr),
-            Word::Refused(why) => Ok(Outcome::NoIsolation { why }),
+        let ended = |exit| Outcome::Ended(Ended { exit, stdout: Said::default(), stderr });
+        let outcome = match answer? {
+            Word::Code(code) => ended(Exit::Code(code)),
+            Word::Signal(signal) => ended(Exit::Signal(signal)),
+            Word::Limit => ended(Exit::Limit),
+            Word::Refused(why) => Outcome::NoIsolation { why },
             Word::NotExecuted(number) => {
                 let source = io::Error::from_raw_os_error(number);
-                Err(Error::NotExecuted { path: self.program.clone(), source })
+                return Err(Error::NotExecuted { path: self.program.clone(), source });
             }
-            Word::Failed(why) => Err(Error::House { why }),
-        }
+            Word::Failed(why) => return Err(Error::House { why }),
+        };
+        Ok((outcome, heard))
     }
 
     /// Who will own what is made for the command.
@@ -202,6 +231,23 @@ impl Sandbox {
             None => Ok(()),
         }
     }
+}
+
+/// One running of a command.
+struct Call<'a> {
+    executable: &'a Path,
+    limit: Duration,
+    unwanted: Option<PollFd<'a>>,
+    input: Input,
+    stdout: OwnedFd,
+}
+
+fn spawning(executable: &Path) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Spawn { path: executable.to_owned(), source }
+}
+
+fn of<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().expect("BUG: listening to a command panicked")
 }
 
 fn asked(mut control: &UnixStream, order: &Order, unwanted: Option<PollFd<'_>>) -> Result<Word, Error> {

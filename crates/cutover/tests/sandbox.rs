@@ -6,10 +6,10 @@ use cutover::sandbox::{Cover, Ended, Error, Exit, Outcome, Sandbox};
 use cutover::store::Identity;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -537,4 +537,25 @@ fn what_cannot_be_laid_or_executed_is_an_error_that_names_it() {
     assert!(matches!(run(&root), Error::Root { .. }));
     let silent = world.sandbox("").run(Path::new("/bin/false"), LIMIT, None).unwrap_err();
     assert!(matches!(silent, Error::Silent | Error::Talk(_)), "{silent:?}");
+}
+
+#[test]
+fn a_command_is_talked_with_until_it_or_its_caller_has_said_enough() {
+    for who in everybody() {
+        let world = World::new(who);
+        let talked = |script: &str, talk: fn(UnixStream) -> Vec<String>| {
+            world.sandbox(script).converse(&world.executable(), LIMIT, None, talk).unwrap()
+        };
+        let asks = |mut caller: UnixStream| {
+            caller.write_all(b"name\n").unwrap();
+            BufReader::new(caller).lines().map(Result::unwrap).collect()
+        };
+        let (outcome, said) = talked("read word; echo heard $word; echo more; exit 3", asks);
+        assert_eq!(said, ["heard name", "more"], "{who:?}");
+        let Outcome::Ended(ended) = outcome else { panic!("{who:?}: {outcome:?}") };
+        assert_eq!((ended.exit, ended.stdout.text().as_str()), (Exit::Code(3), ""));
+        // A caller that lets go is heard as the end of what it says.
+        let (outcome, _) = talked("cat > /dev/null; exit 4", |_| Vec::new());
+        assert!(matches!(outcome, Outcome::Ended(Ended { exit: Exit::Code(4), .. })), "{who:?}: {outcome:?}");
+    }
 }

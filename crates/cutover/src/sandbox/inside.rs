@@ -3,7 +3,7 @@
 //!
 //! Must not know why the command runs.
 
-use super::wire::{Obstacle, Order, Word, order, say};
+use super::wire::{Input, Obstacle, Order, Word, order, say};
 use super::{house, limits, loopback, rights};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Gid, Uid};
@@ -49,7 +49,13 @@ fn run(order: &Order) -> Result<Word, Obstacle> {
     }
     let mut command = Command::new(&sandbox.program);
     command.args(&sandbox.args).env_clear().envs(&sandbox.env).current_dir(&sandbox.cwd);
-    command.stdin(Stdio::null());
+    command.stdin(match order.input {
+        Input::Nothing => Stdio::null(),
+        Input::Caller => {
+            let caller = io::stdout().as_fd().try_clone_to_owned();
+            Stdio::from(caller.map_err(Obstacle::at("giving the command its input"))?)
+        }
+    });
     let started = rights::without(sandbox.identity.as_ref(), || command.spawn())?;
     match started {
         Ok(child) => reap(child.id()),

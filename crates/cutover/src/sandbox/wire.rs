@@ -12,6 +12,16 @@ use std::time::Duration;
 pub(super) struct Order {
     pub sandbox: Sandbox,
     pub limit: Duration,
+    pub input: Input,
+}
+
+/// What the command hears on its standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Input {
+    /// Nothing.
+    Nothing,
+    /// Its caller: the standard output is a socket, and the standard input is the same one.
+    Caller,
 }
 
 /// What became of it.
