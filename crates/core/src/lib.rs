@@ -35,7 +35,8 @@ pub use observation::{
 };
 pub use order::{DataOrder, DataWish, Order, Wanted};
 pub use policy::{
-    DataClass, Intake, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings, Strategy,
+    DataClass, Intake, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings,
+    Strategy,
 };
 pub use readings::{Effect, LayDown, Posture, Process, Wants, patience, posture, wants};
 pub use record::{Direction, Record, StepRecord};

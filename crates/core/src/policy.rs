@@ -1,6 +1,7 @@
 //! What an operator may decide about an update. Frozen into the run when it is ordered.
 
 use serde::{Deserialize, Serialize};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 /// How the live process is made to belong to another generation.
@@ -45,6 +46,29 @@ pub enum ReleaseRule {
     AfterSoak,
     /// After the soak where going back would lose writes, else as soon as it has proven itself.
     ByData,
+}
+
+/// Whether a new version is first started where it can do no harm, before anything stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RehearsalRule {
+    /// Where that is possible; where it is not, the report says why.
+    #[default]
+    Auto,
+    /// What `Auto` leaves out is a fault.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Hash for RehearsalRule {
+    /// What is not said leaves no mark: a state that was written down before there was such a rule is still that state.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Auto => {}
+            Self::Always | Self::Never => std::mem::discriminant(self).hash(state),
+        }
+    }
 }
 
 /// Where the service's work comes from.
@@ -107,6 +131,9 @@ pub struct Policy {
     pub release: ReleaseRule,
     /// Whether an automatic rollback may give up released writes.
     pub restore_after_release: RestoreAfterRelease,
+    /// Whether a new version is rehearsed.
+    #[serde(default)]
+    pub rehearse: RehearsalRule,
 }
 
 impl Default for Policy {
@@ -129,6 +156,7 @@ impl Default for Policy {
             rollback: RollbackRule::Auto,
             release: ReleaseRule::AfterProve,
             restore_after_release: RestoreAfterRelease::Refused,
+            rehearse: RehearsalRule::Auto,
         }
     }
 }
@@ -160,5 +188,38 @@ impl Settings {
             }
         }
         told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts the bytes that it is fed with.
+    #[derive(Default)]
+    struct Counter(usize);
+
+    impl Hasher for Counter {
+        fn finish(&self) -> u64 {
+            self.0 as u64
+        }
+
+        fn write(&mut self, bytes: &[u8]) {
+            self.0 += bytes.len();
+        }
+    }
+
+    #[test]
+    fn a_policy_of_before_there_were_rehearsals_is_read_and_hashes_as_it_did() {
+        let mut written = serde_json::to_value(Policy::default()).unwrap();
+        written.as_object_mut().unwrap().remove("rehearse").unwrap();
+        assert_eq!(serde_json::from_value::<Policy>(written).unwrap(), Policy::default());
+        let bytes = |rule: RehearsalRule| {
+            let mut counter = Counter::default();
+            rule.hash(&mut counter);
+            counter.0
+        };
+        assert_eq!(bytes(RehearsalRule::Auto), 0);
+        assert!(bytes(RehearsalRule::Always) > 0 && bytes(RehearsalRule::Never) > 0);
     }
 }

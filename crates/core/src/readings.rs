@@ -44,8 +44,13 @@ pub enum Effect {
         /// What runs now.
         source: Option<Installed>,
     },
-    /// Boot it in isolation.
-    Rehearse(Installed),
+    /// Boot it in isolation, on a copy of the state.
+    Rehearse {
+        /// The sealed target.
+        target: Installed,
+        /// What runs now: what it fails at too is not the target's fault.
+        source: Option<Installed>,
+    },
     /// Wait for a window or an approval.
     Await,
     /// Let the service finish its work while it serves.
@@ -181,7 +186,9 @@ fn preparing(preparation: &Preparation) -> Option<Effect> {
         (Act::Preflight, Aim::Staged(target)) => {
             Effect::Preflight { target: target.clone(), source: preparation.run.source.clone() }
         }
-        (Act::Rehearse, Aim::Staged(target)) => Effect::Rehearse(target.clone()),
+        (Act::Rehearse, Aim::Staged(target)) => {
+            Effect::Rehearse { target: target.clone(), source: preparation.run.source.clone() }
+        }
         (Act::Await, _) => Effect::Await,
         (Act::Drain, _) => Effect::Drain,
         _ => return None,

@@ -273,7 +273,7 @@ impl Telling {
                 Done::Skipped { why: "old code can go on with it".into() }
             }
             Effect::Preflight { .. } => Done::Checked { findings: Vec::new(), class: None },
-            Effect::Rehearse(_) | Effect::Await => Done::Skipped { why: "as configured".into() },
+            Effect::Rehearse { .. } | Effect::Await => Done::Skipped { why: "as configured".into() },
             Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
             Effect::Prove { installed, instance } | Effect::Soak { installed, instance } => {
                 let expectation = cast::expectation(&installed, &instance.expect("a process to prove"));

@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Runs the program. Hidden halves (keeper, exec, child, front, sandbox, sample gateway) come before anything is set up.
+/// Runs the program. Hidden halves (keeper, exec, child, front, sandbox, rehearsal, sample gateway) come before anything is set up.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let rest = || args.iter().skip(2).cloned().collect::<Vec<_>>();
@@ -32,6 +32,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("exec") => return crate::supervisor::launch::main(rest()),
         Some("child") => return crate::preflight::child(),
         Some("front") => return crate::front_process::main(rest()),
+        Some(crate::rehearsal::NAME) => return crate::rehearsal::main(),
         Some(crate::sandbox::NAME) => return crate::sandbox::main(&rest()),
         Some("sample-gateway") => return sample_gateway::process::main(rest()),
         _ => {}

@@ -13,6 +13,7 @@ pub mod notify;
 mod polling;
 pub mod preflight;
 pub mod probe;
+pub mod rehearsal;
 pub mod sandbox;
 pub mod store;
 pub mod supervisor;

@@ -5,14 +5,18 @@ mod answers;
 mod assembly;
 mod hello;
 mod http;
+mod observer;
 mod process;
+mod questions;
 mod settings;
 mod tripwire;
 mod wire;
 
 pub use answers::{Clock, ServiceAnswers, observe_service};
 pub use assembly::assemble;
+pub use observer::{Observer, Sight};
 pub use process::{Before, ProcessFacts, observe_process};
+pub use questions::{Greeting, Questions, VersionQuestion};
 pub use settings::{
     Address, Ask, Field, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
 };

@@ -17,8 +17,7 @@ use cutover_testkit::slow;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use toml::Table;
-use world::{CALL, SERVICE, TOKEN, World, target};
+use world::{CALL, TOKEN, World, target};
 
 const INSTALL: Duration = Duration::from_secs(600);
 /// From a press to its verdict.
@@ -171,7 +170,8 @@ async fn r78110_the_real_page_shows_the_new_version_after_its_proof_and_no_broke
     let old = gateway(&runtime, &cache, OLD).await;
     registry.publish_directory(&old).unwrap();
     let mut world = World::new(&runtime, &cache, &registry.url());
-    looks_often(&world);
+    world.configure(|service| drop(service.insert("check_every".into(), "5s".into())));
+    world.without_rehearsal();
     world.start_daemon(&[]).await;
     let begun = Instant::now();
     let (report, code) = world.update(OLD).await;
@@ -254,15 +254,6 @@ async fn offer(world: &World, registry: &Registry, version: &str) {
 /// The package of a version, as npm laid it down.
 async fn gateway(runtime: &Runtime, cache: &Path, version: &str) -> PathBuf {
     runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap()
-}
-
-/// The daemon asks what the channel names all the time.
-fn looks_often(world: &World) {
-    let file = world.path().join("cutover.toml");
-    let mut config: Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
-    let service = config["service"][SERVICE].as_table_mut().unwrap();
-    service.insert("check_every".into(), "5s".into());
-    std::fs::write(file, config.to_string()).unwrap();
 }
 
 fn pictures() -> PathBuf {

@@ -35,6 +35,8 @@ mod preflight;
 mod process;
 #[path = "story/proof.rs"]
 mod proof;
+#[path = "story/rehearsal.rs"]
+mod rehearsal;
 #[path = "story/state.rs"]
 mod state;
 #[path = "story/stock_client.rs"]

@@ -4,6 +4,7 @@
 //! key, by the JSON object in the environment variable `SAMPLE_KNOBS`.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Behaviour of one release. The default is a good service: quick, ready at once, honest, and gone on SIGTERM.
@@ -12,6 +13,10 @@ use std::time::Duration;
 pub struct Knobs {
     /// Milliseconds between start and bind. SIGTERM ends the process during this time too (unless `ignore_term`).
     pub boot_delay_ms: u64,
+    /// Connects to this address (`127.0.0.1:8125`) when it starts, as a channel of its own would, and says how that went.
+    pub dial_at_start: Option<String>,
+    /// Appends a line to this file when it starts, and says how that went.
+    pub append_at_start: Option<PathBuf>,
     /// Milliseconds between bind and ready; `/startupz` and `/readyz` answer 503 until then.
     pub ready_delay_ms: u64,
     /// `/readyz` and `/startupz` answer 503 for ever.

@@ -9,12 +9,13 @@ mod signals;
 use crate::installed::{self, Installed};
 use crate::life::Service;
 use crate::state::{self, State};
-use crate::{descendant, voice, web};
+use crate::{Knobs, descendant, voice, web};
 use invocation::{Invocation, Role};
 use signals::{Ending, Signals};
 use std::ffi::OsString;
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -140,6 +141,7 @@ fn serve(invocation: Invocation) -> Result<u8, Error> {
         installed.manifest.build,
         installed.root().display()
     ));
+    reach_out(&knobs);
     let service = Arc::new(Service::new(installed, knobs, state, invocation.token.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -153,6 +155,19 @@ fn serve(invocation: Invocation) -> Result<u8, Error> {
     // Whatever still runs (a cut exchange, a blocked read) ends with the process.
     runtime.shutdown_background();
     code
+}
+
+/// What a service does to the world as soon as it starts.
+fn reach_out(knobs: &Knobs) {
+    let told = |done: io::Result<()>| done.map_or_else(|error| error.to_string(), |()| "done".to_owned());
+    if let Some(address) = &knobs.dial_at_start {
+        voice::say(format!("dialling {address}: {}", told(TcpStream::connect(address).map(drop))));
+    }
+    if let Some(path) = &knobs.append_at_start {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        let appended = file.and_then(|mut file| file.write_all(b"started\n"));
+        voice::say(format!("appending to {}: {}", path.display(), told(appended)));
+    }
 }
 
 /// The whole life after preparation; answers the exit code.

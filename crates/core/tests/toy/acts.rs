@@ -24,7 +24,7 @@ impl Options<'_> {
             Effect::Preflight { .. } => {
                 self.finish(ticket, Done::Checked { findings: Vec::new(), class: None })
             }
-            Effect::Rehearse(_) | Effect::Await | Effect::Drain | Effect::Nothing(_) => {
+            Effect::Rehearse { .. } | Effect::Await | Effect::Drain | Effect::Nothing(_) => {
                 self.finish(ticket, done());
             }
             Effect::Stop => self.stop(ticket),

@@ -4,17 +4,21 @@
 mod configuration;
 mod data;
 mod going;
+mod house;
 mod preflight;
 mod preparing;
 mod proving;
+mod rehearsing;
 mod starting;
 mod sweeping;
 mod traffic;
+mod trial;
 
 pub(super) use crate::causes::told;
 pub(super) use preparing::{Served, served};
-pub(super) use proving::{Enough, Proof, Prover};
+pub(super) use proving::{Proof, Prover};
 pub(super) use starting::Starting;
+pub(super) use trial::Enough;
 
 use super::front_link::FrontLink;
 use super::inbox::{Progress, Reporter};
@@ -102,7 +106,9 @@ impl Executor {
             }
             Effect::Stage(release) => self.stage(ticket, &release).await,
             Effect::Preflight { target, source } => self.preflight(&target, source.as_ref()).await,
-            Effect::Rehearse(_) => unneeded("no isolated rehearsal in this version"),
+            Effect::Rehearse { target, source } => {
+                self.rehearse(ticket, &target, source.as_ref(), &settings.policy).await
+            }
             Effect::Await => unneeded("no window or approval is configured"),
             Effect::Drain => self.warm(ticket, settings).await,
             Effect::Stop => {

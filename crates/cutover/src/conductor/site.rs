@@ -5,9 +5,7 @@ use crate::config::{
     self, Layout, Misplaced, PluginPolicy, PluginWanted, Port, Scripts, ServiceSettings, SourceSettings,
     VersionSettings, WebSocketSettings, fill, found,
 };
-use crate::probe::{
-    Address, Ask, Field, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, Token, VersionProbe,
-};
+use crate::probe::{Address, Greeting, ProbeSettings, Questions, VersionQuestion};
 use crate::store::snapshot::StatePath;
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
@@ -260,51 +258,34 @@ impl Site {
         }
     }
 
-    /// How to ask the live process at `address`.
+    /// How to ask the live process.
     pub(super) fn probe(&self) -> anyhow::Result<ProbeSettings> {
+        Ok(ProbeSettings::of(&self.questions())?)
+    }
+
+    /// The same as plain data, with the secrets that it takes.
+    pub(super) fn questions(&self) -> Questions {
         let settings = &self.settings;
-        let root = Path::new("");
-        let headers: Vec<(String, String)> = settings
-            .probe_headers
-            .iter()
-            .map(|(name, value)| (name.clone(), self.filled(value, root)))
-            .collect();
-        let check = |path: &str| {
-            HttpCheck::new(path, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        let filled = |value: &str| self.filled(value, Path::new(""));
+        let headers = settings.probe_headers.iter();
+        let version = match settings.version.clone() {
+            VersionSettings::Http { path, pointer, build, instance, plugins } => {
+                VersionQuestion::Http { path, version: pointer, build, instance, plugins }
+            }
+            VersionSettings::OpenClaw { token } => VersionQuestion::OpenClaw { token: filled(&token) },
         };
-        let field = |pointer: &Option<String>| -> anyhow::Result<Field> {
-            Ok(match pointer {
-                Some(pointer) => Field::Required(Pointer::new(pointer)?),
-                None => Field::Unasked,
-            })
-        };
-        let first_frame = |websocket: &WebSocketSettings| -> anyhow::Result<FirstFrame> {
-            let WebSocketSettings { path, pointer, equals } = websocket;
-            Ok(FirstFrame::new(check(path)?, Pointer::new(pointer)?, equals))
-        };
-        let version = match &settings.version {
-            VersionSettings::Http { path, pointer, build, instance, plugins } => VersionProbe {
-                ask: Ask::Http(check(path)?),
-                fields: Fields {
-                    version: Pointer::new(pointer)?,
-                    build: field(build)?,
-                    instance: field(instance)?,
-                    plugins: field(plugins)?,
-                },
-            },
-            VersionSettings::OpenClaw { token } => VersionProbe {
-                ask: Ask::OpenClawHello(Hello::new("/", Some(Token::new(self.filled(token, root))))?),
-                fields: Fields::of_openclaw(),
-            },
-        };
-        Ok(ProbeSettings {
-            live: settings.live.as_deref().map(check).transpose()?,
-            ready: settings.ready.as_deref().map(check).transpose()?,
-            version: Some(version),
-            page: settings.page.as_deref().map(check).transpose()?,
-            first_frame: settings.websocket.as_ref().map(first_frame).transpose()?,
+        Questions {
+            live: settings.live.clone(),
+            ready: settings.ready.clone(),
+            page: settings.page.clone(),
+            websocket: settings.websocket.clone().map(|websocket| {
+                let WebSocketSettings { path, pointer, equals } = websocket;
+                Greeting { path, pointer, equals }
+            }),
+            headers: headers.map(|(name, value)| (name.clone(), filled(value))).collect(),
+            version,
             request_limit: settings.probe_timeout,
-        })
+        }
     }
 
     /// What a proof consists of here, and what is not part of it.

@@ -304,6 +304,8 @@ pub(super) struct PolicyFragment {
     pub release: Option<ReleaseFragment>,
     /// Whether an automatic rollback may give up writes made after the release (false).
     pub restore_after_release: Option<bool>,
+    /// Whether a new version is first started in isolation, on a copy of the state, before anything stops (default "auto").
+    pub rehearse: Option<RehearseFragment>,
     /// Size at which the service's log is rotated (10MiB).
     pub log_size: Option<Size>,
     /// Rotated log files kept (5).
@@ -363,6 +365,18 @@ pub(super) enum LevelFragment {
     Warn,
     /// It is told as good to know.
     Note,
+}
+
+/// Rehearsal rules.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RehearseFragment {
+    /// Where there is memory for a second process and the kernel isolates it; the report says why not.
+    Auto,
+    /// What "auto" leaves out ends the update before anything stops.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// Rollback rules.

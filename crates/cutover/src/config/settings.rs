@@ -2,14 +2,15 @@
 
 use super::fragment::{
     ButtonFragment, File, ForwardedFragment, InputsFragment, LevelFragment, OneOrMany, PolicyFragment,
-    PortFragment, PreflightFragment, ReleaseFragment, RollbackFragment, ScriptsFragment, Service, Source,
-    StateKind, StrategyFragment, WebSocketFragment,
+    PortFragment, PreflightFragment, RehearseFragment, ReleaseFragment, RollbackFragment, ScriptsFragment,
+    Service, Source, StateKind, StrategyFragment, WebSocketFragment,
 };
 use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
 use super::question::{QuestionSettings, questions};
 use cutover_core::{
-    DataClass, Finding, Intake, Level, Policy, ReleaseRule, RestoreAfterRelease, RollbackRule, Strategy,
+    DataClass, Finding, Intake, Level, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease, RollbackRule,
+    Strategy,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -630,6 +631,11 @@ fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {
             None => ReleaseRule::AfterProve,
         },
         restore_after_release: restore,
+        rehearse: match fragment.rehearse {
+            Some(RehearseFragment::Never) => RehearsalRule::Never,
+            Some(RehearseFragment::Always) => RehearsalRule::Always,
+            Some(RehearseFragment::Auto) | None => RehearsalRule::Auto,
+        },
     }
 }
 

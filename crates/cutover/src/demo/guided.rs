@@ -12,7 +12,7 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(3);
 
 pub(super) async fn run() -> anyhow::Result<ExitStatus> {
-    let mut world = World::new("policy = { soak = \"3s\" }")?;
+    let mut world = World::new("policy = { soak = \"3s\", rehearse = \"never\" }")?;
     world.publish("1.0.0", Knobs { boot_delay_ms: 800, ..Knobs::default() })?;
     world.publish("1.1.0", Knobs { boot_delay_ms: 800, ..Knobs::default() })?;
     world.publish("1.2.0-broken", Knobs { report_version: Some("1.1.0".into()), ..Knobs::default() })?;

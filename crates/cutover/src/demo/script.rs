@@ -12,8 +12,8 @@ use sample_gateway::Knobs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything quick, so that the script is.
-const POLICY: &str = r#"policy = { soak = "1s", probe_interval = "50ms", stop_grace = "3s", drain = "3s", start_deadline = "30s" }"#;
+/// Everything quick, so that the script is, and what goes wrong goes wrong after the cut.
+const POLICY: &str = r#"policy = { soak = "1s", probe_interval = "50ms", stop_grace = "3s", drain = "3s", start_deadline = "30s", rehearse = "never" }"#;
 /// How long the sample service takes to boot.
 const BOOT_MS: u64 = 400;
 

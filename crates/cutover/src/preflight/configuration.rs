@@ -2,24 +2,20 @@
 //!
 //! Knows a command of each version and the state that it looks at. Must not know what a configuration is.
 
+use super::copied::Copied;
 use super::listed;
 use super::refusal::{Issue, issues};
-use super::secrets::Secrets;
 use super::stop::Stop;
 use crate::causes::told;
-use crate::sandbox::{self, Cover, Exit, Outcome, Sandbox};
-use crate::store::snapshot::{self, Moment, StatePath};
+use crate::sandbox::{self, Exit, Outcome, Sandbox};
+use crate::store::snapshot::{Moment, StatePath};
 use cutover_core::{Finding, Level};
 use rustix::io::Errno;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use walkdir::WalkDir;
 
 const KIND: &str = "configuration";
-
-/// How long a database that is written to may keep the copy waiting.
-const BUSY: Duration = Duration::from_secs(10);
 
 /// How each version is asked whether it accepts the configuration. Its state is copied anew for each, and the copy covers
 /// the live paths.
@@ -41,14 +37,6 @@ pub struct Validation {
     pub limit: Duration,
     /// Ends the asking at once.
     pub stop: Stop,
-}
-
-/// Removes copies that were being made when the daemon was killed. Nobody may be making one.
-pub fn forget_copies(scratch: &Path) {
-    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
-        // What cannot be removed now is tried again the next time.
-        let _ = snapshot::discard(&entry.path());
-    }
 }
 
 /// What a version said.
@@ -175,15 +163,13 @@ pub(super) fn tried(command: &Sandbox, validation: &Validation) -> Result<Tried,
     if validation.stop.is_asked() {
         return unknown("given up".into());
     }
-    let copied = match Copied::of(&validation.state, validation) {
+    let copied = match Copied::of(&validation.state, &validation.scratch, &validation.moment) {
         Ok(copied) => copied,
         Err(why) => return unknown(why),
     };
-    // It may write its own files anew, and those may grow.
-    let file_max = command.file_max.max(copied.largest().saturating_mul(2));
-    let house = Sandbox { covers: copied.covers.clone(), file_max, ..command.clone() };
+    let house = copied.furnish(command.clone());
     // Read before the program can write to its copy.
-    let secrets = Secrets::of(&command.env, copied.covers.iter().map(|cover| cover.copy.as_path()));
+    let secrets = copied.secrets(&command.env);
     let begun = Instant::now();
     let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
         Ok(Outcome::Ended(ended)) => ended,
@@ -205,52 +191,4 @@ pub(super) fn tried(command: &Sandbox, validation: &Validation) -> Result<Tried,
 fn is_no_program(error: &io::Error) -> bool {
     let errnos = [Errno::NOENT, Errno::NOEXEC, Errno::ACCESS];
     Errno::from_io_error(error).is_some_and(|errno| errnos.contains(&errno))
-}
-
-/// A copy of the state, for one command.
-struct Copied {
-    covers: Vec<Cover>,
-    directory: PathBuf,
-}
-
-impl Copied {
-    fn of(state: &[StatePath], validation: &Validation) -> Result<Self, String> {
-        let failed =
-            |error| format!("making a place for a copy in {}: {error}", validation.scratch.display());
-        let directory = tempfile::Builder::new().prefix("copy-").tempdir_in(&validation.scratch);
-        let mut copied = Self { covers: Vec::new(), directory: directory.map_err(failed)?.keep() };
-        if !state.is_empty() {
-            let copies = copies(state, &copied.directory, &validation.moment)?;
-            copied.covers = copies.into_iter().map(|(copy, live)| Cover { copy, live }).collect();
-        }
-        Ok(copied)
-    }
-
-    /// Bytes of the largest file.
-    fn largest(&self) -> u64 {
-        let entries = WalkDir::new(&self.directory).into_iter().flatten();
-        let sizes = entries.filter_map(|entry| entry.metadata().ok()).filter(|found| found.is_file());
-        sizes.map(|found| found.len()).max().unwrap_or(0)
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        // Directories that nobody may write are removed too. What is left all the same is tried again the next time.
-        let _ = snapshot::discard(&self.directory);
-    }
-}
-
-fn copies(state: &[StatePath], to: &Path, moment: &Moment) -> Result<Vec<(PathBuf, PathBuf)>, String> {
-    let failed = |error: snapshot::Error| format!("copying the state: {}", told(&error));
-    let space = snapshot::space(state, to).map_err(failed)?;
-    if let Some(need) = space.needs.iter().find(|need| !need.is_met()) {
-        let (path, needed, free) = (need.path.display(), need.needed.bytes, need.free.bytes);
-        return Err(format!("{path}: a copy of the state needs {needed} bytes, {free} are free"));
-    }
-    let warmed = snapshot::warm(state, to, moment, BUSY).map_err(failed)?;
-    if let Some((path, why)) = warmed.cold.first() {
-        return Err(format!("{} cannot be copied while it is in use: {why}", path.display()));
-    }
-    snapshot::copies(state, to).map_err(failed)
 }

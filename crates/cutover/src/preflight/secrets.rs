@@ -22,7 +22,7 @@ const ENDINGS: [&str; 8] = ["json", "json5", "toml", "yaml", "yml", "env", "conf
 const FILE_MAX: u64 = 1 << 20;
 
 /// The values.
-pub(crate) struct Secrets(Vec<String>);
+pub struct Secrets(Vec<String>);
 
 impl Secrets {
     /// Those of an environment, but paths of this machine, and those of the given files and of files in the given
@@ -49,7 +49,8 @@ impl Secrets {
     }
 
     /// A text without them.
-    pub(crate) fn hidden_in(&self, text: &str) -> String {
+    #[must_use]
+    pub fn hidden_in(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), HIDDEN))
     }
 }

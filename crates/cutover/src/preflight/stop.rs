@@ -52,7 +52,7 @@ impl Stop {
     }
 
     /// What becomes ready once nobody wants to know any more.
-    pub(super) fn poll(&self) -> Option<PollFd<'_>> {
+    pub(crate) fn poll(&self) -> Option<PollFd<'_>> {
         self.end.as_ref().map(|end| PollFd::new(&**end, PollFlags::IN))
     }
 }

@@ -11,7 +11,7 @@ mod latest;
 mod world;
 
 use cutover::conductor::{Plan, View};
-use cutover_core::{FactName, Generation, Instance, Reading, Report, Resolution, Status};
+use cutover_core::{Act, FactName, Generation, Instance, Reading, Report, Resolution, Status};
 use cutover_front::Stats;
 use cutover_testkit::load::{Entry, Handshake, Load, LoadPlan, SocketExchange, SocketPlan};
 use cutover_testkit::openclaw::{
@@ -231,6 +231,7 @@ async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
     assert_eq!(code, 0, "{report:#?}");
     assert_eq!((report.status, report.resolution), (Some(Status::RestartVerified), Resolution::None));
     assert!(report.ok);
+    was_rehearsed(world, &report, figures);
 
     let serving = &report.serving;
     let after = serving.instance.clone().unwrap();
@@ -264,6 +265,22 @@ async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
     whole(direct, &page(world.front[0]).await, "new process", figures).await;
 }
 
+/// The new version was tried before anything stopped: with its plugin, on a copy, while the old one was used.
+fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) {
+    let step = report.steps.iter().find(|step| step.name == Act::Rehearse).unwrap();
+    let how = step.outcome.as_deref().unwrap();
+    figures.line("  rehearsal", how);
+    if how.starts_with("skipped: no isolation: ") {
+        figures.line("skipped", "the rehearsal of the real gateway");
+        return;
+    }
+    assert!(how.starts_with(&format!("{NEW} started in isolation on a copy of the state")), "{how}");
+    for fact in ["version", "readiness", "plugins", "tripwires", "ended on TERM after"] {
+        assert!(how.contains(fact), "{fact}: {how}");
+    }
+    assert_eq!(std::fs::read_dir(world.copies()).unwrap().count(), 0, "a copy is left");
+}
+
 /// A file of the page with a hash in its name that both versions have: one that only the old version has is rightly
 /// gone after an update.
 fn shared_file(world: &World) -> String {
@@ -283,9 +300,10 @@ async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figure
     let before = (sessions(direct).await, identity(&world.claw()), files(&world.claw()));
     let load = load(world, &shared_file(world), "rollback").await;
 
-    // Another daemon: the gateway and its front go on meanwhile.
+    // Another daemon: the gateway and its front go on meanwhile. These builds shall be taken back, not refused.
     let old = world.view().await.process.unwrap();
     world.end_daemon().await;
+    world.without_rehearsal();
     world.start_daemon(&[]).await;
     let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
     assert_eq!(view.process, Some(old.clone()));

@@ -98,13 +98,32 @@ impl World {
 
     /// Before the daemon is started: the gateway alone.
     pub(crate) fn without_plugins(self) -> World {
-        let mut config: Table = fs::read_to_string(self.config()).unwrap().parse().unwrap();
-        let service = config["service"][SERVICE].as_table_mut().unwrap();
-        service.remove("plugins").expect("this world has a plugin");
-        service["env"].as_table_mut().unwrap().remove("PROGRESS_LINES");
-        fs::write(self.config(), config.to_string()).unwrap();
+        self.configure(|service| {
+            service.remove("plugins").expect("this world has a plugin");
+            service["env"].as_table_mut().unwrap().remove("PROGRESS_LINES");
+        });
         fs::write(self.claw().join("openclaw.json"), r#"{"gateway":{"mode":"local"}}"#).unwrap();
         self
+    }
+
+    /// Changes what is configured of the service, for the daemon that is started next.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut Table)) {
+        let mut config: Table = fs::read_to_string(self.config()).unwrap().parse().unwrap();
+        change(config["service"][SERVICE].as_table_mut().unwrap());
+        fs::write(self.config(), config.to_string()).unwrap();
+    }
+
+    /// What goes wrong shall go wrong after the cut, with the daemon that is started next.
+    pub(crate) fn without_rehearsal(&self) {
+        self.configure(|service| {
+            let policy = service["policy"].as_table_mut().unwrap();
+            policy.insert("rehearse".into(), "never".into());
+        });
+    }
+
+    /// Where copies of the gateway's state are made for a rehearsal.
+    pub(crate) fn copies(&self) -> PathBuf {
+        self.state().join("services").join(SERVICE).join("rehearse")
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -191,3 +191,45 @@ state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
     assert_eq!((written.status, &written.json()["rows"]), (200, &2.into()), "{written:?}");
     Ok(())
 }
+
+/// What the service writes is in a database beside which it makes files of its own.
+const STATE: &str = r#"env = { SAMPLE_STATE = "{world}/data" }
+state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_runs_as_the_service_s_own_account_whoever_runs_the_daemon() -> anyhow::Result<()> {
+    let story = "a_rehearsal_runs_as_the_service_s_own_account_whoever_runs_the_daemon";
+    if !can_drop(story) || !crate::rehearsal::isolates(story) {
+        return Ok(());
+    }
+    let dropped = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"].map(str::to_owned);
+    for (through, user) in [(Vec::new(), "user = \"nobody\"\n"), (dropped.to_vec(), "")] {
+        let (ground, program) = common_ground()?;
+        let service = with_policy(&format!("{user}{STATE}"), &[("rehearse", "\"auto\"")]);
+        let plan = Plan { through, service, place: Some(ground.path().to_owned()), ..Plan::new(program) };
+        let owned = Knobs { append_at_start: Some("/etc/cutover-test".into()), ..Knobs::default() };
+        let mut world = unserved(plan, &[("1.0.0", Knobs::default()), ("2.0.0", owned.clone())])?;
+        world.publish("3.0.0", Knobs { crash_after_ms: Some(0), ..owned })?;
+        match user {
+            "" => hand_over(&world)?,
+            _ => {
+                std::fs::set_permissions(world.path(), std::fs::Permissions::from_mode(0o755))?;
+                chown(world.path().join("data"), Some(NOBODY), Some(NOBODY))?;
+            }
+        }
+        world.start_daemon().await?;
+        world.install("1.0.0").await?;
+        assert_eq!(post(&world, "/state", "one").await?.status, 200);
+        let updated = update(&world, "2.0.0").await?;
+        assert_told(&updated, Status::RestartVerified, Resolution::None, 0);
+        let how = crate::rehearsal::outcome(&updated.0);
+        assert!(how.starts_with("2.0.0 started in isolation on a copy of the state"), "{how}");
+        let refused = update(&world, "3.0.0").await?;
+        assert_told(&refused, Status::UpdateFailed, Resolution::OldVerified, 3);
+        let detail = &refused.0.causes[0].fault.detail;
+        let is_denied = |why: &&str| detail.contains(&format!("/etc/cutover-test: {why}"));
+        assert!(["Permission denied", "Read-only file system"].iter().any(is_denied), "{detail}");
+        assert_eq!(get(&world, "/state").await?.json()["rows"], 1);
+    }
+    Ok(())
+}

@@ -124,10 +124,13 @@ async fn r20_r65_r66_leftovers_are_reclaimed_and_what_is_not_there_fails_before_
         std::fs::create_dir_all(staging.join(name).join("core"))?;
         std::fs::write(staging.join(name).join("core/file"), "half")?;
     }
-    let copies = world.state().join("services").join(SERVICE).join("validate");
-    std::fs::create_dir_all(copies.join("copy-one/0"))?;
+    let copies = world.state().join("services").join(SERVICE);
+    let copies = ["validate", "rehearse"].map(|purpose| copies.join(purpose));
+    for copies in &copies {
+        std::fs::create_dir_all(copies.join("copy-one/0"))?;
+    }
     world.start_daemon().await?;
-    for left in [&staging, &copies] {
+    for left in [&staging, &copies[0], &copies[1]] {
         eventually("the reclaim", async || std::fs::read_dir(left).is_ok_and(|entries| entries.count() == 0))
             .await?;
     }

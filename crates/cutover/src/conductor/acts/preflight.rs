@@ -76,6 +76,7 @@ impl Executor {
         let level = if is_way_back { Level::Note } else { Level::Warn };
         findings.extend(without.into_iter().map(|text| Finding::new(level, "plugins", text)));
         findings.extend(self.room().await?);
+        findings.push(self.foreseen(target, source).await?);
         let mut class = None;
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
@@ -328,7 +329,7 @@ fn below(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// The live processes, who keeps them, and all that they started.
-fn family(running: &[Live]) -> Result<Vec<Instance>, Fault> {
+pub(super) fn family(running: &[Live]) -> Result<Vec<Instance>, Fault> {
     let mut found = Vec::new();
     for live in running {
         found.extend(live.keeper.clone());

@@ -1,7 +1,7 @@
 //! Before anything stops: resolve, stage, look.
 
-use super::proving::{Enough, Proof, Prover};
-use super::{Executor, Outcome, blocking, chain, fault};
+use super::proving::{Proof, Prover};
+use super::{Enough, Executor, Outcome, blocking, chain, fault};
 use crate::store;
 use cutover_core::{
     Base, DataClass, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, Serving,

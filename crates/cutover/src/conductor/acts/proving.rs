@@ -1,18 +1,21 @@
 //! Proving a live process: rounds of observation, judged each, until enough pass in a row. Always from zero.
 
 use super::traffic::Traffic;
-use super::{Executor, Outcome, chain, fault};
+use super::trial::{Standing, Trial};
+use super::{Enough, Executor, Outcome, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::conductor::ledger::wall_ms;
+use crate::conductor::site::Site;
 use crate::config::{PluginPolicy, PluginSettings};
-use crate::probe::{self, Address, Before, ProbeSettings, TripwireScanner};
-use crate::supervisor::{self, Live};
+use crate::probe::{Address, Observer, Sight, TripwireScanner};
+use crate::supervisor::{self, Launch, Live};
 use cutover_core::{
     Code, Done, Exchanges, Expectation, FactName, Fault, Generation, Installed, Instance, Observations,
-    Plugin, Policy, Reading, Release, ReleaseRule, Seen, Settings, Ticket, Verdict, judge,
+    Plugin, Policy, Release, ReleaseRule, Seen, Settings, Ticket,
 };
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 /// How long the keeper may take to write down an exit.
 const EXIT_RECORD: Duration = Duration::from_secs(2);
@@ -31,43 +34,15 @@ pub(in super::super) enum Proof {
     Ready,
 }
 
-/// How much proof is enough.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Enough {
-    /// Passing rounds in a row.
-    rounds: u32,
-    /// How long they must span.
-    time: Duration,
-    /// Between two rounds.
-    pause: Duration,
-}
-
-impl Enough {
-    /// So many rounds in a row.
-    pub(in super::super) fn rounds(rounds: u32, policy: &Policy) -> Self {
-        Self { rounds, time: Duration::ZERO, pause: policy.probe_interval }
-    }
-
-    /// An unbroken time, however fast this machine looks.
-    fn time(time: Duration, policy: &Policy) -> Self {
-        Self { rounds: policy.streak, time, pause: soak_pause(time) }
-    }
-}
-
 /// Asks one process, again and again.
 pub(in super::super) struct Prover {
     executor: Executor,
-    live: Live,
+    observer: Observer,
     pub expectation: Expectation,
-    settings: ProbeSettings,
-    /// Where it is asked beside its own address.
-    elsewhere: Option<Address>,
     /// How clients fare, where they are let through.
     traffic: Option<Traffic>,
-    tripwires: Option<TripwireScanner>,
     tripped: usize,
     proof: Proof,
-    before: Option<Before>,
 }
 
 impl Executor {
@@ -142,11 +117,6 @@ impl Executor {
     }
 }
 
-/// A long soak is looked at twice a second, a short one more often.
-fn soak_pause(soak: Duration) -> Duration {
-    (soak / 10).clamp(Duration::from_millis(50), Duration::from_millis(500))
-}
-
 impl Prover {
     pub(in super::super) async fn new(
         executor: &Executor,
@@ -156,21 +126,23 @@ impl Prover {
     ) -> Result<Self, Fault> {
         let site = &executor.site;
         let root = site.store.generation_dir(installed.generation);
-        let settings = site.probe().map_err(|error| fault("probe", format!("{error:#}")))?;
-        let elsewhere = site.lane().map_err(|error| fault("probe", format!("{error:#}")))?;
         let nonce = live.record.nonce.clone();
-        Ok(Self {
-            expectation: expectation(executor, &live, installed, proof)?,
-            settings,
-            elsewhere,
-            traffic: None,
-            tripwires: Some(TripwireScanner::whole(site.log(&nonce), &root)),
-            tripped: 0,
-            proof,
+        let failed = |error: anyhow::Error| fault("probe", format!("{error:#}"));
+        let launch = site
+            .launch(installed.generation, nonce.clone())
+            .map_err(|error| fault("launch", format!("{error:#}")))?;
+        let expectation = expectation(site, &launch, installed, live.instance().clone(), proof)?;
+        let sight = Sight {
+            settings: site.probe().map_err(failed)?,
+            direct: Address::Tcp(site.address()),
+            elsewhere: site.lane().map_err(failed)?,
+            port: site.port,
             before: executor.before(&nonce).await?,
-            executor: executor.clone(),
+            log: site.log(&nonce),
             live,
-        })
+        };
+        let observer = Observer::new(sight, &root, wall_ms);
+        Ok(Self { expectation, observer, traffic: None, tripped: 0, proof, executor: executor.clone() })
     }
 
     /// Looks until it is enough. Fails at contrary evidence, at the process's end, or after `deadline` without progress: then
@@ -181,49 +153,31 @@ impl Prover {
         deadline: Duration,
         ticket: Option<&Ticket>,
     ) -> Result<Observations, Fault> {
-        self.expectation.streak = enough.rounds;
-        let mut streak = Streak::default();
+        let mut trial = Trial::begun(*enough, deadline);
         loop {
             let mut seen = self.look().await;
-            if !self.live.is_alive().map_err(chain("identity"))? {
+            if !self.observer.live().is_alive().map_err(chain("identity"))? {
                 return self.ended().await;
             }
-            // Each round is judged as if it were the last: what is missing then is missing in itself.
-            seen.streak = enough.rounds;
-            let verdict = judge(&self.expectation, &seen);
-            match &verdict {
-                Verdict::Refuted(_) => return Err(refuted(&verdict)),
-                Verdict::Verified(_) => {
-                    self.expectation.service_instance = seen.service_instance.value().cloned();
-                    streak.pass();
-                }
-                Verdict::Inconclusive(_) => {
-                    self.expectation.service_instance = None;
-                    streak.miss(missing(&verdict));
-                }
-            }
-            seen.streak = streak.rounds;
+            let standing = trial.judge(&mut self.expectation, &mut seen);
             if let Some(ticket) = ticket {
-                let (done, total) = (u64::from(streak.rounds), u64::from(enough.rounds));
-                self.executor.progress(ticket, shown(&verdict), done.min(total), Some(total));
+                let (shown, done, total) = trial.progress();
+                self.executor.progress(ticket, shown, done, Some(total));
             }
-            if streak.is_enough(enough) {
-                return Ok(seen);
+            match standing {
+                Standing::Open => tokio::time::sleep(enough.pause).await,
+                Standing::Proven => return Ok(seen),
+                Standing::Refuted(fault) | Standing::Stuck(fault) => return Err(fault),
             }
-            if streak.progressed.elapsed() > deadline {
-                return Err(fault(
-                    "timeout",
-                    format!("not proven, no progress for {deadline:?}: {}", streak.shortfall(&verdict)),
-                ));
-            }
-            tokio::time::sleep(enough.pause).await;
         }
     }
 
     /// From now on it is asked as clients ask it, and clients are counted.
     async fn go_public(&mut self, before: Option<Exchanges>) {
         // An address that nobody can name is asked by the lane.
-        self.elsewhere = self.executor.site.public().or_else(|| self.elsewhere.take());
+        if let Some(address) = self.executor.site.public() {
+            self.observer.ask_at(address);
+        }
         self.traffic = Some(Traffic::from_now(&self.executor, before).await);
     }
 
@@ -234,66 +188,46 @@ impl Prover {
 
     /// One round.
     pub(in super::super) async fn look(&mut self) -> Observations {
-        let direct = Address::Tcp(self.executor.site.address());
-        let answers = probe::observe_service(&self.settings, &direct, &wall_ms).await;
-        let mut elsewhere = Vec::new();
-        if let Some(address) = &self.elsewhere {
-            elsewhere.push(probe::observe_service(&self.settings, address, &wall_ms).await);
-        }
-        let (live, port, before) = (self.live.clone(), self.executor.site.port, self.before.clone());
-        let mut scanner = self.tripwires.take().expect("BUG: a round is looked at one at a time");
-        let (facts, tripwires, scanner) = tokio::task::spawn_blocking(move || {
-            let facts = probe::observe_process(&live, Some(port), before.as_ref(), &wall_ms);
-            let tripwires = scanner.look(wall_ms());
-            (facts, tripwires, scanner)
-        })
-        .await
-        .expect("BUG: looking at a process panicked");
-        self.tripwires = Some(scanner);
-        self.tripped = tripwires.value().map_or(0, Vec::len);
-        // Logs hold users' text: later such a line asks for a closer look, which each round is, and refutes nothing by itself.
-        let tripwires = match self.proof {
-            Proof::Prove => tripwires,
-            Proof::Soak | Proof::Ready => Seen::NotApplicable {
-                why: format!("refutes only before the traffic is let through; {} lines so far", self.tripped),
-            },
-        };
-        let traffic = match &mut self.traffic {
+        let mut seen = self.observer.look().await;
+        seen.traffic = match &mut self.traffic {
             Some(traffic) => {
-                if matches!(self.elsewhere, Some(Address::Tcp(_))) {
-                    traffic.asked(self.settings.questions());
-                }
+                traffic.asked(self.observer.asked_in_public());
                 traffic.look(&self.executor).await
             }
             None => Seen::NotApplicable { why: "clients are not let through to be counted".into() },
         };
-        probe::assemble(facts, answers, elsewhere, tripwires, traffic, 1)
+        self.tripped = seen.tripwires.value().map_or(0, Vec::len);
+        // Logs hold users' text: later such a line asks for a closer look, which each round is, and refutes nothing by itself.
+        if self.proof != Proof::Prove {
+            let why =
+                format!("refutes only before the traffic is let through; {} lines so far", self.tripped);
+            seen.tripwires = Seen::NotApplicable { why };
+        }
+        seen
     }
 
     /// The end of a process is a fact of its own; what follows from it is decided elsewhere, and this proof is dropped.
     async fn ended(&self) -> Result<Observations, Fault> {
-        let exit = self.live.exited(EXIT_RECORD).await.map_err(chain("exited"))?;
-        let instance = self.live.instance().clone();
+        let live = self.observer.live();
+        let exit = live.exited(EXIT_RECORD).await.map_err(chain("exited"))?;
+        let instance = live.instance().clone();
         self.executor.reporter.send(Input::Ended { instance, exit: super::exit(exit) }).await;
         std::future::pending().await
     }
 }
 
-/// What must hold. The code is what the sealed generation holds, not what the process says.
-fn expectation(
-    executor: &Executor,
-    live: &Live,
+/// What must hold of the process that a launch led to. The code is what the sealed generation holds, not what the process
+/// says.
+pub(super) fn expectation(
+    site: &Site,
+    launch: &Launch,
     installed: &Installed,
+    instance: Instance,
     proof: Proof,
 ) -> Result<Expectation, Fault> {
-    let site = &executor.site;
-    let root = site.store.root(installed.generation).map_err(chain("store"))?;
-    let launch = site
-        .launch(installed.generation, live.record.nonce.clone())
-        .map_err(|error| fault("launch", format!("{error:#}")))?;
-    let entry = supervisor::identify(&site.entry(&root)).map_err(chain("code"))?;
-    let exe = std::fs::canonicalize(&launch.program).unwrap_or(launch.program);
-    let cwd = std::fs::canonicalize(&launch.cwd).unwrap_or(launch.cwd);
+    let entry = supervisor::identify(&launch.entry).map_err(chain("code"))?;
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (exe, cwd) = (real(&launch.program), real(&launch.cwd));
     let mut required =
         BTreeSet::from([FactName::Identity, FactName::Code, FactName::Port, FactName::Version]);
     if site.settings.ready.is_some() {
@@ -316,7 +250,7 @@ fn expectation(
         generation: installed.generation,
         version: installed.release.version.clone(),
         build: None,
-        instance: live.instance().clone(),
+        instance,
         service_instance: None,
         plugins,
         plugins_told: site.plugins_told().0,
@@ -340,80 +274,4 @@ fn plugins(settings: &[PluginSettings], release: &Release) -> Vec<String> {
     let mut plugins: Vec<String> = release.plugins.iter().filter_map(told).collect();
     plugins.sort();
     plugins
-}
-
-/// Passing rounds in a row, and when it last went better than ever before.
-struct Streak {
-    rounds: u32,
-    since: Instant,
-    best_rounds: u32,
-    least_missing: usize,
-    progressed: Instant,
-}
-
-impl Default for Streak {
-    fn default() -> Self {
-        let now = Instant::now();
-        Self { rounds: 0, since: now, best_rounds: 0, least_missing: usize::MAX, progressed: now }
-    }
-}
-
-impl Streak {
-    fn pass(&mut self) {
-        if self.rounds == 0 {
-            self.since = Instant::now();
-        }
-        self.rounds = self.rounds.saturating_add(1);
-        self.least_missing = 0;
-        // A service that flaps begins again and again; only a longer streak than ever is progress.
-        if self.rounds > self.best_rounds {
-            (self.best_rounds, self.progressed) = (self.rounds, Instant::now());
-        }
-    }
-
-    fn miss(&mut self, missing: usize) {
-        self.rounds = 0;
-        if missing < self.least_missing {
-            (self.least_missing, self.progressed) = (missing, Instant::now());
-        }
-    }
-
-    fn is_enough(&self, enough: &Enough) -> bool {
-        self.rounds >= enough.rounds && self.since.elapsed() >= enough.time
-    }
-
-    fn shortfall(&self, verdict: &Verdict) -> String {
-        match verdict.shortfall() {
-            empty if empty.is_empty() => format!("at most {} passing rounds in a row", self.best_rounds),
-            missing => missing,
-        }
-    }
-}
-
-/// The facts that hold, of all: what a person is shown while a process is being proven.
-fn shown(verdict: &Verdict) -> String {
-    let missing: Vec<String> = verdict
-        .facts()
-        .iter()
-        .filter(|fact| !fact.reading.is_in_order())
-        .map(|fact| format!("{:?}", fact.name).to_lowercase())
-        .collect();
-    if missing.is_empty() { "all facts hold".into() } else { format!("waiting for {}", missing.join(", ")) }
-}
-
-fn missing(verdict: &Verdict) -> usize {
-    verdict.facts().iter().filter(|fact| !fact.reading.is_in_order()).count()
-}
-
-/// A fault named after the first contradicting fact.
-fn refuted(verdict: &Verdict) -> Fault {
-    let first = verdict.facts().iter().find(|fact| fact.reading == Reading::Contradicts);
-    let code = match first.map(|fact| fact.name) {
-        Some(FactName::Version | FactName::Build) => "wrong_version",
-        Some(FactName::Code) => "wrong_code",
-        Some(FactName::Tripwires) => "tripwire",
-        Some(FactName::Traffic) => "worse_traffic",
-        _ => "wrong_process",
-    };
-    fault(code, verdict.shortfall())
 }

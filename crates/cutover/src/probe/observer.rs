@@ -1,0 +1,89 @@
+//! Looks at one live process, round after round: asks it, asks the system about it, and reads its log on.
+
+use super::answers::observe_service;
+use super::assembly::assemble;
+use super::process::{Before, observe_process};
+use super::settings::{Address, ProbeSettings};
+use super::tripwire::TripwireScanner;
+use crate::supervisor::Live;
+use cutover_core::{Observations, Seen};
+use std::path::{Path, PathBuf};
+
+/// What is to be looked at, and where.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// What is asked.
+    pub settings: ProbeSettings,
+    /// Where the service itself listens.
+    pub direct: Address,
+    /// Where else it is asked (the front's probe lane).
+    pub elsewhere: Option<Address>,
+    /// The service's own port.
+    pub port: u16,
+    /// The process.
+    pub live: Live,
+    /// What ran before it.
+    pub before: Option<Before>,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+/// Looks at one process, and remembers what of its log it has read.
+#[derive(Debug)]
+pub struct Observer {
+    sight: Sight,
+    clock: fn() -> u64,
+    tripwires: Option<TripwireScanner>,
+}
+
+impl Observer {
+    /// An observer that reads the log from its beginning. `root` is the generation's resolved directory, `clock` tells Unix
+    /// time in milliseconds.
+    #[must_use]
+    pub fn new(sight: Sight, root: &Path, clock: fn() -> u64) -> Self {
+        let tripwires = Some(TripwireScanner::whole(sight.log.clone(), root));
+        Self { sight, clock, tripwires }
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.sight.live
+    }
+
+    /// From now on it is also asked there, and nowhere else but at its own address.
+    pub fn ask_at(&mut self, address: Address) {
+        self.sight.elsewhere = Some(address);
+    }
+
+    /// How many exchanges of a round are seen by whoever counts those of clients.
+    #[must_use]
+    pub fn asked_in_public(&self) -> u64 {
+        match self.sight.elsewhere {
+            Some(Address::Tcp(_)) => self.sight.settings.questions(),
+            Some(Address::Unix { .. }) | None => 0,
+        }
+    }
+
+    /// One round. How clients fare is nothing that a look at a process can tell.
+    pub async fn look(&mut self) -> Observations {
+        let clock = self.clock;
+        let Sight { settings, direct, elsewhere, port, live, before, .. } = self.sight.clone();
+        let answers = observe_service(&settings, &direct, &clock).await;
+        let mut others = Vec::new();
+        if let Some(elsewhere) = &elsewhere {
+            others.push(observe_service(&settings, elsewhere, &clock).await);
+        }
+        let mut scanner = self.tripwires.take().expect("BUG: a round is looked at one at a time");
+        let (facts, tripwires, scanner) = tokio::task::spawn_blocking(move || {
+            let facts = observe_process(&live, Some(port), before.as_ref(), &clock);
+            let tripwires = scanner.look(clock());
+            (facts, tripwires, scanner)
+        })
+        .await
+        .expect("BUG: looking at a process panicked");
+        self.tripwires = Some(scanner);
+        let traffic = Seen::NotApplicable { why: "not told by a look at the process".into() };
+        assemble(facts, answers, others, tripwires, traffic, 1)
+    }
+}
