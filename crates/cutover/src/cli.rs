@@ -137,6 +137,7 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
                 .flat_map(crate::config::noted)
                 .for_each(|note| println!("note: {note}"));
         }
+        ConfigCommand::Show => print!("{}", crate::config::shown(&config_file(arguments)?)?),
         ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
     }
     Ok(ExitStatus::Done)

@@ -8,22 +8,24 @@ mod fragment;
 mod layout;
 mod notify;
 mod plugins;
+mod preset;
 mod question;
 mod script;
 mod settings;
 mod trust;
 
-pub use file::{Error, load, parse, schema};
+pub use file::{Error, load, parse, schema, shown};
 pub use layout::{Account, Layout, Misplaced};
 pub use notify::{NotifySettings, WaySettings, untellable};
 pub(crate) use plugins::fill_plugins;
 pub use plugins::{PluginPolicy, PluginSettings, PluginWanted};
+pub use preset::preset_command;
 pub use question::QuestionSettings;
 pub use script::scripted;
 pub(crate) use script::{found, run_by};
-pub(crate) use settings::fill;
 pub use settings::{
     Button, DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
     VersionSettings, WebSocketSettings, weighed,
 };
+pub(crate) use settings::{HOME, fill};
 pub use trust::noted;

@@ -31,6 +31,7 @@ mod workspace;
 pub(crate) use access::existing;
 pub use difference::{Difference, Moved};
 pub use error::{Error, Unfit};
+pub(crate) use generation::without_user;
 pub use generation::{GenerationRecord, SourceRecord, plugin_directory};
 pub use identity::Identity;
 pub(crate) use lockfile::{Locked, Lockfile};

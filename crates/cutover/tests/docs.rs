@@ -245,8 +245,11 @@ The file is, in this order: `--config`, `CUTOVER_CONFIG`, `$XDG_CONFIG_HOME/cuto
 daemon is restarted; services go on meanwhile.
 
 Durations are written `"250ms"`, `"30s"`, `"1m30s"`, `"10min"`, `"1h"`; sizes `"64KiB"`, `"10MiB"`, `"2GiB"`.
-`{root}`, `{port}`, `{node}` and `{env:NAME}` stand for the sealed release's directory, the service's own port, the
-configured `node` and a variable of the service's environment.
+`{root}`, `{port}`, `{node}`, `{home}` and `{env:NAME}` stand for the sealed release's directory, the service's own port,
+the configured `node`, the home of the service's user and a variable of the service's environment.
+
+`preset = "openclaw"` says everything that is known of that service; what the file says itself goes before it, tables key
+by key, lists as a whole. `cutover config show` prints what is in effect, secrets hidden.
 
 Rules between keys:
 

@@ -166,6 +166,8 @@ pub(crate) enum Command {
 pub(crate) enum ConfigCommand {
     /// Read the configuration and say what is wrong with it.
     Check,
+    /// Print the configuration that is in effect, presets filled in and secrets hidden.
+    Show,
     /// Print the JSON Schema of the file.
     Schema,
 }

@@ -47,7 +47,7 @@ impl Site {
     /// # Errors
     /// What is missing, with what to do about it. Nothing was started.
     pub(super) fn new(
-        settings: ServiceSettings,
+        mut settings: ServiceSettings,
         layout: Layout,
         executable: PathBuf,
         inherited: &[(OsString, OsString)],
@@ -67,6 +67,11 @@ impl Site {
             }
         }
         let env = environment(&settings, identity.as_ref(), inherited)?;
+        for state in &mut settings.state {
+            state.path = at_home(&state.path, &env).with_context(|| {
+                format!("service.{name}.state: nothing says where {} is; write absolute paths", config::HOME)
+            })?;
+        }
         if let Some(problem) = config::scripted(&settings, &env) {
             bail!(problem);
         }
@@ -394,18 +399,44 @@ fn environment(
         env.insert("HOME".into(), identity.home.clone().unwrap_or_else(|| "/".into()).display().to_string());
         env.insert("USER".into(), settings.user.clone().unwrap_or_default());
     }
-    if let Some(path) = &settings.env_file {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("service.{}.env_file {}", settings.name, path.display()))?;
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let Some((name, value)) = line.split_once('=') else {
-                bail!("service.{}.env_file {}: a line is not KEY=VALUE", settings.name, path.display());
-            };
-            env.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+    let secret = match &settings.env_file {
+        Some(path) => variables(path)
+            .with_context(|| format!("service.{}.env_file {}", settings.name, path.display()))?,
+        None => BTreeMap::new(),
+    };
+    env.extend(secret.clone());
+    for (name, value) in &settings.env {
+        let filled = env.get("HOME").map_or_else(|| value.clone(), |home| value.replace(config::HOME, home));
+        // Where the state lies is read from `env`: a file that says otherwise would be right about the process only.
+        let differs = secret.get(name).is_some_and(|other| *other != filled);
+        if differs && !value.is_empty() && settings.state.iter().any(|state| state.path.starts_with(value)) {
+            let service = &settings.name;
+            bail!(
+                "service.{service}: `env_file` and `env` differ about {name}, where the state lies; name it in `env` alone"
+            );
         }
+        env.insert(name.clone(), filled);
     }
-    env.extend(settings.env.clone());
     Ok(env)
+}
+
+/// The variables that a file of KEY=VALUE lines names.
+fn variables(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(path)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.split_once('=').context("a line is not KEY=VALUE")?;
+            Ok((name.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
+        })
+        .collect()
+}
+
+/// A path with the home of the service's user filled in; `None` if it has none.
+fn at_home(path: &Path, env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let Ok(below) = path.strip_prefix(config::HOME) else { return Some(path.to_owned()) };
+    let home = env.get("HOME").map(Path::new).filter(|home| home.is_absolute())?;
+    Some(home.join(below))
 }
 
 /// The daemon's own environment, in which proxies, certificates and npm's settings are, below the service's.

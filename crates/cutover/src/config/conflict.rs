@@ -2,10 +2,10 @@
 //!
 //! Knows what is declared. Must not know what is on this machine.
 
-use super::settings::{Complaint, DaemonSettings, Port, ServiceSettings};
+use super::settings::{Complaint, DaemonSettings, HOME, Port, ServiceSettings};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Something that one process at a time can listen on.
 enum Place {
@@ -46,11 +46,15 @@ pub(super) fn between(
     services: &BTreeMap<String, ServiceSettings>,
 ) -> Vec<Complaint> {
     let mut complaints = listening(daemon, services);
-    let states: Vec<(String, &Path)> = services
+    let states: Vec<(String, PathBuf)> = services
         .values()
         .flat_map(|service| {
             let key = |at| format!("service.{}.state[{at}].path", service.name);
-            service.state.iter().enumerate().map(move |(at, state)| (key(at), state.path.as_path()))
+            service
+                .state
+                .iter()
+                .enumerate()
+                .map(move |(at, state)| (key(at), below_home(&state.path, service)))
         })
         .collect();
     let of = |key: &str| key.split('.').nth(1).map(ToOwned::to_owned);
@@ -67,6 +71,14 @@ pub(super) fn between(
         ));
     }
     complaints
+}
+
+/// A path below a home is another one for each user.
+fn below_home(path: &Path, service: &ServiceSettings) -> PathBuf {
+    match path.strip_prefix(HOME) {
+        Ok(below) => Path::new("home of").join(service.user.as_deref().unwrap_or_default()).join(below),
+        Err(_) => path.to_owned(),
+    }
 }
 
 fn listening(daemon: &DaemonSettings, services: &BTreeMap<String, ServiceSettings>) -> Vec<Complaint> {
@@ -136,6 +148,21 @@ mod tests {
         let elsewhere = "listen = \"192.0.2.1:9001\"\nport = 9002";
         assert_eq!(complaint(&[("a", both), ("b", elsewhere)]), None);
         assert_eq!(complaint(&[("a", "listen = \"127.0.0.1:0\""), ("b", "listen = \"127.0.0.1:0\"")]), None);
+    }
+
+    #[test]
+    fn state_below_a_home_is_shared_by_services_of_one_user_only() {
+        let gate = |name: &str, port: u16, user: &str| {
+            format!(
+                "[service.{name}]\npreset = \"openclaw\"\nnode = \"/n\"\nlisten = \"127.0.0.1:{port}\"\nuser = \"{user}\"\n"
+            )
+        };
+        let told = |other: &str| {
+            let text = format!("{}{}", gate("a", 1, "ann"), gate("b", 2, other));
+            parse(Path::new("cutover.toml"), &text).err().map(|error| error.to_string())
+        };
+        assert!(told("ann").is_some_and(|told| told.contains("service.b.state[0].path")));
+        assert_eq!(told("bob"), None);
     }
 
     #[test]

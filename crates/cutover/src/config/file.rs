@@ -2,6 +2,7 @@
 
 use super::fragment::File;
 use super::layout::Misplaced;
+use super::preset;
 use super::settings::{Settings, check};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -45,13 +46,7 @@ pub enum Error {
 /// [`Error`], naming file, key and what to write.
 pub fn load(path: &Path) -> Result<Settings, Error> {
     let mut whole = fragment(path)?;
-    let beside = path.parent().unwrap_or(Path::new(".")).join("conf.d");
-    let mut more: Vec<PathBuf> = std::fs::read_dir(&beside)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    more.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    more.sort();
-    for path in more {
+    for path in beside(path) {
         for (name, service) in fragment(&path)?.service {
             if whole.service.insert(name.clone(), service).is_some() {
                 let problems = vec![format!("  service.{name}: already defined in another file")];
@@ -62,22 +57,60 @@ pub fn load(path: &Path) -> Result<Settings, Error> {
     checked(path, whole)
 }
 
+/// What a file and those beside it come to, presets filled in and secrets hidden, as a file of the same format.
+///
+/// # Errors
+/// As [`load`].
+pub fn shown(path: &Path) -> Result<String, Error> {
+    load(path)?;
+    let mut whole = expanded(path, &text(path)?)?.1;
+    for path in beside(path) {
+        let more = expanded(&path, &text(&path)?)?.1;
+        if let Some(toml::Value::Table(more)) = more.get("service").cloned() {
+            let services = whole.entry("service").or_insert_with(|| toml::Table::new().into());
+            services.as_table_mut().expect("it was read as one").extend(more);
+        }
+    }
+    preset::hide(&mut whole);
+    Ok(toml::to_string_pretty(&whole).expect("what was TOML is TOML"))
+}
+
+/// The files of `conf.d`, in name order.
+fn beside(path: &Path) -> Vec<PathBuf> {
+    let beside = path.parent().unwrap_or(Path::new(".")).join("conf.d");
+    let mut more: Vec<PathBuf> = std::fs::read_dir(&beside)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    more.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    more.sort();
+    more
+}
+
 /// Parses a text as if it stood in `path`.
 ///
 /// # Errors
 /// [`Error`], naming key and what to write.
 pub fn parse(path: &Path, text: &str) -> Result<Settings, Error> {
-    checked(path, deserialize(path, text)?)
+    checked(path, expanded(path, text)?.0)
 }
 
 fn fragment(path: &Path) -> Result<File, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
-    deserialize(path, &text)
+    Ok(expanded(path, &text(path)?)?.0)
 }
 
-fn deserialize(path: &Path, text: &str) -> Result<File, Error> {
-    toml::from_str(text)
-        .map_err(|error| Error::Parse { path: path.into(), problem: explained(&error.to_string()) })
+fn text(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+/// A file over its presets, as fragments and as plain TOML. It is read by itself first: only so a complaint names its line.
+fn expanded(path: &Path, text: &str) -> Result<(File, toml::Table), Error> {
+    let failed =
+        |error: toml::de::Error| Error::Parse { path: path.into(), problem: explained(&error.to_string()) };
+    let own: File = toml::from_str(text).map_err(failed)?;
+    let mut table: toml::Table = toml::from_str(text).map_err(failed)?;
+    let presets = own.service.iter().filter_map(|(name, service)| Some((name, service.preset?)));
+    preset::expand(&mut table, presets);
+    Ok((table.clone().try_into().map_err(failed)?, table))
 }
 
 fn checked(path: &Path, file: File) -> Result<Settings, Error> {
@@ -90,10 +123,13 @@ fn checked(path: &Path, file: File) -> Result<Settings, Error> {
     })
 }
 
-/// Adds the nearest valid key to an "unknown field" message.
+/// Adds the nearest valid word to an "unknown field" or "unknown variant" message.
 fn explained(message: &str) -> String {
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((unknown, valid)) = names.split_first().filter(|_| message.contains("unknown field")) else {
+    let Some((unknown, valid)) = names
+        .split_first()
+        .filter(|_| message.contains("unknown field") || message.contains("unknown variant"))
+    else {
         return message.to_owned();
     };
     match valid.iter().min_by_key(|name| distance(unknown, name)) {

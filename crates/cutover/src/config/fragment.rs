@@ -43,13 +43,17 @@ pub(super) struct Daemon {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Service {
-    /// Where releases come from.
+    /// What is known of such a service: every key that is not written here has the value from there, tables key by key.
+    pub preset: Option<Preset>,
+    /// Where releases come from. Required without a `preset`.
+    #[serde(default)]
     pub source: Source,
     /// Plugins that are installed, switched and taken back together with it.
     #[serde(default)]
     pub plugins: Vec<PluginFragment>,
     /// Program and arguments; `{root}` is the package's directory in the generation, `{port}` the service's own port,
-    /// `{plugin:NAME}` a plugin's directory.
+    /// `{plugin:NAME}` a plugin's directory. Required without a `preset`.
+    #[serde(default)]
     pub command: Vec<String>,
     /// The file that proves which code runs; default: the first word of `command` below `{root}`.
     pub entry: Option<String>,
@@ -80,7 +84,8 @@ pub(super) struct Service {
     pub update_button: Option<ButtonFragment>,
     /// How often the source is asked what the followed channel names; "0": never (default "1h").
     pub check_every: Option<Span>,
-    /// How to ask the live process.
+    /// How to ask the live process. Required without a `preset`.
+    #[serde(default)]
     pub probe: Probe,
     /// Declared state: copied before the first start of a new version, restored on rollback.
     #[serde(default)]
@@ -96,8 +101,16 @@ pub(super) struct Service {
     pub preflight: PreflightFragment,
 }
 
+/// Presets that are known.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Preset {
+    /// OpenClaw's gateway.
+    OpenClaw,
+}
+
 /// Where releases come from.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Source {
     /// A directory with one subdirectory per version.
@@ -191,7 +204,7 @@ pub(super) enum ScriptsFragment {
 }
 
 /// How to ask the live process.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Probe {
     /// Path of the liveness endpoint.
@@ -202,7 +215,8 @@ pub(super) struct Probe {
     pub page: Option<String>,
     /// A WebSocket that users' clients open: what it must be greeted with. OpenClaw's handshake is asked without a word here.
     pub websocket: Option<WebSocketFragment>,
-    /// How the service states its version. Required: without it nothing can be proven.
+    /// How the service states its version. Required, here or in the `preset`: without it nothing can be proven.
+    #[serde(default)]
     pub version: Version,
     /// Headers sent with every probe; a value may be `{env:NAME}`, read from the service's environment.
     #[serde(default)]
@@ -224,7 +238,7 @@ pub(super) struct WebSocketFragment {
 }
 
 /// How the service states its version.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Version {
     /// A path that answers with JSON.
@@ -245,7 +259,7 @@ pub(super) struct Version {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StateFragment {
-    /// Where it lies.
+    /// Where it lies; may begin with `{home}/` or `{env:NAME}`, the home and a variable of the service.
     pub path: PathBuf,
     /// What it is.
     pub kind: StateKind,

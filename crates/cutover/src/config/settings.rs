@@ -17,6 +17,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Stands for the home of the service's user.
+pub(crate) const HOME: &str = "{home}";
+
 /// How often the followed channel is looked at without a word about it.
 const CHECK_EVERY: Duration = Duration::from_secs(3600);
 
@@ -322,6 +325,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     };
     let policy = policy(&fragment.policy, &fragment);
     let questions = keep(questions(&fragment.preflight.data), &mut complaints).unwrap_or_default();
+    let state = fragment.state.iter().map(|state| state_settings(state, &fragment.env)).collect();
     let (Some(source), Some(version), true) = (source, version, complaints.is_empty()) else {
         return Err(complaints);
     };
@@ -352,7 +356,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         version,
         probe_headers: fragment.probe.headers,
         probe_timeout: fragment.probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
-        state: fragment.state.iter().map(state).collect(),
+        state,
         notify,
         policy,
         restart_prevent_exit_status: fragment.policy.restart_prevent_exit_status,
@@ -528,8 +532,11 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
             .push(Complaint::new("preflight.data", "no `state` is declared that it could be asked about"));
     }
     for (at, state) in service.state.iter().enumerate() {
-        if !state.path.is_absolute() {
-            complaints.push(Complaint::new(format!("state[{at}].path"), "write an absolute path"));
+        let path = located(&state.path, &service.env);
+        if !path.is_absolute() && !path.starts_with(HOME) {
+            let problem =
+                "write an absolute path, or one that begins with {home}/ or {env:NAME}, a variable in `env`";
+            complaints.push(Complaint::new(format!("state[{at}].path"), problem));
         }
     }
     if service.policy.streak == Some(0) {
@@ -553,12 +560,20 @@ fn forwarded(forwarded: Option<ForwardedFragment>) -> cutover_front::Forwarded {
     }
 }
 
-fn state(fragment: &super::fragment::StateFragment) -> StateSettings {
+fn state_settings(
+    fragment: &super::fragment::StateFragment,
+    env: &BTreeMap<String, String>,
+) -> StateSettings {
     let kind = match fragment.kind {
         StateKind::Files => crate::store::snapshot::StateKind::Files,
         StateKind::Sqlite => crate::store::snapshot::StateKind::Sqlite,
     };
-    StateSettings { path: fragment.path.clone(), kind }
+    StateSettings { path: located(&fragment.path, env), kind }
+}
+
+/// A path with the service's own variables filled in. Whose home `{home}` is, is known where the service runs.
+fn located(path: &Path, env: &BTreeMap<String, String>) -> PathBuf {
+    PathBuf::from(fill_env(&path.to_string_lossy(), env))
 }
 
 fn preflight(fragment: &PreflightFragment) -> BTreeMap<String, Level> {
@@ -639,7 +654,7 @@ fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {
     }
 }
 
-/// Replaces `{root}`, `{port}`, `{node}` and `{env:NAME}`.
+/// Replaces `{root}`, `{port}`, `{node}`, `{home}` and `{env:NAME}`.
 #[must_use]
 pub(crate) fn fill(
     template: &str,
@@ -652,6 +667,14 @@ pub(crate) fn fill(
     if let Some(node) = &settings.node {
         text = text.replace("{node}", &node.to_string_lossy());
     }
+    if let Some(home) = env.get("HOME") {
+        text = text.replace(HOME, home);
+    }
+    fill_env(&text, env)
+}
+
+fn fill_env(template: &str, env: &BTreeMap<String, String>) -> String {
+    let mut text = template.to_owned();
     while let Some(start) = text.find("{env:") {
         let Some(end) = text[start..].find('}') else { break };
         let value = env.get(&text[start + 5..start + end]).cloned().unwrap_or_default();

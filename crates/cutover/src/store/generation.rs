@@ -71,7 +71,8 @@ impl SourceRecord {
     }
 }
 
-fn without_user(url: &str) -> String {
+/// An address without the user and the password in it.
+pub(crate) fn without_user(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let authority_end = rest.find('/').unwrap_or(rest.len());
     let host = rest[..authority_end].rfind('@').map_or(0, |at| at + 1);

@@ -272,7 +272,7 @@ fn a_database_is_seen_as_its_consistent_copy_and_written_to_there() {
 
 const INSTALL: Duration = Duration::from_secs(600);
 
-/// The real OpenClaw with the example's own validator: what 2026.5.4 has learned, 2026.5.3-1 refuses.
+/// The real OpenClaw with the preset's own validator: what 2026.5.4 has learned, 2026.5.3-1 refuses.
 ///
 /// `CUTOVER_TEST=real cargo test -p cutover --test preflight real -- --nocapture`
 #[tokio::test(flavor = "multi_thread")]
@@ -293,8 +293,8 @@ async fn the_real_gateway_names_the_key_that_only_the_other_version_knows() {
 }
 
 fn real(runtime: &Runtime, cache: &Path, old: &Path, new: &Path) {
-    let example = include_str!("../../../../examples/openclaw.toml").parse::<toml::Table>().unwrap();
-    let words = example["service"]["openclaw"]["preflight"]["validate"].as_array().unwrap().clone();
+    let preset = include_str!("../../src/config/presets/openclaw.toml").parse::<toml::Table>().unwrap();
+    let words = preset["preflight"]["validate"].as_array().unwrap().clone();
     let gateway = Gateway::new();
     fs::create_dir(gateway.world.path("home")).unwrap();
     let validator = |package: &Path| {

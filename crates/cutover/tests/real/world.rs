@@ -74,7 +74,9 @@ impl World {
             env.insert(format!("OPENCLAW_SKIP_{name}"), "1".into());
         }
         env.insert("PROGRESS_LINES".into(), format!("{{plugin:{PROGRESS_LINES}}}").into());
-        service["source"].as_table_mut().unwrap().insert("registry".into(), registry.into());
+        // The rest of both is the preset's.
+        let registry = Table::from_iter([("registry".to_owned(), Value::from(registry))]);
+        service.insert("source".into(), registry.into());
         let plugin = Table::from_iter([
             ("npm".to_owned(), Value::from(PROGRESS_LINES)),
             ("id".to_owned(), Value::from(PROGRESS_LINES_ID)),
@@ -85,9 +87,8 @@ impl World {
             "entries": {PROGRESS_LINES_ID: {"enabled": true}},
         }});
         fs::write(world.claw().join("openclaw.json"), plugins.to_string()).unwrap();
-        let state = service["state"][0].as_table_mut().unwrap();
-        replace(state, "path", text(&world.claw()));
-        service["policy"].as_table_mut().unwrap().insert("soak".into(), "10s".into());
+        let policy = Table::from_iter([("soak".to_owned(), Value::from("10s"))]);
+        service.insert("policy".into(), policy.into());
         let mut daemon = Table::new();
         daemon.insert("listen".into(), "off".into());
         daemon.insert("state".into(), text(&world.state()));

@@ -1,0 +1,182 @@
+//! Presets: what is known of a service, as a fragment that lies below what the file says of it.
+
+use super::fragment::Preset;
+use toml::{Table, Value};
+
+/// Keys of which a service has one: where the file names one of them, the preset's other one is no part of it.
+const ALTERNATIVES: [(&[&str], [&str; 2]); 2] =
+    [(&["source"], ["directory", "npm"]), (&["probe", "version"], ["http", "openclaw"])];
+
+/// Names in which a value is not shown.
+const SECRET: [&str; 5] = ["token", "secret", "password", "passwd", "key"];
+
+/// What stands in place of a secret.
+const HIDDEN: &str = "[hidden]";
+
+impl Preset {
+    fn text(self) -> &'static str {
+        match self {
+            Self::OpenClaw => include_str!("presets/openclaw.toml"),
+        }
+    }
+
+    /// The fragment of a service.
+    fn fragment(self) -> Table {
+        self.text().parse().expect("BUG: a preset that is no TOML")
+    }
+}
+
+/// The command of OpenClaw's preset, for a file that adds to it.
+#[must_use]
+pub fn preset_command() -> Vec<String> {
+    let fragment = Preset::OpenClaw.fragment();
+    let words = fragment.get("command").and_then(Value::as_array).into_iter().flatten();
+    words.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+}
+
+/// Lays the services of a file over their presets. `presets` names them.
+pub(super) fn expand<'a>(file: &mut Table, presets: impl Iterator<Item = (&'a String, Preset)>) {
+    let Some(services) = file.get_mut("service").and_then(Value::as_table_mut) else { return };
+    for (name, preset) in presets {
+        let Some(own) = services.get_mut(name).and_then(Value::as_table_mut) else { continue };
+        let mut whole = preset.fragment();
+        for (path, alternatives) in ALTERNATIVES {
+            choose(&mut whole, own, path, alternatives);
+        }
+        merge(&mut whole, own);
+        *own = whole;
+    }
+}
+
+/// Takes out of `below` what the file has chosen another way to say.
+fn choose(below: &mut Table, own: &Table, path: &[&str], alternatives: [&str; 2]) {
+    let Some(chosen) = path.iter().try_fold(own, |table, key| table.get(*key)?.as_table()) else { return };
+    if !alternatives.iter().any(|key| chosen.contains_key(*key)) {
+        return;
+    }
+    let table = path.iter().try_fold(below, |table, key| table.get_mut(*key)?.as_table_mut());
+    if let Some(table) = table {
+        table.clear();
+    }
+}
+
+/// Tables are merged key by key; everything else is replaced.
+fn merge(below: &mut Table, own: &Table) {
+    for (key, value) in own {
+        match (below.get_mut(key), value) {
+            (Some(Value::Table(below)), Value::Table(own)) => merge(below, own),
+            _ => drop(below.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// Hides what sounds secret in environments and headers, addresses of webhooks, and users in addresses of registries.
+pub(super) fn hide(file: &mut Table) {
+    let told = file.get_mut("daemon").and_then(|daemon| daemon.get_mut("notify"));
+    told.into_iter().for_each(hide_webhooks);
+    let Some(services) = file.get_mut("service").and_then(Value::as_table_mut) else { return };
+    for service in services.iter_mut().filter_map(|(_, service)| service.as_table_mut()) {
+        service.get_mut("notify").into_iter().for_each(hide_webhooks);
+        for path in [&["env"][..], &["probe", "headers"]] {
+            let table = path.iter().try_fold(&mut *service, |table, key| table.get_mut(*key)?.as_table_mut());
+            for (name, value) in table.into_iter().flat_map(Table::iter_mut) {
+                let name = name.to_lowercase();
+                let is_reference = value.as_str().is_none_or(|text| text.is_empty() || text.starts_with('{'));
+                if !is_reference && (SECRET.iter().any(|word| name.contains(word)) || path.len() > 1) {
+                    *value = HIDDEN.into();
+                }
+            }
+        }
+        if let Some(Value::String(registry)) = service.get_mut("source").and_then(|s| s.get_mut("registry")) {
+            *registry = crate::store::without_user(registry);
+        }
+        if let Some(Value::String(token)) =
+            service.get_mut("probe").and_then(|p| p.get_mut("version")).and_then(|v| v.get_mut("openclaw"))
+            && !token.starts_with('{')
+        {
+            *token = HIDDEN.into();
+        }
+    }
+}
+
+/// Whoever knows such an address may post there.
+fn hide_webhooks(ways: &mut Value) {
+    for way in ways.as_array_mut().into_iter().flatten() {
+        if let Some(address) = way.get_mut("webhook") {
+            *address = HIDDEN.into();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SourceSettings, VersionSettings, parse, shown};
+    use std::path::Path;
+
+    const LEAST: &str =
+        "[service.gate]\npreset = \"openclaw\"\nnode = \"/opt/node\"\nlisten = \"127.0.0.1:18789\"\n";
+
+    fn gate(more: &str) -> crate::config::ServiceSettings {
+        let settings = parse(Path::new("cutover.toml"), &format!("{LEAST}{more}"));
+        settings.unwrap_or_else(|error| panic!("{error}")).services["gate"].clone()
+    }
+
+    #[test]
+    fn the_least_file_is_the_whole_preset() {
+        let least = gate("");
+        assert!(matches!(&least.source, SourceSettings::Npm { package, .. } if package == "openclaw"));
+        assert_eq!(least.entry, "{root}/dist/index.js");
+        assert_eq!(least.state[0].path, Path::new("{home}/.openclaw"));
+        assert_eq!(least.env["OPENCLAW_NO_AUTO_UPDATE"], "1");
+        assert_eq!(least.policy.start_deadline.as_secs(), 120);
+        assert_eq!(least.validate.len(), 5);
+    }
+
+    #[test]
+    fn the_service_s_own_keys_go_before_the_preset_s_table_by_table() {
+        let own = gate(
+            "command = [\"{node}\", \"{root}/x.js\", \"{port}\"]\n[service.gate.env]\nOPENCLAW_STATE_DIR = \"/var/lib/claw\"\nMORE = \"1\"\n\
+             [service.gate.policy]\nsoak = \"5s\"\n",
+        );
+        assert_eq!(own.command.len(), 3);
+        assert_eq!(own.state[0].path, Path::new("/var/lib/claw"), "the state lies where the gateway has it");
+        assert_eq!((own.env["MORE"].as_str(), own.env["OPENCLAW_NO_AUTO_UPDATE"].as_str()), ("1", "1"));
+        assert_eq!((own.policy.soak.as_secs(), own.policy.hold.as_secs()), (5, 120));
+    }
+
+    #[test]
+    fn of_alternatives_the_file_s_own_is_taken_alone() {
+        let own = gate(
+            "source = { directory = \"/srv/gate\" }\n[service.gate.probe]\nversion = { http = \"/version\" }\n",
+        );
+        assert!(matches!(own.source, SourceSettings::Directory { .. }));
+        assert!(matches!(own.version, VersionSettings::Http { .. }));
+        assert_eq!(own.ready.as_deref(), Some("/readyz"));
+        let npm = gate("source = { registry = \"http://127.0.0.1:1\" }\n");
+        assert!(
+            matches!(npm.source, SourceSettings::Npm { package, registry: Some(_), .. } if package == "openclaw")
+        );
+    }
+
+    #[test]
+    fn an_unknown_preset_and_an_unknown_key_beside_one_are_told_with_line_and_nearest_name() {
+        let told = |text: &str| parse(Path::new("cutover.toml"), text).unwrap_err().to_string();
+        let unknown = told(&LEAST.replace("\"openclaw\"", "\"openclw\""));
+        assert!(unknown.contains("did you mean `openclaw`?") && unknown.contains("line 2"), "{unknown}");
+        let key = told(&LEAST.replace("listen", "lisen"));
+        assert!(key.contains("did you mean `listen`?") && key.contains("line 4"), "{key}");
+    }
+
+    #[test]
+    fn what_is_in_effect_is_shown_without_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cutover.toml");
+        let secret = "[service.gate.env]\nOPENCLAW_GATEWAY_TOKEN = \"do-not-tell\"\n";
+        std::fs::write(&path, format!("{LEAST}{secret}")).unwrap();
+        let shown = shown(&path).unwrap();
+        assert!(!shown.contains("do-not-tell") && shown.contains(HIDDEN), "{shown}");
+        assert!(shown.contains("/readyz") && shown.contains("{env:OPENCLAW_GATEWAY_TOKEN}"), "{shown}");
+        parse(&path, &shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    }
+}
