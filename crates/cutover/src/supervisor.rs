@@ -10,6 +10,7 @@
 
 mod account;
 mod adoption;
+mod command_line;
 mod error;
 mod file;
 pub mod keeper;
@@ -26,14 +27,15 @@ mod thread;
 
 pub use account::Identity;
 pub use adoption::{Adopted, adopt, executed, kept};
+pub use command_line::script;
 pub use error::Error;
 pub use file::identify;
 pub use kin::{bearing, descendants};
 pub use live::Live;
-pub use port::{Holder, Holding, Listener, holding, listeners};
+pub use port::{Holder, Holding, Listener, holding, listeners, listening};
 pub use record::{ExecRecord, Exit, ExitRecord, KeeperRecord, Launch, LogFile, Moment};
 pub use start::{Prepared, prepare};
-pub use stop::{StopBudget, Stopped, end_bearing};
+pub use stop::{StopBudget, Stopped, end, end_alone, end_bearing};
 
 use std::time::Duration;
 

@@ -22,13 +22,6 @@ const OURS: &str = "cutover";
 
 const INTERPRETERS: [&str; 5] = ["node", "bun", "deno", "python", "ruby"];
 
-/// Options of interpreters that take code in place of a script.
-const CODE: [&str; 5] = ["-e", "--eval", "-p", "--print", "-pe"];
-
-/// Options of interpreters that take the next word.
-const WITH_VALUE: [&str; 8] =
-    ["-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions", "-m"];
-
 /// Whose units a directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -172,7 +165,7 @@ fn run_by(service: &Service, pid: u32) -> Option<String> {
     if !is_interpreter {
         return service.is_entry(&executable).then(|| executable.display().to_string());
     }
-    let Some(script) = script(&words) else {
+    let Some(script) = supervisor::script(&words) else {
         let title = words.first()?.split_whitespace().next()?;
         let rest = title.strip_prefix(service.command()?)?;
         return (rest.is_empty() || rest.starts_with('-')).then(|| words[0].trim().to_owned());
@@ -180,22 +173,6 @@ fn run_by(service: &Service, pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/cwd")).ok()?.join(script);
     let path = path.canonicalize().unwrap_or(path);
     service.is_entry(&path).then(|| path.display().to_string())
-}
-
-/// The script in an interpreter's command line.
-fn script(words: &[String]) -> Option<&str> {
-    let mut rest = words.iter().skip(1).map(String::as_str);
-    while let Some(word) = rest.next() {
-        if CODE.contains(&word) {
-            return None;
-        }
-        if WITH_VALUE.contains(&word) {
-            rest.next();
-        } else if !word.is_empty() && !word.starts_with('-') {
-            return Some(word);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -234,16 +211,5 @@ mod tests {
         let unnamed = Service { package: None, ..service() };
         assert!(unnamed.is_named_by("/store/current/core/dist/index.js"));
         assert!(!unnamed.is_named_by("/opt/@claw/gate/dist/index.js") && !unnamed.is_named_by("gate"));
-    }
-
-    #[test]
-    fn the_script_is_what_follows_the_interpreters_own_options() {
-        let script = |line: &str| {
-            let words: Vec<String> = line.split(' ').map(Into::into).collect();
-            super::script(&words).map(str::to_owned)
-        };
-        assert_eq!(script("node --require ./a.js --trace-gc b.js c.js").as_deref(), Some("b.js"));
-        assert_eq!(script("node -e code /store/current/core/dist/index.js"), None);
-        assert_eq!(script("gate-daemon"), None);
     }
 }

@@ -64,6 +64,24 @@ pub fn listeners(port: u16) -> Result<Vec<Listener>, Error> {
     Ok(found)
 }
 
+/// Finds all TCP addresses that one process listens on, lowest port first.
+///
+/// # Errors
+/// As [`listeners`].
+pub fn listening(instance: &Instance) -> Result<Vec<SocketAddr>, Error> {
+    let mut rows = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        rows.extend(read_table(Path::new(table))?);
+    }
+    let directory = PathBuf::from(format!("/proc/{}/fd", instance.pid));
+    let own = sockets(&directory, &rows.iter().map(|row| row.inode).collect());
+    let mut found: Vec<SocketAddr> =
+        rows.into_iter().filter(|row| own.contains(&row.inode)).map(|row| row.address).collect();
+    found.sort_unstable_by_key(|address| (address.port(), address.is_ipv6()));
+    found.dedup();
+    Ok(found)
+}
+
 /// Splits the listeners on a port into those of `family` and those of others.
 ///
 /// # Errors

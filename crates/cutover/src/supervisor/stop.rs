@@ -39,6 +39,32 @@ pub(super) fn stop(live: &Live, budget: StopBudget, extra: &[Instance]) -> Resul
     Ok(Stopped { took: begun.elapsed(), forced, descendants })
 }
 
+/// Ends a process that no keeper of ours has started, and what descends from it.
+///
+/// # Errors
+/// As [`end_bearing`].
+pub async fn end(instance: &Instance, budget: StopBudget) -> Result<Stopped, Error> {
+    let instance = instance.clone();
+    thread::run("end", move || {
+        let begun = Instant::now();
+        // Orphans have another parent, so they are looked for before they are.
+        let family = kin::descendants(std::slice::from_ref(&instance), "")?;
+        let forced = end_process(&instance, budget)?;
+        let descendants = end_rest(budget.kill_wait, || kin::alive(&family))?;
+        Ok(Stopped { took: begun.elapsed(), forced, descendants })
+    })
+    .await?
+}
+
+/// Ends one process and nothing that it started.
+///
+/// # Errors
+/// As [`end_bearing`].
+pub async fn end_alone(instance: &Instance, budget: StopBudget) -> Result<(), Error> {
+    let instance = instance.clone();
+    thread::run("end-alone", move || end_process(&instance, budget)).await?.map(drop)
+}
+
 /// Ends everything that bears one of these nonces: what instances left behind that have themselves ended. Answers how
 /// many there were.
 ///
