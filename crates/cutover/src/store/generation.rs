@@ -57,6 +57,13 @@ pub enum SourceRecord {
         /// Registry, where one was given, without user and password.
         registry: Option<String>,
     },
+    /// A copy of what was installed by others; see [`Store::import`].
+    Imported {
+        /// Package name.
+        package: String,
+        /// Where it was installed.
+        from: PathBuf,
+    },
 }
 
 impl SourceRecord {

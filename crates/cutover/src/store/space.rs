@@ -92,7 +92,7 @@ impl Store {
     }
 }
 
-fn with_overhead(bytes: u64, files: u64) -> u64 {
+pub(super) fn with_overhead(bytes: u64, files: u64) -> u64 {
     bytes + files * OVERHEAD_PER_FILE
 }
 

@@ -42,7 +42,7 @@ pub struct Progress {
 pub(super) type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Counts up and tells about every half percent.
-struct Meter {
+pub(super) struct Meter {
     listener: Listener,
     phase: Phase,
     total: Option<u64>,
@@ -51,7 +51,7 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(listener: &Listener, phase: Phase, total: Option<u64>) -> Meter {
+    pub(super) fn new(listener: &Listener, phase: Phase, total: Option<u64>) -> Meter {
         listener(Progress { phase, done: 0, total });
         Meter {
             listener: Arc::clone(listener),
@@ -62,7 +62,7 @@ impl Meter {
         }
     }
 
-    fn advance(&self, amount: u64) {
+    pub(super) fn advance(&self, amount: u64) {
         let done = self.done.fetch_add(amount, Ordering::Relaxed) + amount;
         let step = self.total.map_or(1 << 20, |total| (total / 200).max(1));
         let told = self.told.load(Ordering::Relaxed);
@@ -75,7 +75,7 @@ impl Meter {
 }
 
 /// Tells blocking work to end when the future that waits for it is dropped.
-struct StopOnDrop(Arc<AtomicBool>);
+pub(super) struct StopOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -212,6 +212,8 @@ impl Staging {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Interrupted)?
 }

@@ -1,0 +1,260 @@
+//! A package that is installed elsewhere becomes a generation, by copy: what runs from it does not notice.
+
+use super::copy::{Course, copy_tree};
+use super::lockfile::Lockfile;
+use super::space::{Need, free_bytes, with_overhead};
+use super::stage::{CORE, Listener, Meter, Phase, Progress, StopOnDrop, blocking};
+use super::workspace::{Workspace, create_dir, create_dir_all};
+use super::{Error, GenerationRecord, Result, SourceRecord, Space, Store, seal};
+use cutover_core::{Generation, Release};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Names of a project that are copied beside its packages.
+const OF_A_PROJECT: [&str; 2] = ["package.json", "package-lock.json"];
+
+/// An installed package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// Its name, with its scope.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// Its directory, with every link resolved.
+    pub root: PathBuf,
+}
+
+impl Import {
+    /// The npm project whose packages it shares, if it is in one. A global installation is none: there every package has its
+    /// dependencies below itself, and the others are nobody's business.
+    #[must_use]
+    pub fn project(&self) -> Option<&Path> {
+        let modules = self.root.ancestors().nth(self.package.split('/').count())?;
+        let project = modules.parent()?;
+        let is_global =
+            project.file_name().is_some_and(|name| name == "lib") && !project.join("package.json").exists();
+        let is_locked =
+            modules.join(".package-lock.json").is_file() || project.join("package-lock.json").is_file();
+        let is_project = modules.file_name().is_some_and(|name| name == "node_modules") && is_locked;
+        (is_project && !is_global).then_some(project)
+    }
+
+    /// What is copied to where in a generation, and how large it is.
+    fn pieces(&self) -> Vec<(PathBuf, PathBuf)> {
+        let core = Path::new(CORE);
+        match self.project() {
+            None => vec![(self.root.clone(), core.join("node_modules").join(&self.package))],
+            Some(project) => std::iter::once("node_modules")
+                .chain(OF_A_PROJECT)
+                .map(|name| (project.join(name), core.join(name)))
+                .filter(|(from, _)| from.exists())
+                .collect(),
+        }
+    }
+
+    /// The integrity that npm noted when it installed it.
+    fn integrity(&self) -> Option<String> {
+        let project = self.project()?;
+        let read = |path: &str| {
+            let text = std::fs::read(project.join(path)).ok()?;
+            let lock: Lockfile = serde_json::from_slice(&text).ok()?;
+            let locked = lock.packages.get(&format!("node_modules/{}", self.package))?;
+            let is_it = locked.version.as_deref() == Some(&self.version);
+            let integrity = locked.integrity.as_deref().filter(|_| is_it)?;
+            integrity.split_whitespace().find(|one| one.starts_with("sha512-")).map(ToOwned::to_owned)
+        };
+        // The hidden one is what npm installed last; the other is what it was asked for.
+        ["node_modules/.package-lock.json", "package-lock.json"].into_iter().find_map(read)
+    }
+
+    /// Bytes and files that a copy holds.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub fn size(&self) -> Result<(u64, u64)> {
+        let (mut bytes, mut files) = (0, 0);
+        for (from, _) in self.pieces() {
+            for entry in walkdir::WalkDir::new(&from) {
+                let failed = |error: walkdir::Error| Error::read(&from)(error.into());
+                let metadata = entry.map_err(failed)?.metadata().map_err(failed)?;
+                files += 1;
+                bytes += if metadata.is_file() { metadata.len() } else { 0 };
+            }
+        }
+        Ok((bytes, files))
+    }
+}
+
+impl Store {
+    /// Copies an installed package with everything that it shares into a generation and seals it. An equal one that waits
+    /// already is taken: a take-over that was killed does not copy twice. The pointer stays.
+    ///
+    /// # Errors
+    /// What does not fit, cannot be read, or may not be part of a generation (a link that leads out of the tree).
+    pub async fn import(
+        &self,
+        import: &Import,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<Generation> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let _stop_on_drop = StopOnDrop(Arc::clone(&stop));
+        let (store, import) = (self.clone(), import.clone());
+        let listener: Listener = Arc::new(progress);
+        blocking(move || match store.imported(&import.package, &import.version)? {
+            Some(record) if store.verify(record.generation).is_ok() => Ok(record.generation),
+            _ => Copying { store, import, listener, stop }.run(),
+        })
+        .await
+    }
+
+    /// The generation that a version was imported to, as long as nothing was ever switched to.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn imported(&self, package: &str, version: &str) -> Result<Option<GenerationRecord>> {
+        if self.current()?.is_some() {
+            return Ok(None);
+        }
+        let fits = |record: &GenerationRecord| {
+            matches!(record.source, SourceRecord::Imported { .. })
+                && record.release.package == package
+                && record.release.version == version
+        };
+        Ok(self.generations()?.into_iter().rev().find(fits))
+    }
+
+    /// The generation that a version was imported to, whatever became current since.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn imported_as(&self, version: &str) -> Result<Option<Generation>> {
+        let records = self.generations()?.into_iter();
+        let mut imported = records.filter(|record| matches!(record.source, SourceRecord::Imported { .. }));
+        Ok(imported.find(|record| record.release.version == version).map(|record| record.generation))
+    }
+}
+
+struct Copying {
+    store: Store,
+    import: Import,
+    listener: Listener,
+    stop: Arc<AtomicBool>,
+}
+
+impl Copying {
+    fn run(&self) -> Result<Generation> {
+        create_dir_all(&self.store.dir)?;
+        let (bytes, files) = self.import.size()?;
+        let path = self.store.staging_dir();
+        let free = free_bytes(&path).map_err(Error::read(&path))?;
+        Space { need: Need::Measured(with_overhead(bytes, files)), free, path }.check()?;
+        let workspace = Workspace::begin(&self.store)?;
+        let sealed = self.fill_and_seal(&workspace, bytes);
+        if sealed.is_err() {
+            workspace.discard();
+        }
+        sealed
+    }
+
+    fn fill_and_seal(&self, workspace: &Workspace, bytes: u64) -> Result<Generation> {
+        let meter = Meter::new(&self.listener, Phase::Copy, Some(bytes));
+        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes) };
+        let core = workspace.dir.join(CORE);
+        create_dir(&core, 0o755)?;
+        for (from, to) in self.import.pieces() {
+            let to = workspace.dir.join(to);
+            create_dir_all(to.parent().unwrap_or(&core))?;
+            if from.is_dir() {
+                copy_tree(&from, &to, &course)?;
+            } else {
+                std::fs::copy(&from, &to).map_err(Error::write(&to))?;
+            }
+        }
+        seal::take_over(&core)?;
+        let meter = Meter::new(&self.listener, Phase::Hash, None);
+        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes) };
+        let manifest = seal::hash(workspace, &course)?;
+        let digest = self.import.integrity().unwrap_or_else(|| manifest.below(CORE).tree_digest());
+        let import = &self.import;
+        (self.listener)(Progress { phase: Phase::Seal, done: 0, total: None });
+        let (files, bytes) = manifest.size();
+        seal::publish(&self.store, workspace, &manifest, &course, |sealed| GenerationRecord {
+            generation: sealed.generation,
+            release: Release {
+                package: import.package.clone(),
+                version: import.version.clone(),
+                digest,
+                plugins: Vec::new(),
+            },
+            published: None,
+            source: SourceRecord::Imported { package: import.package.clone(), from: import.root.clone() },
+            created_at: sealed.created_at,
+            root: CORE.into(),
+            package_root: Path::new(CORE).join("node_modules").join(&import.package),
+            files,
+            bytes,
+            manifest_digest: sealed.manifest_digest,
+            // Its bytes are what ran; that they once were what was published is nobody's word.
+            without_integrity: vec![import.package.clone()],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn installed(ground: &Path, project: &str) -> Import {
+        let root = ground.join(project).join("node_modules/@claw/gate");
+        std::fs::create_dir_all(root.join("dist")).unwrap();
+        std::fs::create_dir_all(ground.join(project).join("node_modules/dep")).unwrap();
+        std::fs::write(root.join("dist/index.js"), "1").unwrap();
+        std::fs::write(ground.join(project).join("node_modules/dep/index.js"), "2").unwrap();
+        Import { package: "@claw/gate".into(), version: "1.0.0".into(), root }
+    }
+
+    async fn files(import: &Import, ground: &Path) -> (Vec<String>, GenerationRecord) {
+        let store = Store::open(&ground.join("store"));
+        let generation = store.import(import, |_| ()).await.unwrap();
+        assert_eq!(store.import(import, |_| ()).await.unwrap(), generation, "not copied twice");
+        let dir = store.generation_dir(generation).join(CORE);
+        let entries = walkdir::WalkDir::new(&dir).sort_by_file_name().into_iter().flatten();
+        let files = entries.filter(|entry| entry.file_type().is_file());
+        let files =
+            files.map(|entry| entry.path().strip_prefix(&dir).unwrap().display().to_string()).collect();
+        (files, store.record(generation).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_package_of_a_project_brings_what_it_shares_and_its_integrity() {
+        let ground = tempfile::tempdir().unwrap();
+        let import = installed(ground.path(), "app");
+        let lock = r#"{"packages":{"node_modules/@claw/gate":{"version":"1.0.0","integrity":"sha512-abc"}}}"#;
+        std::fs::write(ground.path().join("app/package-lock.json"), lock).unwrap();
+        std::fs::write(ground.path().join("app/private"), "not copied").unwrap();
+        let (files, record) = files(&import, ground.path()).await;
+        assert_eq!(
+            files,
+            ["node_modules/@claw/gate/dist/index.js", "node_modules/dep/index.js", "package-lock.json"]
+        );
+        assert_eq!(record.release.digest, "sha512-abc");
+        assert!(matches!(record.source, SourceRecord::Imported { from, .. } if from == import.root));
+    }
+
+    #[tokio::test]
+    async fn a_global_package_comes_alone_and_is_known_by_its_bytes() {
+        let mut digests = Vec::new();
+        for content in ["1", "1", "2"] {
+            let ground = tempfile::tempdir().unwrap();
+            let import = installed(ground.path(), "lib");
+            std::fs::write(import.root.join("dist/index.js"), content).unwrap();
+            let lock = ground.path().join("lib/node_modules/.package-lock.json");
+            std::fs::write(lock, r#"{"packages":{}}"#).unwrap();
+            let (files, record) = files(&import, ground.path()).await;
+            assert_eq!(files, ["node_modules/@claw/gate/dist/index.js"]);
+            digests.push(record.release.digest);
+        }
+        assert!(digests[0] == digests[1] && digests[1] != digests[2], "{digests:?}");
+    }
+}
