@@ -11,6 +11,7 @@ mod front_process;
 pub mod journal;
 pub mod notify;
 mod polling;
+pub mod predecessor;
 pub mod preflight;
 pub mod probe;
 pub mod rehearsal;

@@ -1,0 +1,178 @@
+//! A unit of systemd's manager of this user. The program is found through PATH; the unit's file is never written to.
+
+use super::Error;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// How long the manager may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A unit that keeps a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its name, with `.service`.
+    pub name: String,
+    /// Its file.
+    pub file: Option<PathBuf>,
+    /// Whether it is started at login.
+    pub is_enabled: bool,
+}
+
+impl Unit {
+    /// The unit whose main process is one of `pids`, of those that are worth asking for.
+    pub(super) async fn keeping(
+        pids: &[u32],
+        env: &BTreeMap<String, String>,
+        cgroup: &str,
+    ) -> Result<Option<Self>, Error> {
+        for name in candidates(env, cgroup) {
+            let Some(shown) = show(&name).await? else { return Ok(None) };
+            let main = shown.get("MainPID").and_then(|pid| pid.parse::<u32>().ok());
+            if main.is_some_and(|main| main != 0 && pids.contains(&main)) {
+                let file = shown.get("FragmentPath").filter(|path| !path.is_empty()).map(PathBuf::from);
+                let is_enabled = shown.get("UnitFileState").is_some_and(|state| state == "enabled");
+                return Ok(Some(Self { name, file, is_enabled }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stops it. It is still started at the next login: until what takes its place has proven itself, a machine that goes down
+    /// comes back with it. Must be idempotent: it may run again after a crash.
+    pub(super) async fn stop(&self, limit: Duration) -> Result<(), Error> {
+        done(&["stop", &self.name], limit).await
+    }
+
+    /// Takes it out of what is started at login. Must be idempotent, as above.
+    pub(super) async fn disable(&self) -> Result<(), Error> {
+        if self.is_enabled {
+            done(&["disable", &self.name], ANSWER).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts it back and starts it. Must be idempotent, as above.
+    pub(super) async fn restore(&self, limit: Duration) -> Result<(), Error> {
+        if self.is_enabled {
+            done(&["enable", &self.name], ANSWER).await?;
+        }
+        done(&["start", &self.name], limit).await
+    }
+
+    /// The unit's main process, if one runs.
+    pub(super) async fn main(&self) -> Result<Option<u32>, Error> {
+        let shown = show(&self.name).await?.unwrap_or_default();
+        Ok(shown.get("MainPID").and_then(|pid| pid.parse().ok()).filter(|pid| *pid != 0))
+    }
+}
+
+/// The unit of another manager that a process is in, by its cgroup: one that we are not in ourselves, as somebody who types in
+/// a container's shell is in the container's.
+pub(super) fn elsewhere(cgroup: &str, own: &str) -> Option<String> {
+    let foreign = cgroup.lines().filter(|line| !own.lines().any(|ours| ours == *line));
+    let units = foreign.filter_map(|line| line.rsplit('/').find(|name| name.ends_with(".service")));
+    units.filter(|name| !name.starts_with("user@")).map(ToOwned::to_owned).next()
+}
+
+/// Names that the process itself gives, then its user's own units.
+fn candidates(env: &BTreeMap<String, String>, cgroup: &str) -> Vec<String> {
+    let is_unit = |name: &str| name.ends_with(".service") && !name.starts_with("user@");
+    let mut names: Vec<String> = env.get("OPENCLAW_SYSTEMD_UNIT").cloned().into_iter().collect();
+    names.extend(
+        cgroup.lines().flat_map(|line| line.rsplit('/')).filter(|name| is_unit(name)).map(Into::into),
+    );
+    let home = env.get("HOME").map(|home| Path::new(home).join(".config/systemd/user"));
+    let configured = env.get("XDG_CONFIG_HOME").map(|home| Path::new(home).join("systemd/user"));
+    for directory in home.into_iter().chain(configured) {
+        let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut own: Vec<String> = files.filter_map(|file| file.file_name().into_string().ok()).collect();
+        own.retain(|name| is_unit(name));
+        own.sort();
+        names.extend(own);
+    }
+    for name in &mut names {
+        if !name.ends_with(".service") {
+            name.push_str(".service");
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// What the manager tells of a unit; `None` where there is no manager to ask.
+async fn show(name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+    let words = ["show", "--property=MainPID,FragmentPath,UnitFileState,ActiveState", name];
+    match called(&words, ANSWER).await {
+        Ok(text) => {
+            let pairs = text.lines().filter_map(|line| line.split_once('='));
+            Ok(Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
+        }
+        // No program, or no manager behind it: then no unit of it keeps the process.
+        Err(Error::Manager { said, .. })
+            if said.contains("No such file")
+                || said.contains("connect to bus")
+                || said.contains("No medium") =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn done(words: &[&str], limit: Duration) -> Result<(), Error> {
+    called(words, limit).await.map(drop)
+}
+
+async fn called(words: &[&str], limit: Duration) -> Result<String, Error> {
+    let command = format!("systemctl --user {}", words.join(" "));
+    let failed = |said: String| Error::Manager { command: command.clone(), said };
+    let mut systemctl = Command::new("systemctl");
+    systemctl.arg("--user").args(words).stdin(Stdio::null()).kill_on_drop(true);
+    let output = match tokio::time::timeout(limit, systemctl.output()).await {
+        Ok(output) => output.map_err(|error| failed(error.to_string()))?,
+        Err(_) => return Err(failed(format!("no end within {limit:?}"))),
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_of_another_manager_is_known_by_its_cgroup() {
+        let of = |path: &str| format!("1:name=systemd:/\n0::{path}\n");
+        let own = of("/user.slice/user-7.slice/session-1.scope");
+        assert_eq!(elsewhere(&of("/system.slice/claw.service"), &own).as_deref(), Some("claw.service"));
+        let user = "/user.slice/user-8.slice/user@8.service/app.slice/claw.service";
+        assert_eq!(elsewhere(&of(user), &own).as_deref(), Some("claw.service"));
+        assert_eq!(elsewhere(&own, &own), None);
+        assert_eq!(elsewhere(&of("/user.slice/user-8.slice/user@8.service/app.slice/run.scope"), &own), None);
+        let box_ = of("/system.slice/container.service");
+        assert_eq!(elsewhere(&box_, &box_), None, "everybody in it is");
+    }
+
+    #[test]
+    fn a_unit_is_looked_for_by_what_the_process_says_and_then_among_its_user_s_own() {
+        let home = tempfile::tempdir().unwrap();
+        let units = home.path().join(".config/systemd/user");
+        std::fs::create_dir_all(&units).unwrap();
+        for name in ["b.service", "a.service", "c.timer"] {
+            std::fs::write(units.join(name), "").unwrap();
+        }
+        let env = BTreeMap::from([
+            ("HOME".to_owned(), home.path().display().to_string()),
+            ("OPENCLAW_SYSTEMD_UNIT".to_owned(), "claw".to_owned()),
+        ]);
+        let cgroup = "0::/user.slice/user-1.slice/user@1.service/app.slice/gate.service\n";
+        assert_eq!(candidates(&env, cgroup), ["claw.service", "gate.service", "a.service", "b.service"]);
+    }
+}

@@ -1,0 +1,246 @@
+//! The record of a take-over: lines that are only ever added, each on disk before what it speaks of is begun.
+
+use super::{Error, Predecessor};
+use cutover_core::Generation;
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The file's name in the service's directory. It holds the old process's environment: readable by its owner only.
+const NAME: &str = "predecessor.jsonl";
+
+/// A step of a take-over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// This is who serves; these files are about to be written. A take-over begins, after an earlier one anew.
+    Found {
+        /// Who.
+        predecessor: Box<Predecessor>,
+        /// Files of ours.
+        files: Vec<Written>,
+    },
+    /// Its tree is a sealed generation.
+    Imported {
+        /// Which.
+        generation: Generation,
+    },
+    /// It is about to be ended.
+    Ending,
+    /// It is gone: the address is ours.
+    Gone,
+    /// What took its place has proven itself on its address.
+    Taken {
+        /// From the old one's end to the new one's proof (ms).
+        gap_ms: u64,
+    },
+    /// It is about to be brought back.
+    Returning {
+        /// Why.
+        why: String,
+    },
+    /// It serves again, and has proven so.
+    Returned {
+        /// From the decision to the proof (ms).
+        gap_ms: u64,
+    },
+}
+
+/// A file that a take-over writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Where.
+    pub path: PathBuf,
+    /// Its whole content.
+    pub text: String,
+}
+
+/// A line of the record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// When it was written.
+    pub at: jiff::Timestamp,
+    /// What it says.
+    #[serde(flatten)]
+    pub step: Step,
+}
+
+/// The newest take-over of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    path: PathBuf,
+    /// Who served.
+    pub predecessor: Predecessor,
+    /// Files of ours.
+    pub files: Vec<Written>,
+    /// Its lines, the finding first.
+    pub lines: Vec<Line>,
+}
+
+impl Record {
+    /// Reads the record of a service, if there ever was a take-over.
+    ///
+    /// # Errors
+    /// It cannot be read, or it makes no sense.
+    pub fn read(service: &Path) -> Result<Option<Self>, Error> {
+        let path = service.join(NAME);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        let mut record: Option<Self> = None;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        // What follows the last end of line was being written when the power went: it never was said.
+        for (at, line) in whole.lines().enumerate() {
+            let line: Line = serde_json::from_str(line).map_err(|source| Error::Parse {
+                path: path.clone(),
+                line: at + 1,
+                source,
+            })?;
+            match (&line.step, &mut record) {
+                (Step::Found { predecessor, files }, _) => {
+                    let (predecessor, files) = (*predecessor.clone(), files.clone());
+                    record = Some(Self { path: path.clone(), predecessor, files, lines: vec![line] });
+                }
+                (_, Some(record)) => record.lines.push(line),
+                (_, None) => {}
+            }
+        }
+        Ok(record)
+    }
+
+    /// Begins a record: durable on return.
+    ///
+    /// # Errors
+    /// It cannot be made durable; then nothing may be done.
+    pub fn begin(service: &Path, predecessor: Predecessor, files: Vec<Written>) -> Result<Self, Error> {
+        let path = service.join(NAME);
+        let failed = |source| Error::Write { path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(service).map_err(failed)?;
+        let found = Step::Found { predecessor: Box::new(predecessor.clone()), files: files.clone() };
+        let mut record = Self { path: path.clone(), predecessor, files, lines: Vec::new() };
+        record.add(found)?;
+        for directory in service.ancestors().take(3) {
+            File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        }
+        Ok(record)
+    }
+
+    /// Adds a line: durable on return. A torn line of a power cut is ended first, so that no two make one.
+    ///
+    /// # Errors
+    /// It cannot be made durable; then what it speaks of may not be begun.
+    pub fn add(&mut self, step: Step) -> Result<(), Error> {
+        let failed = |source| Error::Write { path: self.path.clone(), source };
+        let line = Line { at: jiff::Timestamp::now(), step };
+        let mut text = serde_json::to_vec(&line).expect("a line holds nothing that JSON cannot");
+        text.push(b'\n');
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.path)
+            .map_err(failed)?;
+        cut_torn(&mut file).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        crate::crash_point!("predecessor: recorded");
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// How far the take-over is.
+    #[must_use]
+    pub fn step(&self) -> &Step {
+        &self.lines.last().expect("a record begins with its finding").step
+    }
+
+    /// Whether the predecessor has the address, as far as is known.
+    #[must_use]
+    pub fn is_in_charge(&self) -> bool {
+        matches!(self.step(), Step::Found { .. } | Step::Imported { .. } | Step::Ending)
+    }
+
+    /// Whether the predecessor has the address again, or is to have it.
+    #[must_use]
+    pub fn is_given_back(&self) -> bool {
+        matches!(self.step(), Step::Returning { .. } | Step::Returned { .. })
+    }
+
+    /// When the last step of a kind was written (ms of Unix time).
+    #[must_use]
+    pub fn when(&self, is: impl Fn(&Step) -> bool) -> Option<u64> {
+        let line = self.lines.iter().rev().find(|line| is(&line.step))?;
+        u64::try_from(line.at.as_millisecond()).ok()
+    }
+}
+
+/// Takes away what follows the last end of line.
+fn cut_torn(file: &mut File) -> io::Result<()> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole < text.len() {
+        file.set_len(u64::try_from(whole).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::predecessor::{Account, Package};
+    use cutover_core::{BootId, Instance};
+
+    fn predecessor() -> Predecessor {
+        Predecessor {
+            instance: Instance { pid: 1, start_time: 2, boot_id: BootId("b".into()) },
+            program: "/usr/bin/node".into(),
+            command: vec!["node".into(), "x.js".into()],
+            cwd: "/".into(),
+            env: [("TOKEN".to_owned(), "t".to_owned())].into(),
+            account: Account { uid: 1, gid: 1, groups: vec![] },
+            output: [None, None],
+            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            entry: "/x.js".into(),
+            package: Package { name: "x".into(), version: "1.0.0".into(), root: "/".into() },
+            unit: None,
+            parent: None,
+        }
+    }
+
+    #[test]
+    fn a_torn_line_was_never_said_and_the_next_one_is_whole() {
+        let ground = tempfile::tempdir().unwrap();
+        let service = ground.path().join("services/gate");
+        assert_eq!(Record::read(&service).unwrap(), None);
+        let mut record = Record::begin(&service, predecessor(), Vec::new()).unwrap();
+        record.add(Step::Ending).unwrap();
+        let path = service.join(NAME);
+        let mut torn = OpenOptions::new().append(true).open(&path).unwrap();
+        torn.write_all(b"{\"at\":\"2026-").unwrap();
+        let read = Record::read(&service).unwrap().unwrap();
+        assert_eq!((read.step(), read.is_in_charge()), (&Step::Ending, true));
+        record.add(Step::Gone).unwrap();
+        let read = Record::read(&service).unwrap().unwrap();
+        assert_eq!((read.step(), read.is_in_charge()), (&Step::Gone, false));
+        assert_eq!(read.lines.len(), 3);
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn after_a_return_another_take_over_begins_anew() {
+        let ground = tempfile::tempdir().unwrap();
+        let mut record = Record::begin(ground.path(), predecessor(), Vec::new()).unwrap();
+        record.add(Step::Returned { gap_ms: 7 }).unwrap();
+        assert!(Record::read(ground.path()).unwrap().unwrap().is_given_back());
+        Record::begin(ground.path(), predecessor(), Vec::new()).unwrap();
+        let read = Record::read(ground.path()).unwrap().unwrap();
+        assert!(read.is_in_charge() && read.lines.len() == 1);
+    }
+}

@@ -1,0 +1,155 @@
+//! Bringing the predecessor back: its unit, or its own command line in its own directory and environment; and the proof.
+
+use super::found::variables;
+use super::{Error, Predecessor, Record};
+use crate::probe::{Address, ProbeSettings, observe_service};
+use crate::store::Identity;
+use crate::supervisor::process;
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Between two questions.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Where a process whose output went to no file says what it says now.
+const OUTPUT: &str = "predecessor.log";
+
+impl Record {
+    /// Brings the predecessor back and proves that it answers on its old address as its old version. Nobody else
+    /// may hold the address, and that it returns is on record already. Must be idempotent: it may run again after a crash.
+    ///
+    /// # Errors
+    /// It does not start, or does not show itself; what is known is told with what to do by hand.
+    pub async fn bring_back(
+        &self,
+        service: &Path,
+        probe: &ProbeSettings,
+        limit: Duration,
+    ) -> Result<Duration, Error> {
+        let begun = Instant::now();
+        let old = self.predecessor.clone();
+        match &old.unit {
+            // Also if it runs: it may have been taken out of what is started.
+            Some(unit) => unit.restore(limit).await?,
+            None if old.runs()? => {}
+            None => old.start(service)?,
+        }
+        crate::crash_point!("predecessor: started again");
+        let log = old.output[1].clone().unwrap_or_else(|| service.join(OUTPUT)).display().to_string();
+        old.proven(probe, limit, &log).await?;
+        Ok(begun.elapsed())
+    }
+}
+
+impl Predecessor {
+    /// Whether it lives, or was started again already: by a command that was killed before it listened, too. Known by program,
+    /// directory and the environment that it was started with, which no title changes.
+    fn runs(&self) -> Result<bool, Error> {
+        if process::is_alive(&self.instance)? {
+            return Ok(true);
+        }
+        let path = Path::new("/proc");
+        let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        for instance in pids.map(process::identify) {
+            // One that has ended meanwhile, or may not be looked into, is not it.
+            let Ok(Some(instance)) = instance else { continue };
+            let Ok(Some(links)) = process::links(&instance) else { continue };
+            let is_its_own = links.exe == self.program && links.cwd == self.cwd;
+            if is_its_own && variables(instance.pid).is_ok_and(|env| env == self.env) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Starts it as it was started before.
+    fn start(&self, service: &Path) -> Result<(), Error> {
+        let output = |path: &Option<std::path::PathBuf>| {
+            let own = service.join(OUTPUT);
+            let path = path.as_deref().unwrap_or(&own);
+            OpenOptions::new().append(true).create(true).open(path).or_else(|_| File::create(&own))
+        };
+        let own = rustix::process::geteuid();
+        let identity =
+            Identity { uid: self.account.uid, gid: self.account.gid, groups: self.account.groups.clone() };
+        let started = (|| {
+            let (out, err) = (output(&self.output[0])?, output(&self.output[1])?);
+            let mut command = Command::new(&self.program);
+            if let Some(name) = self.command.first() {
+                command.arg0(name);
+            }
+            command.args(self.command.iter().skip(1)).env_clear().envs(&self.env).current_dir(&self.cwd);
+            // A group of its own: what ends this command does not end it.
+            command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+            if own.is_root() && own.as_raw() != self.account.uid {
+                return identity.run(|| command.spawn());
+            }
+            command.spawn()
+        })();
+        let child = started.map_err(|source| Error::Start {
+            program: self.program.clone(),
+            cwd: self.cwd.clone(),
+            line: self.command.join(" "),
+            source,
+        })?;
+        // Reaped if it ends while this program still runs; afterwards it is init's.
+        std::thread::spawn(move || {
+            let mut child = child;
+            child.wait()
+        });
+        Ok(())
+    }
+
+    /// Asks it on its old address until it says that it is ready and its old version.
+    async fn proven(&self, probe: &ProbeSettings, limit: Duration, log: &str) -> Result<(), Error> {
+        let address = self.addresses[0];
+        let begun = Instant::now();
+        loop {
+            let last = match answers(address, probe, &self.package.version).await {
+                Ok(()) => match self.unit_keeps_it().await? {
+                    true => return Ok(()),
+                    false => "its unit does not keep it".to_owned(),
+                },
+                Err(why) => why,
+            };
+            if begun.elapsed() > limit {
+                let version = self.package.version.clone();
+                return Err(Error::Unproven { address, version, after: limit, last, log: log.to_owned() });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn unit_keeps_it(&self) -> Result<bool, Error> {
+        match &self.unit {
+            Some(unit) => Ok(unit.main().await?.is_some()),
+            None => Ok(true),
+        }
+    }
+}
+
+/// Whether a service answers on an address, ready and as a version.
+///
+/// # Errors
+/// What it said instead, in words.
+pub async fn answers(address: SocketAddr, probe: &ProbeSettings, version: &str) -> Result<(), String> {
+    let clock = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+    let seen = observe_service(probe, &Address::Tcp(address), &clock).await;
+    let told = |seen: &cutover_core::Seen<String>| match seen {
+        cutover_core::Seen::Yes { value, .. } => format!("it says that it is {value}"),
+        cutover_core::Seen::Missing { why, .. } | cutover_core::Seen::NotApplicable { why } => why.clone(),
+    };
+    if seen.version.value().map(String::as_str) != Some(version) {
+        return Err(told(&seen.version));
+    }
+    match seen.ready.value() {
+        Some(true) => Ok(()),
+        Some(false) => Err("it is not ready".into()),
+        None => Err("its readiness is not to be had".into()),
+    }
+}
