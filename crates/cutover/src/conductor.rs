@@ -38,6 +38,7 @@ pub(crate) use site::{free_port, passage, private_directory};
 pub(crate) use tripped::{generation_of, tripped};
 
 use crate::config::{Layout, ServiceSettings};
+use crate::predecessor::Record;
 use crate::supervisor::Live;
 use acts::Executor;
 use crashes::Crashes;
@@ -143,10 +144,19 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
     let (sender, inbox) = mpsc::channel(INBOX);
     let reporter = Reporter { inbox: sender.clone() };
-    let front = if site.has_front() {
-        FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor).await?
-    } else {
-        FrontLink::none(&site).await?
+    let predecessor = Record::read(&site.directory())?;
+    let front = match predecessor {
+        Some(record) if record.is_given_back() => anyhow::bail!(
+            "service.{name} was given back to what served before it: take it out of the configuration, or `cutover adopt` again"
+        ),
+        Some(record) if record.is_in_charge() && chronicle.state.current.is_some() => anyhow::bail!(
+            "service.{name} has a version of its own and is to succeed somebody: two would run; adopt under another --name"
+        ),
+        Some(record) if site.has_front() && record.is_in_charge() => {
+            FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?
+        }
+        _ if site.has_front() => FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor).await?,
+        _ => FrontLink::none(&site).await?,
     };
     let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
     let executor = Executor { site, front, reporter, hands, broom };
@@ -180,6 +190,27 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     telling::attend(&handle);
     tokio::spawn(conductor.run());
     Ok(handle)
+}
+
+/// Ends everything of a service that is ours, so that its address is free: its front and its processes. For a service that
+/// no daemon has; whoever calls holds the daemon's lock. Must be idempotent: it may run again after a crash.
+///
+/// # Errors
+/// Settings that do not fit this machine, or something that does not end.
+pub async fn vacate(
+    settings: ServiceSettings,
+    layout: Layout,
+    executable: PathBuf,
+    inherited: &[(OsString, OsString)],
+) -> anyhow::Result<()> {
+    let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
+    let front = FrontLink::none(&site).await?;
+    let (inbox, _) = mpsc::channel(1);
+    let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+    let policy = site.settings.policy.clone();
+    let executor = Executor { site, front, reporter: Reporter { inbox }, hands, broom };
+    executor.stop_all(&policy).await.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.detail))?;
+    Ok(())
 }
 
 fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {

@@ -23,6 +23,7 @@ pub(super) use trial::Enough;
 use super::front_link::FrontLink;
 use super::inbox::{Progress, Reporter};
 use super::site::Site;
+use crate::predecessor::Record;
 use crate::probe::Before;
 use crate::store;
 use crate::supervisor::{self, Live};
@@ -211,7 +212,7 @@ impl Executor {
         })
     }
 
-    /// The process that ran before the one marked `nonce`.
+    /// The process that ran before the one marked `nonce`; before the first of ours, who served until then.
     pub(super) async fn before(&self, nonce: &str) -> Result<Option<Before>, Fault> {
         for directory in self.site.instance_directories() {
             let mark = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -227,7 +228,9 @@ impl Executor {
             };
             return Ok(Some(before));
         }
-        Ok(None)
+        let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
+        let instance = record.map(|record| record.predecessor.instance);
+        Ok(instance.map(|instance| Before { instance, keeper: None, nonce: String::new() }))
     }
 
     pub(super) fn progress(&self, ticket: &Ticket, doing: impl Into<String>, done: u64, total: Option<u64>) {

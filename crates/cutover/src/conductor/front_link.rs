@@ -80,6 +80,8 @@ enum Order {
     Count { reply: oneshot::Sender<Option<Exchanges>> },
     /// Claim such calls from now on.
     Claim { claim: Claim, reply: oneshot::Sender<()> },
+    /// Take the addresses over; answer why that could not be.
+    TakeOver { limit: Duration, reply: oneshot::Sender<Result<(), String>> },
     /// End.
     Quit { reply: oneshot::Sender<()> },
 }
@@ -122,6 +124,43 @@ impl FrontLink {
             Actor { site, listeners, desires, confirm, count, looks, orders: inbox, reporter, interceptor };
         tokio::spawn(actor.run(standing));
         Ok(Self { wanted: Some(wanted), stance, stats, lately, orders })
+    }
+
+    /// A front whose addresses somebody else still has: until they are taken over there is none, and nobody is let in.
+    pub(super) async fn awaiting(
+        site: Arc<Site>,
+        reporter: Reporter,
+        interceptor: Option<Interceptor>,
+    ) -> anyhow::Result<Self> {
+        Self::none(&site).await?;
+        let (wanted, desires) = watch::channel(None);
+        let (confirm, stance) = watch::channel(Stance::Closed);
+        let (count, stats) = watch::channel(None);
+        let (orders, inbox) = mpsc::channel(4);
+        let listeners = Vec::new();
+        let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
+        let looks = Arc::clone(&lately);
+        let actor =
+            Actor { site, listeners, desires, confirm, count, looks, orders: inbox, reporter, interceptor };
+        tokio::spawn(actor.wait_and_run());
+        Ok(Self { wanted: Some(wanted), stance, stats, lately, orders })
+    }
+
+    /// Binds the addresses that were somebody else's, within `limit`. Nothing where they are ours already.
+    ///
+    /// # Errors
+    /// Why they cannot be had.
+    pub(super) async fn take_over(&self, limit: Duration) -> Result<(), String> {
+        if self.wanted.is_none() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.orders.send(Order::TakeOver { limit, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        let answered = tokio::time::timeout(limit + CALL, asked).await.ok().flatten();
+        answered.unwrap_or_else(|| Err(format!("the front was not to be asked within {:?}", limit + CALL)))
     }
 
     /// Says what the state wants.
@@ -289,6 +328,48 @@ struct Actor {
 }
 
 impl Actor {
+    /// Waits until the addresses are taken over, and is a front from then on.
+    async fn wait_and_run(mut self) {
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                Order::TakeOver { limit, reply } => {
+                    let bound = self.bind_within(limit).await;
+                    let is_ours = bound.is_ok();
+                    let _ = reply.send(bound);
+                    if is_ours {
+                        return self.run(None).await;
+                    }
+                }
+                Order::Answers { reply, .. } | Order::Drain { reply, .. } => drop(reply.send(None)),
+                Order::Count { reply } => drop(reply.send(None)),
+                Order::Claim { claim, reply } => {
+                    if let Some(ours) = &mut self.interceptor {
+                        ours.claim = claim;
+                    }
+                    let _ = reply.send(());
+                }
+                Order::Quit { reply } => {
+                    let _ = reply.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn bind_within(&mut self, limit: Duration) -> Result<(), String> {
+        let begun = Instant::now();
+        loop {
+            match listeners(&self.site, None).await {
+                Ok(listeners) => {
+                    self.listeners = listeners;
+                    return Ok(());
+                }
+                Err(error) if begun.elapsed() > limit => return Err(format!("{error:#}")),
+                Err(_) => tokio::time::sleep(GREETING_PAUSE).await,
+            }
+        }
+    }
+
     async fn run(mut self, mut standing: Option<ControlClient>) {
         loop {
             let client = match standing.take() {
@@ -442,6 +523,7 @@ impl Actor {
                         let counted = client.stats(CALL).await.ok();
                         let _ = reply.send(counted.as_ref().map(exchanges));
                     }
+                    Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
                     Order::Quit { reply } => {
                         client.quit(CALL).await?;
                         let _ = tokio::time::timeout(CALL, client.gone()).await;

@@ -1,6 +1,7 @@
 //! Ending processes and moving the pointer.
 
 use super::{Executor, Outcome, chain, fault};
+use crate::predecessor::{Record, StopLimits};
 use crate::supervisor::{self, Live, StopBudget, Stopped};
 use cutover_core::{Done, Fault, Installed, Policy, RunId, Settings};
 use cutover_intent::Intent;
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// From KILL to giving up.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How long an address that was just given free may take to be ours.
+const ADDRESS: Duration = Duration::from_secs(10);
 /// How many of the youngest ended instances are looked through for children that outlived them.
 const ENDED_LOOKED_AT: usize = 3;
 
@@ -16,11 +19,35 @@ impl Executor {
     pub(super) async fn stop(&self, settings: &Settings) -> Outcome {
         let policy = &settings.policy;
         self.closed(policy.hold).await?;
+        let before = self.succeed(policy).await?;
         let (drained, stopped) = self.parting(policy.drain, self.stop_all(policy)).await;
         let (count, forced) = stopped?;
         let cut = drained.map_or_else(|| "no front".to_owned(), |cut| format!("{cut} exchanges cut"));
         let how = if forced { ", forced by KILL" } else { "" };
-        Ok(Done::Done { note: format!("{count} processes ended{how}; {cut}") })
+        Ok(Done::Done { note: format!("{before}{count} processes ended{how}; {cut}") })
+    }
+
+    /// Ends who served here before this service was ours, if it still does, and takes its address over.
+    async fn succeed(&self, policy: &Policy) -> Result<String, Fault> {
+        let service = self.site.directory();
+        let Some(mut record) = Record::read(&service).map_err(chain("predecessor"))? else {
+            return Ok(String::new());
+        };
+        if !record.is_in_charge() {
+            self.front.take_over(ADDRESS).await.map_err(|why| fault("address", why))?;
+            return Ok(String::new());
+        }
+        let budget = StopBudget { grace: policy.stop_grace, kill_wait: KILL_WAIT };
+        let limits = StopLimits { budget, unit: policy.hard_cap.mul_f64(0.5), address: KILL_WAIT };
+        let longest = limits.unit + budget.grace + ADDRESS;
+        // It gives its address up before it is gone: from that moment on nobody is refused.
+        let (ended, ()) =
+            tokio::try_join!(async { record.end(limits).await.map_err(chain("predecessor")) }, async {
+                self.front.take_over(longest).await.map_err(|why| fault("address", why))
+            },)?;
+        let how = if ended.forced { " by KILL" } else { "" };
+        let note = format!("{} ended{how} after {:?}; ", record.predecessor.instance, ended.took);
+        Ok(note)
     }
 
     /// Ends the process once it owes nobody an answer over a WebSocket: at its farewell such a call would be lost, whereas

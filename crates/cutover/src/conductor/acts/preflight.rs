@@ -3,6 +3,7 @@
 use super::proving::{Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
 use crate::config::{self, PluginSettings, SourceSettings};
+use crate::predecessor::Record;
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
 use crate::store::{Need, snapshot};
 use crate::supervisor::{self, Launch, Live};
@@ -211,7 +212,8 @@ impl Executor {
         let mut tries = 0;
         loop {
             tries += 1;
-            let siblings = self.siblings().await;
+            let mut siblings = self.siblings().await;
+            siblings.extend(self.predecessor()?);
             let surroundings = self.surroundings(target, launch, entry);
             let host = Host { version: version.clone(), ours, siblings, ..surroundings };
             let looked = tokio::task::spawn_blocking(move || preflight::host(&host));
@@ -245,6 +247,17 @@ impl Executor {
             }
         }
         found
+    }
+
+    /// Who is about to hand the service over: no rival, and ended in time.
+    fn predecessor(&self) -> Result<Vec<Instance>, Fault> {
+        let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
+        let Some(record) = record.filter(Record::is_in_charge) else { return Ok(Vec::new()) };
+        let instance = record.predecessor.instance;
+        let mut family =
+            supervisor::descendants(std::slice::from_ref(&instance), "").map_err(chain("supervisor"))?;
+        family.push(instance);
+        Ok(family)
     }
 
     fn surroundings(&self, target: &Tree, launch: &Launch, entry: &Path) -> Host {

@@ -2,6 +2,7 @@
 
 use super::proving::{Proof, Prover};
 use super::{Enough, Executor, Outcome, blocking, chain, fault};
+use crate::config;
 use crate::store;
 use cutover_core::{
     Base, DataClass, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, Serving,
@@ -40,6 +41,9 @@ impl Executor {
         skipped: &[Release],
         policy: &Policy,
     ) -> Outcome {
+        if let Some(release) = self.imported(wanted)? {
+            return Ok(Done::Resolved { release });
+        }
         let resolved = self.resolved(wanted).await?;
         if self.is_current(&resolved.release, served, policy).await {
             return Ok(Done::AlreadyCurrent { release: resolved.release });
@@ -48,6 +52,18 @@ impl Executor {
             self.follows(channel, &resolved, skipped)?;
         }
         Ok(Done::Resolved { release: resolved.release })
+    }
+
+    /// The release of exactly this version that was imported from where it ran, and waits to be the first: no source is
+    /// asked about what is there.
+    fn imported(&self, wanted: &Wanted) -> Result<Option<Release>, Fault> {
+        let (Wanted::Version(version), config::SourceSettings::Npm { package, .. }) =
+            (wanted, &self.site.settings.source)
+        else {
+            return Ok(None);
+        };
+        let record = self.site.store.imported(package, version).map_err(chain("store"))?;
+        Ok(record.map(|record| record.release))
     }
 
     /// Whether a release needs no update: it is what serves, and its process proves itself now. That it did so once is no
