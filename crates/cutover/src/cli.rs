@@ -1,5 +1,6 @@
 //! The command line: arguments, wiring, exit codes, words for people. Must not decide anything about an update.
 
+mod adopt;
 mod arguments;
 mod check;
 mod client;
@@ -109,6 +110,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
         }
         Command::Demo(demo) => return crate::demo::command(demo).await,
         Command::Config { command } => return config(&arguments, command),
+        Command::Adopt(adopt) => return adopt::command(&arguments, adopt).await,
         Command::Check(check) => {
             let output = if arguments.json { arguments::Output::Json } else { arguments::Output::Text };
             return check::command(check.clone(), output).await;

@@ -508,6 +508,7 @@ const MODULES: [&str; 13] = [
     "demo",
     "journal",
     "notify",
+    "predecessor",
     "preflight",
     "probe",
     "rehearsal",

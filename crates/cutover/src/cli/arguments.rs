@@ -48,6 +48,9 @@ pub(crate) enum Command {
         #[arg(long)]
         stop_services: bool,
     },
+    /// Take over a service that runs already. Prints what was found, the configuration and what `--apply` would do, and
+    /// changes nothing.
+    Adopt(Adopt),
     /// Resolve, fetch and check what an update would install; stop and switch nothing.
     Plan {
         #[command(flatten)]
@@ -176,6 +179,44 @@ pub(crate) enum ConfigCommand {
 pub(crate) struct Service {
     /// The service; may be left out if there is only one.
     pub service: Option<String>,
+}
+
+/// Services that can be taken over.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Adoptable {
+    /// OpenClaw's gateway.
+    Openclaw,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Adopt {
+    /// What it is.
+    #[arg(value_enum)]
+    pub what: Adoptable,
+    /// The process that serves; who listens on `--port`, if none is named.
+    #[arg(long, value_name = "PID", conflicts_with = "port")]
+    pub pid: Option<u32>,
+    /// The port that it listens on.
+    #[arg(long, default_value_t = 18789)]
+    pub port: u16,
+    /// The service's name from now on.
+    #[arg(long, default_value = "openclaw")]
+    pub name: String,
+    /// Addresses of the front; those of the process, if none is named.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Vec<std::net::SocketAddr>,
+    /// A further line of the service's configuration, as `policy.stop_grace = "330s"`.
+    #[arg(long, value_name = "LINE")]
+    pub set: Vec<String>,
+    /// Take it over: copy what runs, end the old process, prove the same version. What fails is undone.
+    #[arg(long, conflicts_with = "undo")]
+    pub apply: bool,
+    /// Give the address back to what served before, and prove that it does.
+    #[arg(long)]
+    pub undo: bool,
+    /// The command line that starts it, where the process does not tell any more.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 #[derive(Clone, Debug, clap::Args)]

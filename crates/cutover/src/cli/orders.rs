@@ -55,9 +55,11 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
             Ok(ExitStatus::Done)
         }
         Command::Open => desk.open().await,
-        Command::Demo(_) | Command::Serve { .. } | Command::Config { .. } | Command::Check(_) => {
-            unreachable!("BUG: dispatched before")
-        }
+        Command::Demo(_)
+        | Command::Serve { .. }
+        | Command::Config { .. }
+        | Command::Check(_)
+        | Command::Adopt(_) => unreachable!("BUG: dispatched before"),
     }
 }
 

@@ -201,7 +201,7 @@ fn button(settings: &ServiceSettings, layout: &Layout) -> Option<(Button, Interc
 }
 
 /// One daemon per state directory. The kernel lets the lock go when its holder ends, however that happens.
-fn lock(layout: &Layout) -> anyhow::Result<File> {
+pub(super) fn lock(layout: &Layout) -> anyhow::Result<File> {
     let path = layout.lock();
     let file = OpenOptions::new()
         .create(true)

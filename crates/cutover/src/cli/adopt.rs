@@ -1,0 +1,135 @@
+//! `cutover adopt`: a service that runs already is found, planned, taken over and given back. Which step follows which, and
+//! words for people; the steps themselves are the rooms'.
+
+mod apply;
+mod daemon;
+mod environment;
+mod plan;
+mod takeover;
+mod undo;
+
+use super::arguments::{Adopt, Arguments, Output};
+use super::exit::ExitStatus;
+use super::{Scene, config_file, offline};
+use crate::conductor::Chronicle;
+use crate::config::ServiceSettings;
+use crate::predecessor::{self, Record, Search, Step};
+use crate::store::Store;
+use cutover_core::RunId;
+use std::path::PathBuf;
+use takeover::{Takeover, Wanted};
+
+/// The package that a preset is about.
+const PACKAGE: &str = "openclaw";
+
+/// What the steps of a take-over share.
+struct Desk {
+    scene: Scene,
+    name: String,
+    /// The main configuration file, whether or not it is there.
+    config: PathBuf,
+    /// Flags that the daemon is started with, so that it finds the same places.
+    flags: Vec<String>,
+}
+
+impl Desk {
+    fn service(&self) -> PathBuf {
+        self.scene.layout.service(&self.name)
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.service())
+    }
+
+    /// The service, as the files of a record configure it.
+    fn settings(&self, record: &Record) -> anyhow::Result<ServiceSettings> {
+        let file = &record.files[0];
+        takeover::settings(&self.name, &file.path, &file.text)
+    }
+
+    /// What the journal tells of the service, whether or not a daemon runs.
+    fn chronicle(&self) -> anyhow::Result<Option<Chronicle>> {
+        if !self.scene.layout.journal().exists() {
+            return Ok(None);
+        }
+        let all = offline::chronicles(&self.scene.layout)?;
+        Ok(all.into_iter().find(|(name, _)| *name == self.name).map(|(_, chronicle)| chronicle))
+    }
+
+    /// The run that is under way.
+    fn open_run(&self) -> anyhow::Result<Option<RunId>> {
+        Ok(self.chronicle()?.and_then(|chronicle| chronicle.state.open_run().cloned()))
+    }
+
+    /// Whether there is, or was, a service of this name with a version of its own.
+    fn has_a_story(&self) -> anyhow::Result<bool> {
+        let chronicle = self.chronicle()?;
+        Ok(chronicle.is_some_and(|told| told.state.current.is_some() || told.state.open_run().is_some()))
+    }
+
+    /// Tells a step, on the other channel than the result.
+    fn say(&self, text: &str) {
+        if self.scene.json == Output::Text {
+            eprintln!("{text}");
+        }
+    }
+}
+
+/// Does what is asked for.
+pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<ExitStatus> {
+    let config = std::path::absolute(config_file(arguments)?)?;
+    let settings = if config.exists() { Some(crate::config::load(&config)?) } else { None };
+    let scene = Scene::of(arguments, settings.as_ref())?;
+    let mut flags = vec!["--config".to_owned(), config.display().to_string()];
+    for (flag, path) in [("--state", &arguments.state), ("--runtime", &arguments.runtime)] {
+        if let Some(path) = path {
+            flags.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
+        }
+    }
+    let desk = Desk { scene, name: adopt.name.clone(), config, flags };
+    let record = Record::read(&desk.service())?;
+    if adopt.undo {
+        return undo::command(&desk, record).await;
+    }
+    if let Some(record) = record.filter(|record| !matches!(record.step(), Step::Returned { .. })) {
+        return match (record.step(), adopt.apply) {
+            (Step::Returning { .. }, _) => {
+                anyhow::bail!(
+                    "{} is being given back: `cutover adopt openclaw --undo` goes on with it",
+                    desk.name
+                )
+            }
+            (Step::Taken { .. }, _) => {
+                anyhow::bail!(
+                    "{} was taken over already; `cutover adopt openclaw --undo` gives it back",
+                    desk.name
+                )
+            }
+            (_, true) => apply::go_on(&desk, record).await,
+            (_, false) => {
+                let since = record.lines[0].at;
+                anyhow::bail!(
+                    "a take-over of {} that began at {since} is not finished: `cutover adopt openclaw --apply` goes on with \
+                     it, `cutover adopt openclaw --undo` gives it up",
+                    desk.name
+                )
+            }
+        };
+    }
+    if settings.is_some_and(|settings| settings.services.contains_key(&desk.name)) {
+        anyhow::bail!("{} has a service {} already: choose another --name", desk.config.display(), desk.name);
+    }
+    let search = Search {
+        pid: adopt.pid,
+        port: adopt.port,
+        command: adopt.command.clone(),
+        package: PACKAGE.to_owned(),
+    };
+    let found = predecessor::find(&search).await?;
+    let wanted = Wanted { listen: &adopt.listen, lines: &adopt.set, command: &adopt.command };
+    let takeover = Takeover::of(&desk.name, found, &wanted, &desk.config)?;
+    if adopt.apply {
+        return apply::begin(&desk, takeover).await;
+    }
+    plan::print(&desk, &takeover).await
+}

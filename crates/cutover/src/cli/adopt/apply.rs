@@ -1,0 +1,217 @@
+//! `adopt --apply`: each step finds out whether it is done already, so a take-over that was killed goes on where it was.
+
+use super::super::arguments::Output;
+use super::super::client::Client;
+use super::super::exit::ExitStatus;
+use super::super::follow::{self, Show};
+use super::takeover::{Takeover, import, probe, token_in};
+use super::{Desk, daemon, undo};
+use crate::conductor::View;
+use crate::predecessor::{self, Record, Step, Written};
+use anyhow::{Context, bail};
+use cutover_core::{Act, Report, RunId};
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// How often a take-over is gone on with whose run nobody brings to its end.
+const TRIES: u32 = 3;
+
+/// Begins a take-over. Whatever speaks against it is found before anything is written.
+pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<ExitStatus> {
+    let old = &takeover.predecessor;
+    let asked = probe(&takeover.settings, &takeover.token)?;
+    if let Err(why) = predecessor::answers(old.addresses[0], &asked, &old.package.version).await {
+        bail!(
+            "pid {} runs from {}, which is {}, and {why}: restart it, so that it runs what lies there, then adopt it",
+            old.instance.pid,
+            old.package.root.display(),
+            old.package.version
+        );
+    }
+    if daemon::answers(desk).await? {
+        let client = Client::new(&desk.scene.layout.control());
+        if client.call("status", json!({ "service": desk.name })).await.is_err() {
+            bail!(
+                "a daemon runs in {} and does not know {}: end it (its services go on) and type this again, which starts it with both",
+                desk.scene.layout.state.display(),
+                desk.name
+            );
+        }
+    }
+    if desk.has_a_story()? {
+        bail!(
+            "the journal tells of a service {} that had a version of its own: choose another --name, so that what is known of that \
+             one is not taken for this one's",
+            desk.name
+        );
+    }
+    for file in &takeover.files {
+        if file.path.exists() {
+            bail!(
+                "{} is there already and is not overwritten: move it away, or choose another --name",
+                file.path.display()
+            );
+        }
+    }
+    crate::conductor::private_directory(&desk.scene.layout.state)?;
+    let record = Record::begin(&desk.service(), takeover.predecessor, takeover.files)?;
+    go_on(desk, record).await
+}
+
+/// Goes on with a take-over, from wherever it is. What fails is undone.
+pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<ExitStatus> {
+    for _ in 0..TRIES {
+        let error = match taken(desk, &mut record).await {
+            Ok(told) => {
+                desk.print(&record, &told);
+                return Ok(ExitStatus::Done);
+            }
+            Err(error) => error,
+        };
+        // The daemon may have written to it.
+        record = Record::read(&desk.service())?.unwrap_or(record);
+        let why = format!("{error:#}");
+        if desk.open_run()?.is_none() {
+            desk.say(&format!("the take-over failed: {why}\ngiving back what was taken"));
+            undo::give_back(desk, record, &why).await?;
+            return Ok(ExitStatus::UpdateFailed);
+        }
+        // A run that is under way is not taken the ground from under its feet.
+        desk.say(&format!("{why}; the run is under way, so it is gone on with"));
+    }
+    bail!(
+        "the daemon does not stay to end the run that is under way (its words are in {}): `cutover adopt openclaw --apply` goes \
+         on with it",
+        daemon::log(desk).display()
+    )
+}
+
+/// A take-over that is done.
+struct Told {
+    gap_ms: u64,
+    stop_ms: Option<u64>,
+    run: Option<RunId>,
+}
+
+async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Told> {
+    for file in &record.files {
+        write(file)?;
+        crate::crash_point!("adopt: file written");
+    }
+    if matches!(record.step(), Step::Found { .. }) {
+        let import = import(&record.predecessor);
+        desk.say(&format!("copying {}", import.root.display()));
+        let generation = desk.store().import(&import, |_| ()).await?;
+        record.add(Step::Imported { generation })?;
+    }
+    let attended = daemon::attend(desk).await?;
+    let report = run(desk, record).await?;
+    drop(attended);
+    // The daemon has added its own lines.
+    *record = Record::read(&desk.service())?.context("the record of the take-over is gone")?;
+    if !report.ok {
+        let causes: Vec<&str> = report.causes.iter().map(|cause| cause.fault.detail.as_str()).collect();
+        bail!("{}: {}", report.sentence, causes.join("; "));
+    }
+    let settings = desk.settings(record)?;
+    let asked = probe(&settings, &token_in(record)?)?;
+    let address = *settings.listen.first().context("the service has no address")?;
+    let version = record.predecessor.package.version.clone();
+    if let Err(why) = predecessor::answers(address, &asked, &version).await {
+        bail!("the run is verified, and on {address} {why}");
+    }
+    let ending = record.when(|step| *step == Step::Ending);
+    let gone = record.when(|step| *step == Step::Gone);
+    let released =
+        report.steps.iter().rev().find(|step| step.name == Act::Release).and_then(|step| step.ended);
+    let released = released.or(report.ended);
+    let between = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
+    let gap_ms = between(ending, released).context("when the old process ended is not on record")?;
+    record.settle(gap_ms).await?;
+    Ok(Told { gap_ms, stop_ms: between(ending, gone), run: report.run_id })
+}
+
+/// The run that takes over: the one under way, the one that has ended, or a new one.
+async fn run(desk: &Desk, record: &Record) -> anyhow::Result<Report> {
+    let client = Client::new(&desk.scene.layout.control());
+    let name = desk.name.as_str();
+    let view: View = serde_json::from_value(client.call("status", json!({ "service": name })).await?)?;
+    let show = if desk.scene.json == Output::Json { Show::Nothing } else { Show::Progress };
+    let open = view.report.run_id.clone().filter(|_| view.report.ended.is_none());
+    let run = match (open, &view.current) {
+        (Some(run), _) => run,
+        // It has ended, and is what is told of the service.
+        (None, Some(_)) => return Ok(view.report),
+        (None, None) if !record.is_in_charge() => return Ok(view.report),
+        (None, None) => {
+            let version = &record.predecessor.package.version;
+            let answer = client.call("update.run", json!({ "service": name, "version": version })).await?;
+            let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
+            run.context("the daemon took the order and names no run")?
+        }
+    };
+    let ended = follow::to_the_end(&client, name, &run, None, show).await?;
+    ended.context("the run has no end")
+}
+
+/// Writes a file that nobody else may have written. One of ours that is there whole is left; a torn one of a power cut is
+/// not ours to tell from a stranger's, so it is written beside and moved.
+pub(super) fn write(file: &Written) -> anyhow::Result<()> {
+    let path = &file.path;
+    match std::fs::read_to_string(path) {
+        Ok(text) if text == file.text => return Ok(()),
+        Ok(_) => bail!("{} is there with another content and is not overwritten", path.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+    let failed = || format!("writing {}", path.display());
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(directory).with_context(failed)?;
+    let new = path.with_extension("new");
+    let mut opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)
+        .with_context(failed)?;
+    opened.write_all(file.text.as_bytes()).and_then(|()| opened.sync_all()).with_context(failed)?;
+    // A link never replaces what is there.
+    std::fs::hard_link(&new, path).with_context(failed)?;
+    std::fs::remove_file(&new).with_context(failed)?;
+    File::open(directory).and_then(|directory| directory.sync_all()).with_context(failed)
+}
+
+impl Desk {
+    fn print(&self, record: &Record, told: &Told) {
+        let old = &record.predecessor;
+        if self.scene.json == Output::Json {
+            let done = json!({
+                "service": self.name,
+                "version": old.package.version,
+                "run": told.run,
+                "gapMs": told.gap_ms,
+                "stopMs": told.stop_ms,
+            });
+            println!("{done:#}");
+            return;
+        }
+        let unit = old.unit.as_ref().map_or_else(String::new, |unit| {
+            format!("{} is stopped and starts no more by itself; its file is as it was.\n", unit.name)
+        });
+        println!(
+            "{}: {} {} is taken over and verified.\nThe gap was {} ms: {} ms for the old process's end, the rest for the start and \
+             the proof of the same version.\n{unit}The daemon runs; let it start by itself from now on: `cutover {} serve`. \
+             `cutover adopt openclaw --undo` gives everything back.",
+            self.name,
+            old.package.name,
+            old.package.version,
+            told.gap_ms,
+            told.stop_ms.map_or_else(|| "?".to_owned(), |ms| ms.to_string()),
+            self.flags.join(" "),
+        );
+    }
+}

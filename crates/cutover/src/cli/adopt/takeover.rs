@@ -1,0 +1,279 @@
+//! What a take-over would write, from what was found.
+
+use super::environment::{Carried, carried};
+use crate::config::{self, ServiceSettings};
+use crate::predecessor::{Predecessor, Record, Written};
+use crate::probe::{Ask, Fields, Hello, HttpCheck, ProbeSettings, Token, VersionProbe};
+use crate::store::Import;
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The gateway's token, as the preset's environment has it.
+const TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
+/// Where the gateway's state lies.
+const STATE: &str = "OPENCLAW_STATE_DIR";
+/// Limit of one question to the old or the new process.
+const QUESTION: Duration = Duration::from_secs(10);
+
+/// A take-over: who is succeeded, and what is written about it.
+pub(super) struct Takeover {
+    pub name: String,
+    pub predecessor: Predecessor,
+    /// The configuration, then the environment.
+    pub files: Vec<Written>,
+    /// The service as configured.
+    pub settings: ServiceSettings,
+    pub token: String,
+    /// Where the token was read.
+    pub token_source: String,
+    /// Where the command line was read.
+    pub command_source: String,
+    pub state: PathBuf,
+    pub carried: Carried,
+    /// Options of the old command line that the preset does not have.
+    pub options: Vec<String>,
+}
+
+/// What a person wants of the configuration.
+pub(super) struct Wanted<'a> {
+    /// The front's addresses; those of the process, if none is named.
+    pub listen: &'a [SocketAddr],
+    /// Further lines of the service.
+    pub lines: &'a [String],
+    /// The command line that was named, if it was.
+    pub command: &'a [String],
+}
+
+impl Takeover {
+    /// Makes a plan of what was found. Nothing is written.
+    pub(super) fn of(
+        name: &str,
+        predecessor: Predecessor,
+        wanted: &Wanted<'_>,
+        config: &Path,
+    ) -> anyhow::Result<Self> {
+        let state = state_of(&predecessor)?;
+        let (token, token_source) = token_of(&predecessor, &state)?;
+        let carried = carried(&predecessor.env);
+        let command_source = match wanted.command {
+            [] => format!("/proc/{}/cmdline", predecessor.instance.pid),
+            _ => "named after --".to_owned(),
+        };
+        let options = further_options(&predecessor)?;
+        let listen = addresses(&predecessor, wanted.listen)?;
+        let beside = config.parent().unwrap_or(Path::new("."));
+        let secret = beside.join(format!("{name}.env"));
+        let path = match config.exists() {
+            true => beside.join("conf.d").join(format!("{name}.toml")),
+            false => config.to_owned(),
+        };
+        let mut text = configuration(name, &predecessor, &listen, &secret, &options)?;
+        for line in wanted.lines {
+            let _ = writeln!(text, "{line}");
+        }
+        let _ = write!(text, "\n[service.{name}.env]\n{STATE} = {}\n", quoted(&state.display()));
+        let mut variables = carried.variables.clone();
+        variables.insert(TOKEN.into(), token.clone());
+        let environment = variables.iter().fold(String::new(), |mut text, (name, value)| {
+            let _ = writeln!(text, "{name}={value}");
+            text
+        });
+        let settings = settings(name, &path, &text)?;
+        let files = vec![Written { path, text }, Written { path: secret, text: environment }];
+        let name = name.to_owned();
+        Ok(Self {
+            name,
+            predecessor,
+            files,
+            settings,
+            token,
+            token_source,
+            command_source,
+            state,
+            carried,
+            options,
+        })
+    }
+
+    pub(super) fn import(&self) -> Import {
+        import(&self.predecessor)
+    }
+}
+
+/// What is copied.
+pub(super) fn import(predecessor: &Predecessor) -> Import {
+    let package = predecessor.package.clone();
+    Import { package: package.name, version: package.version, root: package.root }
+}
+
+/// A service as the file of a take-over configures it.
+pub(super) fn settings(name: &str, path: &Path, text: &str) -> anyhow::Result<ServiceSettings> {
+    let mut settings = config::parse(path, text)?;
+    settings.services.remove(name).with_context(|| format!("{} does not configure {name}", path.display()))
+}
+
+/// How the service is asked, before and after.
+pub(super) fn probe(settings: &ServiceSettings, token: &str) -> anyhow::Result<ProbeSettings> {
+    let check = |path: &str| HttpCheck::new(path, []);
+    Ok(ProbeSettings {
+        live: settings.live.as_deref().map(check).transpose()?,
+        ready: settings.ready.as_deref().map(check).transpose()?,
+        version: Some(VersionProbe {
+            ask: Ask::OpenClawHello(Hello::new("/", Some(Token::new(token)))?),
+            fields: Fields::of_openclaw(),
+        }),
+        page: None,
+        first_frame: None,
+        request_limit: QUESTION,
+    })
+}
+
+/// The token that a record's files hold.
+pub(super) fn token_in(record: &Record) -> anyhow::Result<String> {
+    let lines = record.files.iter().flat_map(|file| file.text.lines());
+    let token = lines.filter_map(|line| line.split_once('=')).find(|(name, _)| *name == TOKEN);
+    Ok(token.context("the record of the take-over holds no token")?.1.to_owned())
+}
+
+fn state_of(predecessor: &Predecessor) -> anyhow::Result<PathBuf> {
+    let home = || predecessor.home().map(|home| home.join(".openclaw"));
+    let state = predecessor.env.get(STATE).filter(|path| !path.is_empty()).map(PathBuf::from).or_else(home);
+    let state = state
+        .context("the process has neither OPENCLAW_STATE_DIR nor HOME: where its state lies is not known")?;
+    Ok(predecessor.cwd.join(state))
+}
+
+/// The token, from the environment, the command line or the gateway's own configuration.
+fn token_of(predecessor: &Predecessor, state: &Path) -> anyhow::Result<(String, String)> {
+    let pid = predecessor.instance.pid;
+    if let Some(token) = predecessor.env.get(TOKEN).filter(|token| !token.is_empty()) {
+        return Ok((token.clone(), format!("/proc/{pid}/environ")));
+    }
+    if let Some(token) = predecessor.option("--token") {
+        return Ok((token.to_owned(), "its command line".into()));
+    }
+    let path = match predecessor.env.get("OPENCLAW_CONFIG_PATH") {
+        Some(path) => predecessor.cwd.join(path),
+        None => state.join("openclaw.json"),
+    };
+    let text = std::fs::read(&path).unwrap_or_default();
+    let written: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let token = written.pointer("/gateway/auth/token").and_then(Value::as_str);
+    let variable = token.and_then(|token| token.strip_prefix("${")?.strip_suffix('}'));
+    let token = match variable {
+        Some(name) => predecessor.env.get(name).map(String::as_str),
+        None => token,
+    };
+    let Some(token) = token.filter(|token| !token.is_empty()) else {
+        bail!(
+            "the gateway's token is found neither in its environment ({TOKEN}), nor in its command line (--token), nor in {} \
+             (gateway.auth.token): without it nobody can ask which version answers; start the gateway with one",
+            path.display()
+        );
+    };
+    Ok((token.to_owned(), path.display().to_string()))
+}
+
+/// Options that the preset's command does not have. A way of authentication that it cannot have is refused.
+fn further_options(predecessor: &Predecessor) -> anyhow::Result<Vec<String>> {
+    let script = predecessor
+        .command
+        .iter()
+        .position(|word| predecessor.entry.ends_with(word.trim_start_matches("./")));
+    let script = script.or_else(|| {
+        let is_entry = |word: &String| {
+            predecessor.cwd.join(word).canonicalize().is_ok_and(|path| path == predecessor.entry)
+        };
+        predecessor.command.iter().position(is_entry)
+    });
+    let mut words = predecessor.command.iter().skip(script.map_or(1, |at| at + 1)).map(String::as_str);
+    let mut further = Vec::new();
+    while let Some(word) = words.next() {
+        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        match name {
+            "gateway" | "run" | "--allow-unconfigured" => {}
+            "--port" | "--bind" | "--token" | "--auth" => {
+                let value = value.or_else(|| words.next());
+                if name == "--auth" && value != Some("token") {
+                    bail!(
+                        "the gateway runs with --auth {}: only --auth token can be taken over",
+                        value.unwrap_or_default()
+                    );
+                }
+            }
+            "--password" | "--tailscale" => bail!("the gateway runs with {name}: that cannot be taken over"),
+            _ => further.push(word.to_owned()),
+        }
+    }
+    Ok(further)
+}
+
+fn addresses(predecessor: &Predecessor, wanted: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
+    let port = predecessor.port();
+    let own: Vec<SocketAddr> =
+        predecessor.addresses.iter().copied().filter(|address| address.port() == port).collect();
+    let listen = if wanted.is_empty() { own } else { wanted.to_vec() };
+    if let Some(open) = listen.iter().find(|address| !address.ip().is_loopback()) {
+        bail!(
+            "{open} is reached from elsewhere, and a gateway behind a front takes everybody for a local client: name \
+             loopback addresses with --listen and let a proxy that authenticates stand before them"
+        );
+    }
+    Ok(listen)
+}
+
+fn configuration(
+    name: &str,
+    predecessor: &Predecessor,
+    listen: &[SocketAddr],
+    secret: &Path,
+    options: &[String],
+) -> anyhow::Result<String> {
+    let listen: Vec<String> = listen.iter().map(|address| quoted(address)).collect();
+    let (at, version) = (predecessor.package.root.display(), &predecessor.package.version);
+    let mut text = format!(
+        "# Written by `cutover adopt openclaw`; it ran as {version} from {at}.\n\n[service.{name}]\npreset = \"openclaw\"\n\
+         node = {}\nlisten = [{}]\nenv_file = {}\n",
+        quoted(&predecessor.program.display()),
+        listen.join(", "),
+        quoted(&secret.display()),
+    );
+    if let Some(user) = user_of(predecessor)? {
+        let _ = writeln!(text, "user = {}", quoted(&user));
+    }
+    let is_of_the_old_tree = predecessor.cwd.starts_with(&predecessor.package.root);
+    if predecessor.cwd != Path::new("/") && !is_of_the_old_tree {
+        let _ = writeln!(text, "cwd = {}", quoted(&predecessor.cwd.display()));
+    }
+    if !options.is_empty() {
+        let all = config::preset_command().into_iter().chain(options.iter().cloned());
+        let all: Vec<String> = all.map(|word| quoted(&word)).collect();
+        let _ = writeln!(
+            text,
+            "# The preset's command, and the options that it ran with.\ncommand = [{}]",
+            all.join(", ")
+        );
+    }
+    Ok(text)
+}
+
+/// As TOML writes it.
+fn quoted(text: &dyn std::fmt::Display) -> String {
+    toml::Value::from(text.to_string()).to_string()
+}
+
+/// Who runs the service under a root daemon, if that is somebody else.
+fn user_of(predecessor: &Predecessor) -> anyhow::Result<Option<String>> {
+    let uid = predecessor.account.uid;
+    if uid == rustix::process::geteuid().as_raw() {
+        return Ok(None);
+    }
+    let uid = uid.to_string();
+    let identity = crate::supervisor::Identity::resolve(Some(&uid), None)
+        .with_context(|| format!("the process runs as uid {uid}"))?;
+    Ok(identity.map(|identity| identity.name.unwrap_or(uid)))
+}

@@ -1,0 +1,104 @@
+//! `adopt --undo`: the address goes back to who had it. Also what a take-over that fails does.
+
+use super::super::arguments::Output;
+use super::super::exit::ExitStatus;
+use super::apply::write;
+use super::takeover::{probe, token_in};
+use super::{Desk, daemon};
+use crate::predecessor::{Record, Step};
+use anyhow::{Context, bail};
+use serde_json::json;
+
+/// Undoes a take-over, from wherever it is.
+pub(super) async fn command(desk: &Desk, record: Option<Record>) -> anyhow::Result<ExitStatus> {
+    let Some(record) = record else {
+        bail!("{} was never taken over: there is nothing to undo", desk.name);
+    };
+    if matches!(record.step(), Step::Returned { .. }) {
+        bail!("{} has been given back already", desk.name);
+    }
+    if let Some(run) = desk.open_run()? {
+        bail!(
+            "run {run} is under way: `cutover adopt openclaw --apply` goes on to its end, `cutover cancel {}` gives it up while \
+             nothing has stopped",
+            desk.name
+        );
+    }
+    let old = &record.predecessor.package.version;
+    let current = desk.chronicle()?.and_then(|chronicle| chronicle.state.current);
+    if let Some(now) = current.filter(|now| now.release.version != *old && !record.is_given_back()) {
+        bail!(
+            "{0} is at {1} now, and the old service is {old}: its state may not be readable any more. Go back first, \
+             `cutover rollback {0} --to {2} --data restore` (`cutover generations {0}` lists them), then give it back",
+            desk.name,
+            now.release.version,
+            desk.store().imported_as(old)?.map_or_else(|| "GENERATION".to_owned(), |found| found.to_string())
+        );
+    }
+    give_back(desk, record, "a person asked for it").await?;
+    Ok(ExitStatus::Done)
+}
+
+/// Gives the address back and proves that the old service answers there. Must be idempotent: it may run again after a crash.
+pub(super) async fn give_back(desk: &Desk, mut record: Record, why: &str) -> anyhow::Result<()> {
+    let settings = desk.settings(&record)?;
+    let asked = probe(&settings, &token_in(&record)?)?;
+    let limit = settings.policy.start_deadline;
+    if !matches!(record.step(), Step::Returning { .. }) {
+        record.add(Step::Returning { why: why.to_owned() })?;
+    }
+    for file in record.files.iter().filter(|file| !file.path.exists()) {
+        // Ending what is ours takes its configuration, which a return that was killed may have removed.
+        write(file)?;
+    }
+    let had_a_daemon = daemon::end(desk).await?;
+    crate::crash_point!("adopt: daemon ended");
+    let took = {
+        // Held until the old one answers: no daemon begins in between.
+        let _lock = super::super::serve::lock(&desk.scene.layout)?;
+        desk.say("ending what is ours");
+        let executable = std::env::current_exe().context("finding this program")?;
+        let inherited: Vec<_> = std::env::vars_os().collect();
+        crate::conductor::vacate(settings, desk.scene.layout.clone(), executable, &inherited).await?;
+        desk.say("bringing the old service back");
+        record.bring_back(&desk.service(), &asked, limit).await?
+    };
+    let left = remove_files(&record);
+    let gap_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    record.add(Step::Returned { gap_ms })?;
+    let others = desk.config.exists()
+        && crate::config::load(&desk.config)
+            .is_ok_and(|settings| settings.services.keys().any(|name| *name != desk.name));
+    if had_a_daemon && others {
+        daemon::leave_one(desk)?;
+    }
+    let old = &record.predecessor;
+    if desk.scene.json == Output::Json {
+        println!(
+            "{:#}",
+            json!({ "service": desk.name, "version": old.package.version, "returnedMs": gap_ms, "left": left, "why": why })
+        );
+    } else {
+        println!(
+            "{}: {} {} answers on {} again, verified after {took:.1?}.",
+            desk.name, old.package.name, old.package.version, old.addresses[0]
+        );
+        for path in left {
+            println!("{path} was changed since it was written: take {} out of it yourself.", desk.name);
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of the take-over. One that somebody changed is theirs: it is told.
+fn remove_files(record: &Record) -> Vec<String> {
+    let mut left = Vec::new();
+    for file in &record.files {
+        match std::fs::read_to_string(&file.path) {
+            Ok(text) if text == file.text && std::fs::remove_file(&file.path).is_ok() => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            _ => left.push(file.path.display().to_string()),
+        }
+    }
+    left
+}

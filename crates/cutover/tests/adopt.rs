@@ -1,0 +1,329 @@
+//! A gateway that runs without cutover is taken over, and given back: the real command line, a fake package that speaks what
+//! the preset asks, and a fake service manager.
+#![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
+
+#[path = "adopt/process.rs"]
+mod process;
+#[path = "adopt/world.rs"]
+mod world;
+
+use cutover_testkit::registry::Registry;
+use process::{alive, kill};
+use serde_json::Value;
+use std::process::Output;
+use world::{OTHER, Started, UNIT, VERSION, World};
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Asserts that a command ended with a code, with all that was said if it did not.
+#[track_caller]
+fn ended(world: &World, output: &Output, code: i32) -> String {
+    let said = told(output);
+    assert_eq!(output.status.code(), Some(code), "{said}\n{}\n{}", world.record(), world.daemon_log());
+    said
+}
+
+#[track_caller]
+fn only(pids: &[u32]) -> u32 {
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    pids[0]
+}
+
+/// The copy serves on the old address, and nothing of the old tree runs.
+#[track_caller]
+fn is_taken_over(world: &World, old: u32) {
+    assert!(!alive(old), "the old process is gone");
+    let new = only(&world.gateways());
+    let line = std::fs::read_to_string(format!("/proc/{new}/cmdline")).unwrap();
+    assert!(line.contains("/generations/0001/core/node_modules/openclaw/dist/index.js"), "{line}");
+    let page = world.get("/readyz").expect("the address answers");
+    assert_eq!(page["kept"], "by-the-operator", "its environment came along");
+    assert_ne!(page["argv"][2], world.port.to_string(), "the front has the old address");
+    let status: Value = serde_json::from_slice(&world.run(&["status", "openclaw", "--json"]).stdout).unwrap();
+    let view = &status[0];
+    assert_eq!(view["report"]["status"], "package_updated_restart_verified", "{view:#}");
+    assert_eq!(view["report"]["serving"]["version"], VERSION);
+    only(&world.daemons());
+    assert!(world.written().iter().all(|path| path.exists()));
+}
+
+/// The old service serves, as it was started before, and nothing of ours is left.
+#[track_caller]
+fn is_given_back(world: &World) -> u32 {
+    let old = only(&world.gateways());
+    let line = std::fs::read_to_string(format!("/proc/{old}/cmdline")).unwrap();
+    assert!(line.contains(&world.package().display().to_string()), "{line}");
+    let page = world.get("/readyz").expect("the address answers");
+    assert_eq!(page["argv"][2], world.port.to_string());
+    assert_eq!(page["kept"], "by-the-operator");
+    assert!(world.daemons().is_empty() && world.written().iter().all(|path| !path.exists()));
+    assert!(world.processes(|line| line.contains(" front ") || line.contains(" keeper ")).is_empty());
+    old
+}
+
+#[test]
+fn a_plan_names_what_runs_and_where_it_was_read_and_changes_nothing() {
+    for started in [Started::Plainly, Started::ByAUnit] {
+        let world = World::serving(started);
+        let old = only(&world.gateways());
+        let before = world.everything();
+        let said = ended(&world, &world.adopt(&[]), 0);
+        assert!(world.everything() == before, "something was changed");
+        assert_eq!(only(&world.gateways()), old);
+        assert!(world.called().is_empty());
+        for word in [
+            format!("pid {old}"),
+            format!("openclaw {VERSION} in {}", world.package().canonicalize().unwrap().display()),
+            format!("(/proc/{old}/exe)"),
+            "preset = \"openclaw\"".to_owned(),
+            format!("listen = [\"127.0.0.1:{}\"]", world.port),
+            "KEPT".to_owned(),
+            "Nothing was changed".to_owned(),
+            format!("{VERSION}, ready"),
+        ] {
+            assert!(said.contains(&word), "{word} is missing:\n{said}");
+        }
+        assert!(
+            !said.contains("only-for-this-test") && !said.contains("by-the-operator"),
+            "a secret is told: {said}"
+        );
+        let unit = format!("`systemctl --user stop {UNIT}`");
+        assert_eq!(said.contains(&unit), started == Started::ByAUnit, "{said}");
+        assert_eq!(said.contains(&format!("TERM to pid {old}")), started == Started::Plainly, "{said}");
+    }
+}
+
+#[test]
+fn a_plain_process_is_taken_over_and_given_back_with_its_own_command_line_directory_and_environment() {
+    let world = World::serving(Started::Plainly);
+    let old = only(&world.gateways());
+    let tree = world.everything();
+    let said = ended(&world, &world.adopt(&["--apply"]), 0);
+    assert!(said.contains("The gap was "), "{said}");
+    is_taken_over(&world, old);
+    let again = world.adopt(&["--apply"]);
+    assert!(told(&again).contains("was taken over already"), "{}", told(&again));
+    for (path, content) in tree.iter().filter(|(path, _)| path.starts_with(world.path("app"))) {
+        assert_eq!(world.everything().get(path), Some(content), "the old tree stays as it was");
+    }
+    let said = ended(&world, &world.adopt(&["--undo"]), 0);
+    assert!(said.contains("verified after"), "{said}");
+    is_given_back(&world);
+    assert_eq!(world.get("/readyz").unwrap()["cwd"], world.path("work").display().to_string());
+    let again = world.adopt(&["--undo"]);
+    assert!(told(&again).contains("given back already"), "{}", told(&again));
+}
+
+#[test]
+fn a_unit_is_stopped_and_disabled_once_the_copy_is_proven_and_enabled_and_started_again_and_its_file_is_never_touched()
+ {
+    let world = World::serving(Started::ByAUnit);
+    let old = only(&world.gateways());
+    let file = std::fs::read(world.units().join(UNIT)).unwrap();
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    is_taken_over(&world, old);
+    assert!(!world.unit_is_enabled());
+    assert_eq!(world.called(), [format!("stop {UNIT}"), format!("disable {UNIT}")]);
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    is_given_back(&world);
+    assert!(world.unit_is_enabled());
+    assert_eq!(world.called()[2..], [format!("enable {UNIT}"), format!("start {UNIT}")]);
+    assert_eq!(std::fs::read(world.units().join(UNIT)).unwrap(), file);
+}
+
+#[test]
+fn a_process_of_another_account_stays_that_accounts_before_and_after() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a_process_of_another_account: starting one takes root");
+        return;
+    }
+    let world = World::serving(Started::AsAnother);
+    let old = only(&world.gateways());
+    assert_eq!(world.account(old), OTHER);
+    let said = ended(&world, &world.adopt(&[]), 0);
+    assert!(said.contains("user = \"nobody\""), "{said}");
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    is_taken_over(&world, old);
+    assert_eq!(world.account(only(&world.gateways())), OTHER);
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    assert_eq!(world.account(is_given_back(&world)), OTHER);
+}
+
+#[test]
+fn a_process_under_a_title_is_taken_over_and_brought_back_by_the_command_line_that_is_named() {
+    let world = World::serving(Started::UnderATitle);
+    let said = told(&world.adopt(&[]));
+    assert!(said.contains("it says `openclaw-gateway`") && said.contains("after `--`"), "{said}");
+    let line = world.line();
+    let named = |flag: &'static str| -> Vec<&str> {
+        std::iter::once(flag).chain(["--"]).chain(line.iter().map(String::as_str)).collect()
+    };
+    ended(&world, &world.adopt(&named("--apply")), 0);
+    let page = world.get("/readyz").expect("the address answers");
+    assert_ne!(page["argv"][2], world.port.to_string(), "the front has the old address");
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    let page = world.get("/readyz").expect("the address answers");
+    assert_eq!(page["argv"][2], world.port.to_string());
+    assert_eq!(page["cwd"], world.path("work").display().to_string());
+}
+
+#[test]
+fn a_take_over_whose_copy_does_not_come_up_undoes_itself() {
+    for started in [Started::Plainly, Started::ByAUnit] {
+        let world = World::serving(started);
+        std::fs::write(world.path("claw/broken"), "").unwrap();
+        let said = ended(&world, &world.adopt(&["--apply"]), 3);
+        assert!(said.contains("the take-over failed") && said.contains("answers on"), "{said}");
+        is_given_back(&world);
+        assert_eq!(world.unit_is_enabled(), started == Started::ByAUnit);
+        // What was wrong is mended, and the same name is free.
+        std::fs::remove_file(world.path("claw/broken")).unwrap();
+        let old = only(&world.gateways());
+        ended(&world, &world.adopt(&["--apply"]), 0);
+        is_taken_over(&world, old);
+    }
+}
+
+#[test]
+fn a_take_over_that_is_killed_at_any_step_is_gone_on_with() {
+    for (step, with_the_daemon) in [
+        ("\"found\"", false),
+        ("\"imported\"", false),
+        ("\"ending\"", true),
+        ("\"gone\"", true),
+        ("\"gone\"", false),
+    ] {
+        let world = World::serving(Started::Plainly);
+        std::fs::write(world.path("claw/slow"), "").unwrap();
+        let old = only(&world.gateways());
+        let mut first = world.begin_to_adopt(&["--apply"]);
+        world.until(step, || world.record().contains(step));
+        if with_the_daemon {
+            world.daemons().into_iter().for_each(kill);
+        }
+        first.kill().unwrap();
+        first.wait().unwrap();
+        // One that the command had started again before it was ended itself.
+        if with_the_daemon {
+            world.daemons().into_iter().for_each(kill);
+        }
+        let looked = world.adopt(&[]);
+        assert!(told(&looked).contains("goes on with it"), "{step}: {}", told(&looked));
+        ended(&world, &world.adopt(&["--apply"]), 0);
+        is_taken_over(&world, old);
+        ended(&world, &world.adopt(&["--undo"]), 0);
+        is_given_back(&world);
+    }
+}
+
+#[test]
+fn a_return_that_is_killed_is_gone_on_with() {
+    for started in [Started::Plainly, Started::ByAUnit] {
+        let world = World::serving(started);
+        ended(&world, &world.adopt(&["--apply"]), 0);
+        let mut first = world.begin_to_adopt(&["--undo"]);
+        world.until("the return", || world.record().contains("\"returning\""));
+        first.kill().unwrap();
+        first.wait().unwrap();
+        let looked = world.adopt(&["--apply"]);
+        assert!(told(&looked).contains("--undo` goes on with it"), "{}", told(&looked));
+        ended(&world, &world.adopt(&["--undo"]), 0);
+        is_given_back(&world);
+        assert_eq!(world.unit_is_enabled(), started == Started::ByAUnit);
+    }
+}
+
+/// `cargo test -p cutover --features failpoints --test adopt`. The record is passed at its first line and, gone on with, at
+/// its last.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_command_that_dies_at_any_of_its_points_is_gone_on_with_both_ways() {
+    let (taking, returning) = (
+        [
+            "adopt: file written",
+            "adopt: file written@2",
+            "predecessor: recorded",
+            "predecessor: recorded@2",
+            "predecessor: settled",
+        ],
+        [
+            "predecessor: recorded",
+            "adopt: daemon ended",
+            "predecessor: started again",
+            "predecessor: recorded",
+        ],
+    );
+    for started in [Started::Plainly, Started::ByAUnit] {
+        let world = World::serving(started);
+        for point in taking {
+            let died = world.adopt_dying(point, &["--apply"]);
+            assert_eq!(died.status.code(), None, "{point}: {}", told(&died));
+            assert!(world.get("/readyz").is_some(), "{point}: somebody serves");
+            let gone_on = world.adopt(&["--apply"]);
+            ended(&world, &gone_on, 0);
+            only(&world.gateways());
+            for point in returning {
+                let died = world.adopt_dying(point, &["--undo"]);
+                assert_eq!(died.status.code(), None, "{point}: {}", told(&died));
+            }
+            let back = world.adopt(&["--undo"]);
+            assert!(told(&back).contains("given back already"), "{}", told(&back));
+            is_given_back(&world);
+            world.forget();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_over_is_updated_as_everything_else_and_is_given_back_in_its_own_version_only() {
+    let registry = Registry::start().await.unwrap();
+    let story = move || {
+        let world = World::serving(Started::Plainly);
+        let url = format!("source.registry = \"{}\"", registry.url());
+        ended(&world, &world.adopt(&["--apply", "--set", &url]), 0);
+        world.publish(&registry, "2026.5.5");
+        ended(&world, &world.run(&["update", "openclaw"]), 0);
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", only(&world.gateways()))).unwrap();
+        assert!(line.contains("/generations/0002/"), "{line}");
+        let refused = world.adopt(&["--undo"]);
+        let said = told(&refused);
+        assert!(said.contains("is at 2026.5.5 now") && said.contains("--to 0001"), "{said}");
+        only(&world.gateways());
+        ended(&world, &world.run(&["rollback", "openclaw", "--to", "1", "--data", "restore"]), 0);
+        ended(&world, &world.adopt(&["--undo"]), 0);
+        is_given_back(&world);
+        // Of a service that has been proven here the journal knows too much for another take-over.
+        let again = world.adopt(&["--apply"]);
+        assert!(told(&again).contains("choose another --name"), "{}", told(&again));
+    };
+    tokio::task::spawn_blocking(story).await.unwrap();
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let world = World::serving(Started::Plainly);
+    let before = world.everything();
+    let refused = |flags: &[&str], word: &str| {
+        let said = told(&world.adopt(flags));
+        assert!(said.contains(word), "{word} is missing: {said}");
+        assert!(world.everything() == before, "something was changed");
+    };
+    refused(&["--apply", "--listen", "0.0.0.0:18789"], "loopback");
+    refused(&["--undo"], "never taken over");
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let own = world.run(&["adopt", "openclaw", "--port", &port, "--apply"]);
+    assert!(told(&own).contains("cannot be read") || told(&own).contains("package"), "{}", told(&own));
+    drop(other);
+    let nobody = world.run(&["adopt", "openclaw", "--port", &port]);
+    assert!(told(&nobody).contains("nobody listens"), "{}", told(&nobody));
+    // The tree was replaced below the process: what it runs is not what would be copied.
+    let manifest = world.package().join("package.json");
+    std::fs::write(&manifest, r#"{"name":"openclaw","version":"2026.9.6"}"#).unwrap();
+    let replaced = world.everything();
+    let said = told(&world.adopt(&["--apply"]));
+    assert!(said.contains("it says that it is 2026.5.4") && said.contains("restart it"), "{said}");
+    assert!(world.everything() == replaced);
+}

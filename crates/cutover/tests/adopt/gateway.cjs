@@ -1,0 +1,68 @@
+// What a gateway's preset asks of it, and no more: health, readiness, a hello over a WebSocket that needs the token, and a
+// validator. Files in its state directory tell a copy of it to misbehave: `broken` (it ends at once), `slow` (it listens later);
+// and each of them, copy or not, to write a title over its command line: `titled`.
+'use strict';
+const crypto = require('node:crypto');
+const fs = require('node:fs');
+const http = require('node:http');
+const path = require('node:path');
+
+const words = process.argv.slice(2);
+if (words[0] === 'config') {
+  console.log(JSON.stringify({ valid: true }));
+  process.exit(0);
+}
+const version = JSON.parse(fs.readFileSync(path.join(__dirname, '..', 'package.json'), 'utf8')).version;
+const said = (name) => words[words.indexOf(name) + 1];
+const port = Number(said('--port'));
+const token = process.env.OPENCLAW_GATEWAY_TOKEN || said('--token');
+const state = process.env.OPENCLAW_STATE_DIR;
+const told = (name) => __dirname.includes('/generations/') && fs.existsSync(path.join(state, name));
+if (told('broken')) process.exit(1);
+if (fs.existsSync(path.join(state, 'titled'))) process.title = 'openclaw-gateway';
+
+function frame(value) {
+  const text = Buffer.from(JSON.stringify(value));
+  const head = text.length < 126 ? Buffer.from([0x81, text.length]) : Buffer.from([0x81, 126, text.length >> 8, text.length & 255]);
+  return Buffer.concat([head, text]);
+}
+
+function unmasked(bytes) {
+  let length = bytes[1] & 127;
+  let at = 2;
+  if (length === 126) {
+    length = bytes.readUInt16BE(2);
+    at = 4;
+  }
+  if (bytes.length < at + 4 + length) return null;
+  const mask = bytes.subarray(at, at + 4);
+  return Buffer.from(bytes.subarray(at + 4, at + 4 + length).map((byte, i) => byte ^ mask[i % 4])).toString();
+}
+
+const server = http.createServer((request, response) => {
+  const known = ['/healthz', '/readyz'].includes(request.url);
+  response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' });
+  response.end(JSON.stringify({ ok: known, cwd: process.cwd(), argv: process.argv.slice(2), kept: process.env.KEPT }));
+});
+server.on('upgrade', (request, socket) => {
+  const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+  const accept = crypto.createHash('sha1').update(key).digest('base64');
+  socket.on('error', () => {});
+  socket.write(`HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`);
+  socket.write(frame({ type: 'event', event: 'connect.challenge', payload: { nonce: 'n' } }));
+  let pending = Buffer.alloc(0);
+  socket.on('data', (bytes) => {
+    pending = Buffer.concat([pending, bytes]);
+    if ((pending[0] & 15) !== 1) return socket.end();
+    const text = unmasked(pending);
+    if (text === null) return undefined;
+    pending = Buffer.alloc(0);
+    const { id, params } = JSON.parse(text);
+    if (params?.auth?.token !== token) {
+      return socket.end(frame({ type: 'res', id, ok: false, error: { code: 'AUTH_TOKEN_MISMATCH' } }));
+    }
+    return socket.write(frame({ type: 'res', id, ok: true, payload: { type: 'hello-ok', protocol: 3, server: { version } } }));
+  });
+});
+process.on('SIGTERM', () => process.exit(0));
+setTimeout(() => server.listen(port, '127.0.0.1'), told('slow') ? 1500 : 0);

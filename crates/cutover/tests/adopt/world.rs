@@ -1,0 +1,339 @@
+//! A machine's worth of a gateway that runs without cutover: an npm project, a home, a process or a unit, and the command
+//! line as a person uses it. It knows how to start, ask and clear away; it must not know what a test expects.
+
+use crate::process::{alive, kill};
+use cutover_testkit::registry::{Package, Registry};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub(crate) const VERSION: &str = "2026.5.4";
+pub(crate) const UNIT: &str = "openclaw-gateway.service";
+const TOKEN: &str = "only-for-this-test";
+const LIMIT: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(2);
+
+pub(crate) struct World {
+    directory: tempfile::TempDir,
+    pub(crate) port: u16,
+}
+
+/// How the gateway was started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Started {
+    Plainly,
+    ByAUnit,
+    /// Plainly, and it writes a title over its command line.
+    UnderATitle,
+    /// Plainly, as another account's.
+    AsAnother,
+}
+
+/// The other account.
+pub(crate) const OTHER: u32 = 65_534;
+
+impl World {
+    /// A gateway that serves.
+    pub(crate) fn serving(started: Started) -> Self {
+        let directory = tempfile::Builder::new().prefix("cutover-adopt-").tempdir().unwrap();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let world = Self { directory, port };
+        let package = world.package();
+        for path in
+            [package.join("dist"), world.units(), world.path("claw"), world.path("bin"), world.path("work")]
+        {
+            fs::create_dir_all(path).unwrap();
+        }
+        let manifest = format!(r#"{{"name":"openclaw","version":"{VERSION}"}}"#);
+        fs::write(package.join("package.json"), &manifest).unwrap();
+        fs::write(package.join("dist/index.js"), include_str!("gateway.cjs")).unwrap();
+        let lock = format!(
+            r#"{{"packages":{{"":{{}},"node_modules/openclaw":{{"version":"{VERSION}","integrity":"sha512-AAAA"}}}}}}"#
+        );
+        fs::write(world.path("app/package-lock.json"), lock).unwrap();
+        fs::write(world.path("claw/openclaw.json"), "{}").unwrap();
+        // No address of the machine's that other daemons want too.
+        fs::create_dir(world.path("etc")).unwrap();
+        fs::write(world.path("etc/cutover.toml"), "[daemon]\nlisten = \"off\"\n").unwrap();
+        let systemctl = world.path("bin/systemctl");
+        fs::write(&systemctl, include_str!("systemctl.sh")).unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let line = world.line().join(" ");
+        let variables: String =
+            world.variables().iter().map(|(name, value)| format!("Environment={name}={value}\n")).collect();
+        fs::write(world.units().join(UNIT), format!("[Service]\n{variables}ExecStart={line}\n")).unwrap();
+        match started {
+            Started::ByAUnit => {
+                for verb in ["enable", "start"] {
+                    let done =
+                        world.with_environment(&systemctl).args(["--user", verb, UNIT]).status().unwrap();
+                    assert!(done.success());
+                }
+                fs::remove_file(world.calls()).unwrap();
+            }
+            Started::Plainly => world.start_plain(None),
+            Started::UnderATitle => {
+                fs::write(world.path("claw/titled"), "").unwrap();
+                world.start_plain(None);
+            }
+            Started::AsAnother => {
+                fs::set_permissions(world.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+                for path in ["claw", "claw/openclaw.json", "work", "home"] {
+                    std::os::unix::fs::chown(world.path(path), Some(OTHER), Some(OTHER)).unwrap();
+                }
+                world.start_plain(Some(OTHER));
+            }
+        }
+        world.until("the gateway's answer", || world.get("/readyz").is_some());
+        world
+    }
+
+    fn start_plain(&self, account: Option<u32>) {
+        let line = self.line();
+        let mut command = Command::new(&line[0]);
+        if let Some(account) = account {
+            command.uid(account).gid(account);
+        }
+        let mut child = command
+            .args(&line[1..])
+            .env_clear()
+            .envs(self.variables())
+            .current_dir(self.path("work"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::spawn(move || child.wait());
+    }
+
+    /// The command line that starts it.
+    pub(crate) fn line(&self) -> Vec<String> {
+        let entry = self.package().join("dist/index.js").display().to_string();
+        let words =
+            ["gateway", "--port", &self.port.to_string(), "--bind", "loopback"].map(ToOwned::to_owned);
+        [node().display().to_string(), entry].into_iter().chain(words).collect()
+    }
+
+    fn variables(&self) -> BTreeMap<String, String> {
+        let text = |path: &str| self.path(path).display().to_string();
+        [
+            ("PATH", "/usr/bin:/bin".to_owned()),
+            ("HOME", text("home")),
+            ("OPENCLAW_STATE_DIR", text("claw")),
+            ("OPENCLAW_GATEWAY_TOKEN", TOKEN.to_owned()),
+            ("KEPT", "by-the-operator".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.directory.path().join(below)
+    }
+
+    pub(crate) fn package(&self) -> PathBuf {
+        self.path("app/node_modules/openclaw")
+    }
+
+    pub(crate) fn units(&self) -> PathBuf {
+        self.path("home/.config/systemd/user")
+    }
+
+    fn calls(&self) -> PathBuf {
+        self.path("home/.config/systemd/calls")
+    }
+
+    /// What was asked of the service manager that changes anything.
+    pub(crate) fn called(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.calls()).unwrap_or_default();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    pub(crate) fn unit_is_enabled(&self) -> bool {
+        self.path(&format!("home/.config/systemd/{UNIT}.enabled")).exists()
+    }
+
+    /// What a take-over writes.
+    pub(crate) fn written(&self) -> [PathBuf; 2] {
+        [self.path("etc/conf.d/openclaw.toml"), self.path("etc/openclaw.env")]
+    }
+
+    pub(crate) fn service(&self) -> PathBuf {
+        self.path("state/services/openclaw")
+    }
+
+    pub(crate) fn record(&self) -> String {
+        fs::read_to_string(self.service().join("predecessor.jsonl")).unwrap_or_default()
+    }
+
+    fn with_environment(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path =
+            std::env::join_paths(std::iter::once(self.path("bin")).chain(std::env::split_paths(&path)));
+        command.env("PATH", path.unwrap_or_else(|_| OsString::new())).env("HOME", self.path("home"));
+        command.env("FAKE_UNITS", self.units()).env("CUTOVER_CONFIG", self.path("etc/cutover.toml"));
+        command.env("CUTOVER_STATE", self.path("state")).env_remove("CUTOVER_RUNTIME").stdin(Stdio::null());
+        command
+    }
+
+    fn cutover(&self, words: &[&str]) -> Command {
+        let mut command = self.with_environment(Path::new(env!("CARGO_BIN_EXE_cutover")));
+        command.args(words);
+        command
+    }
+
+    /// `cutover adopt openclaw`, with quick rules where it writes some.
+    fn adopt_words<'a>(&self, port: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
+        let rules = [
+            "--set",
+            "policy.soak = \"200ms\"",
+            "--set",
+            "policy.start_deadline = \"8s\"",
+            "--set",
+            "check_every = \"0\"",
+            "--set",
+            "policy.stop_grace = \"5s\"",
+        ];
+        ["adopt", "openclaw", "--port", port].into_iter().chain(rules).chain(flags.iter().copied()).collect()
+    }
+
+    /// Removes what a take-over that is over has left, so that another one may begin.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn forget(&self) {
+        self.open_up();
+        fs::remove_dir_all(self.path("state")).unwrap();
+    }
+
+    /// Publishes another version of the package.
+    pub(crate) fn publish(&self, registry: &Registry, version: &str) {
+        let package = Package::new("openclaw", version);
+        registry.publish(&package.file("dist/index.js", include_str!("gateway.cjs")));
+    }
+
+    pub(crate) fn adopt(&self, flags: &[&str]) -> Output {
+        let port = self.port.to_string();
+        self.cutover(&self.adopt_words(&port, flags)).output().unwrap()
+    }
+
+    /// The same by a command that dies at a point.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn adopt_dying(&self, point: &str, flags: &[&str]) -> Output {
+        let port = self.port.to_string();
+        let mut command = self.cutover(&self.adopt_words(&port, flags));
+        command.env("CUTOVER_CRASH_POINT", point).output().unwrap()
+    }
+
+    pub(crate) fn begin_to_adopt(&self, flags: &[&str]) -> Child {
+        let port = self.port.to_string();
+        let mut command = self.cutover(&self.adopt_words(&port, flags));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        self.cutover(words).output().unwrap()
+    }
+
+    /// A page of whoever serves on the address, if somebody does.
+    pub(crate) fn get(&self, path: &str) -> Option<serde_json::Value> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let body = text.split_once("\r\n\r\n")?.1;
+        let json = &body[body.find('{')?..=body.rfind('}')?];
+        text.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(json).unwrap())
+    }
+
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < LIMIT, "{what} did not come about:\n{}", self.daemon_log());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    pub(crate) fn daemon_log(&self) -> String {
+        fs::read_to_string(self.path("state/daemon.log")).unwrap_or_default()
+    }
+
+    /// Every file with its mode and content.
+    pub(crate) fn everything(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        let entries = walkdir::WalkDir::new(self.directory.path()).into_iter().flatten();
+        entries
+            .map(|entry| {
+                let mode = entry.metadata().unwrap().permissions().mode();
+                let content =
+                    if entry.file_type().is_file() { fs::read(entry.path()).unwrap() } else { Vec::new() };
+                (entry.path().to_owned(), (mode, content))
+            })
+            .collect()
+    }
+
+    /// The processes that have something of this world in their command line or environment, by what `fits` says of that.
+    pub(crate) fn processes(&self, fits: impl Fn(&str) -> bool) -> Vec<u32> {
+        let here = self.directory.path().display().to_string();
+        let own = std::process::id();
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| *pid != own && alive(*pid))
+            .filter(|pid| {
+                let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+                let env = String::from_utf8_lossy(&read("environ")).into_owned();
+                (line.contains(&here) || env.contains(&here)) && fits(&line)
+            })
+            .collect()
+    }
+
+    /// The processes that serve as a gateway.
+    pub(crate) fn gateways(&self) -> Vec<u32> {
+        self.processes(|line| line.contains("dist/index.js gateway"))
+    }
+
+    /// Lets sealed directories be removed.
+    fn open_up(&self) {
+        let sealed = walkdir::WalkDir::new(self.path("state")).into_iter().flatten();
+        for entry in sealed.filter(|entry| entry.file_type().is_dir()) {
+            let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
+        }
+    }
+
+    /// Whose a process is.
+    pub(crate) fn account(&self, pid: u32) -> u32 {
+        fs::metadata(format!("/proc/{pid}")).unwrap().uid()
+    }
+
+    pub(crate) fn daemons(&self) -> Vec<u32> {
+        self.processes(|line| line.trim_end().ends_with(" serve"))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Daemons first: they start again what else is ended.
+        self.daemons().into_iter().for_each(kill);
+        for _ in 0..5 {
+            let left = self.processes(|_| true);
+            left.into_iter().for_each(kill);
+        }
+        self.open_up();
+    }
+}
+
+fn node() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).map(|directory| directory.join("node")).find(|node| node.is_file());
+    found.expect("these tests need a node in PATH").canonicalize().unwrap()
+}
