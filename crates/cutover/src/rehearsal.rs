@@ -11,19 +11,19 @@ mod inside;
 mod wire;
 
 pub use inside::main;
+pub use wire::Order;
 
-use crate::probe::Questions;
 use crate::sandbox::{self, Sandbox};
-use crate::supervisor::{Exit, Launch};
+use crate::supervisor::Exit;
 use cutover_core::{Instance, Observations};
 use rustix::event::PollFd;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-use wire::{ORDER, Order, Word};
+use wire::{ORDER, Word};
 
 /// The hidden word of the command line under which the one inside is run.
 pub const NAME: &str = "rehearsal";
@@ -31,25 +31,13 @@ pub const NAME: &str = "rehearsal";
 /// This program, wherever it lies: in the house its path may not be there, and the service's user may not go there.
 const ITSELF: &str = "/proc/self/exe";
 
-/// What is started, and what it is asked.
+/// A start in a house of its own.
 #[derive(Clone)]
 pub struct Rehearsal {
     /// The house, with copies laid over live state. Which program it is for is said here.
     pub house: Sandbox,
-    /// The start. Its identity is the house's, and its log is told and not kept.
-    pub launch: Launch,
-    /// The questions.
-    pub questions: Questions,
-    /// Where the service listens, inside.
-    pub address: SocketAddr,
-    /// The generation's resolved directory.
-    pub root: PathBuf,
-    /// A directory that is private in the house, for records of the start.
-    pub place: PathBuf,
-    /// Between two rounds.
-    pub pause: Duration,
-    /// From TERM to KILL, when enough was seen.
-    pub grace: Duration,
+    /// What happens in it.
+    pub order: Order,
 }
 
 /// What is seen of it, while it goes on.
@@ -134,10 +122,9 @@ impl Rehearsal {
         unwanted: Option<PollFd<'_>>,
         watch: impl FnMut(Sighting) -> Next + Send,
     ) -> Result<Outcome, sandbox::Error> {
-        let Self { house, launch, questions, address, root, place, pause, grace } = self;
-        let log = crate::supervisor::LogFile { path: place.join("service.log"), ..launch.log.clone() };
-        let launch = Launch { identity: None, log, ..launch };
-        let order = Order { launch, questions, address, root, place, pause, grace };
+        let Self { house, mut order } = self;
+        order.launch.log.path = order.place.join("service.log");
+        order.launch.identity = None;
         let order = serde_json::to_string(&order).expect("an order is plain data");
         let house = inside(house, BTreeMap::from([(ORDER.to_owned(), order)]));
         let (outcome, end) = house.converse(executable, limit, unwanted, |talk| listen(talk, watch))?;

@@ -47,10 +47,19 @@ impl Endpoint {
         if scheme == Scheme::Plain && !is_this_machine(&host) {
             return Err(wrong("the notice would leave this machine unencrypted; use https://"));
         }
-        let port = authority.port_u16().unwrap_or(if scheme == Scheme::Tls { 443 } else { 80 });
-        if port == 0 {
-            return Err(wrong("name a port from 1 to 65535"));
-        }
+        // A port that is none is read as if there were no port at all.
+        let is_named = authority.as_str() != authority.host();
+        let port = match authority.port_u16() {
+            Some(port) if port > 0 => port,
+            None if !is_named => {
+                if scheme == Scheme::Tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            _ => return Err(wrong("name a port from 1 to 65535")),
+        };
         Ok(Self { host, port, scheme, uri })
     }
 
@@ -128,7 +137,7 @@ mod tests {
             ("", "whole address"),
             ("https://user:pass@hooks.example.com/x", "secret_file"),
             ("https://hooks.example.com:0/x", "port"),
-            ("http://127.0.0.1:99999/", "whole address"),
+            ("http://127.0.0.1:99999/", "port"),
         ] {
             let told = Endpoint::parse(bad).expect_err(bad).to_string();
             assert!(told.contains(word), "{bad}: {told}");

@@ -89,15 +89,6 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        match &self.identity {
-            None => command.spawn(),
-            Some(identity) => {
-                let runtime = tokio::runtime::Handle::current();
-                identity.run(|| {
-                    let _inside = runtime.enter();
-                    command.spawn()
-                })
-            }
-        }
+        Identity::spawn(self.identity.as_ref(), &mut command)
     }
 }

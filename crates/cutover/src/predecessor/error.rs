@@ -61,6 +61,28 @@ pub enum Error {
         /// The unit.
         unit: String,
     },
+    /// This program would be ended together with the process.
+    #[error(
+        "this runs inside of what it would end, pid {pid} or its unit: type it in a shell of another session, over ssh or on a \
+         terminal of its own"
+    )]
+    Inside {
+        /// The process.
+        pid: u32,
+    },
+    /// A unit keeps more than the process.
+    #[error(
+        "pid {pid} was started below {unit}, which keeps pid {other} as well, and both would be ended: start the gateway by itself \
+         and adopt it then"
+    )]
+    Shared {
+        /// The process.
+        pid: u32,
+        /// The unit.
+        unit: String,
+        /// What else it keeps.
+        other: u32,
+    },
     /// The process has left no command line.
     #[error(
         "the command line of pid {pid} cannot be read: it says `{said}`; name the one that starts the service after `--`: \

@@ -85,6 +85,7 @@ pub async fn find(search: &Search) -> Result<Predecessor, Error> {
     let (ancestors, parent) = ancestry(pid);
     let unit = Unit::keeping(&ancestors, &env, &cgroup).await?;
     let own_cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    alone(&instance, &ancestors, unit.as_ref(), cgroup == own_cgroup).await?;
     if unit.is_none()
         && let Some(unit) = elsewhere(&cgroup, &own_cgroup)
     {
@@ -137,6 +138,37 @@ impl Predecessor {
     #[must_use]
     pub fn home(&self) -> Option<&Path> {
         self.env.get("HOME").map(Path::new)
+    }
+}
+
+/// What ends the process must end neither this program nor anything else that its unit keeps.
+async fn alone(
+    instance: &Instance,
+    ancestors: &[u32],
+    unit: Option<&Unit>,
+    shares_our_cgroup: bool,
+) -> Result<(), Error> {
+    let pid = instance.pid;
+    let (above_us, _) = ancestry(std::process::id());
+    let main = match unit {
+        Some(unit) => unit.main().await?.filter(|main| *main != pid),
+        None => None,
+    };
+    let is_in_its_unit = shares_our_cgroup
+        && unit.is_some_and(|unit| {
+            std::fs::read_to_string("/proc/self/cgroup").is_ok_and(|own| own.contains(&unit.name))
+        });
+    if above_us.contains(&pid) || main.is_some_and(|main| above_us.contains(&main)) || is_in_its_unit {
+        return Err(Error::Inside { pid });
+    }
+    let (Some(unit), Some(main)) = (unit, main) else { return Ok(()) };
+    let Some(main) = process::identify(main)? else { return Ok(()) };
+    let below = supervisor::descendants(std::slice::from_ref(instance), "")?;
+    let others = supervisor::descendants(&[main], "")?;
+    let is_other = |other: &&Instance| !ancestors.contains(&other.pid) && !below.contains(other);
+    match others.iter().find(is_other) {
+        None => Ok(()),
+        Some(other) => Err(Error::Shared { pid, unit: unit.name.clone(), other: other.pid }),
     }
 }
 

@@ -7,8 +7,9 @@ use crate::store::Identity;
 use crate::supervisor::process;
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -69,15 +70,18 @@ impl Predecessor {
 
     /// Starts it as it was started before.
     fn start(&self, service: &Path) -> Result<(), Error> {
-        let output = |path: &Option<std::path::PathBuf>| {
-            let own = service.join(OUTPUT);
-            let path = path.as_deref().unwrap_or(&own);
-            OpenOptions::new().append(true).create(true).open(path).or_else(|_| File::create(&own))
-        };
         let own = rustix::process::geteuid();
         let identity =
             Identity { uid: self.account.uid, gid: self.account.gid, groups: self.account.groups.clone() };
-        let started = (|| {
+        let spare = OpenOptions::new().append(true).create(true).mode(0o600).open(service.join(OUTPUT));
+        // The paths are the account's: they are opened with its rights and not with ours.
+        let start = |spare: &File| {
+            let output = |path: &Option<PathBuf>| match path {
+                Some(path) => {
+                    OpenOptions::new().append(true).create(true).open(path).or_else(|_| spare.try_clone())
+                }
+                None => spare.try_clone(),
+            };
             let (out, err) = (output(&self.output[0])?, output(&self.output[1])?);
             let mut command = Command::new(&self.program);
             if let Some(name) = self.command.first() {
@@ -86,11 +90,11 @@ impl Predecessor {
             command.args(self.command.iter().skip(1)).env_clear().envs(&self.env).current_dir(&self.cwd);
             // A group of its own: what ends this command does not end it.
             command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-            if own.is_root() && own.as_raw() != self.account.uid {
-                return identity.run(|| command.spawn());
-            }
             command.spawn()
-        })();
+        };
+        let is_other = own.is_root() && own.as_raw() != self.account.uid;
+        let started =
+            spare.and_then(|spare| if is_other { identity.run(|| start(&spare)) } else { start(&spare) });
         let child = started.map_err(|source| Error::Start {
             program: self.program.clone(),
             cwd: self.cwd.clone(),

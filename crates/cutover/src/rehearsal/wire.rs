@@ -11,22 +11,22 @@ use std::time::Duration;
 /// The variable that holds the order. Not an argument: it holds secrets, and arguments can be read by everybody.
 pub(super) const ORDER: &str = "CUTOVER_REHEARSAL";
 
-/// What the one inside is to do.
+/// What is started, and what it is asked.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Order {
-    /// What to start, as the user that it is already.
+pub struct Order {
+    /// The start, by whom the house belongs to: its own identity is passed over. Its log is told and not kept.
     pub launch: Launch,
-    /// What to ask.
+    /// The questions.
     pub questions: Questions,
-    /// Where the service listens.
+    /// Where the service listens, inside.
     pub address: SocketAddr,
     /// The generation's resolved directory.
     pub root: PathBuf,
-    /// An empty directory of its own.
+    /// A directory that is private in the house, for records of the start.
     pub place: PathBuf,
     /// Between two rounds.
     pub pause: Duration,
-    /// From TERM to KILL.
+    /// From TERM to KILL, when enough was seen.
     pub grace: Duration,
 }
 

@@ -5,6 +5,7 @@ use rustix::fs::{Access, Gid, Uid};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
+use tokio::process::{Child, Command};
 
 /// A user to run as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,19 @@ impl Identity {
                 work()
             });
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+        })
+    }
+
+    /// Starts a program as this user, or as the caller where nobody is named. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// If the user cannot be taken on or the program cannot be executed.
+    pub(crate) fn spawn(identity: Option<&Self>, command: &mut Command) -> io::Result<Child> {
+        let Some(identity) = identity else { return command.spawn() };
+        let runtime = tokio::runtime::Handle::current();
+        identity.run(|| {
+            let _inside = runtime.enter();
+            command.spawn()
         })
     }
 

@@ -4,12 +4,13 @@ use super::super::arguments::Output;
 use super::super::client::Client;
 use super::super::exit::ExitStatus;
 use super::super::follow::{self, Show};
+use super::environment::carried;
 use super::takeover::{Takeover, import, probe, token_in};
 use super::{Desk, daemon, undo};
 use crate::conductor::View;
 use crate::predecessor::{self, Record, Step, Written};
 use anyhow::{Context, bail};
-use cutover_core::{Act, Report, RunId};
+use cutover_core::{Act, Installed, Report, RunId};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -75,6 +76,9 @@ pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<Exi
         record = Record::read(&desk.service())?.unwrap_or(record);
         let why = format!("{error:#}");
         if desk.open_run()?.is_none() {
+            if let Some(now) = desk.chronicle()?.and_then(|chronicle| chronicle.state.current) {
+                bail!("{}", unsettled(desk, &record, &now, &why));
+            }
             desk.say(&format!("the take-over failed: {why}\ngiving back what was taken"));
             undo::give_back(desk, record, &why).await?;
             return Ok(ExitStatus::UpdateFailed);
@@ -86,6 +90,22 @@ pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<Exi
         "the daemon does not stay to end the run that is under way (its words are in {}): `cutover adopt openclaw --apply` goes \
          on with it",
         daemon::log(desk).display()
+    )
+}
+
+/// What is ours has served since: it may have gone on to another version and other data, so nothing is given back unasked.
+fn unsettled(desk: &Desk, record: &Record, now: &Installed, why: &str) -> String {
+    let unit = record.predecessor.unit.as_ref().filter(|unit| unit.is_enabled);
+    let unit = unit.map_or_else(String::new, |unit| {
+        format!(
+            "; {0} is still started at login, `systemctl --user disable {0}` ends that, and must come first where the daemon is to stay",
+            unit.name
+        )
+    });
+    format!(
+        "{why}\n{0} {1} was installed here since, so the old service is not brought back unasked: `cutover status {0}` tells what \
+         serves, `cutover adopt openclaw --undo` gives it back{unit}",
+        desk.name, now.release.version
     )
 }
 
@@ -170,14 +190,15 @@ pub(super) fn write(file: &Written) -> anyhow::Result<()> {
     let failed = || format!("writing {}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(directory).with_context(failed)?;
-    let new = path.with_extension("new");
-    let mut opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .with_context(failed)?;
+    let name = path.file_name().with_context(failed)?.to_string_lossy();
+    // What a killed command left; nobody else gives a file this name.
+    let new = path.with_file_name(format!(".{name}.cutover-adopt"));
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(failed),
+        _ => {}
+    }
+    let mut opened =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).with_context(failed)?;
     opened.write_all(file.text.as_bytes()).and_then(|()| opened.sync_all()).with_context(failed)?;
     // A link never replaces what is there.
     std::fs::hard_link(&new, path).with_context(failed)?;
@@ -188,9 +209,11 @@ pub(super) fn write(file: &Written) -> anyhow::Result<()> {
 impl Desk {
     fn print(&self, record: &Record, told: &Told) {
         let old = &record.predecessor;
+        let unwritable = carried(&old.env).unwritable;
         if self.scene.json == Output::Json {
             let done = json!({
                 "service": self.name,
+                "unwritable": unwritable,
                 "version": old.package.version,
                 "run": told.run,
                 "gapMs": told.gap_ms,
@@ -213,5 +236,13 @@ impl Desk {
             told.stop_ms.map_or_else(|| "?".to_owned(), |ms| ms.to_string()),
             self.flags.join(" "),
         );
+        if !unwritable.is_empty() {
+            println!(
+                "NOT carried over, because a line of a file cannot hold them: {}. What needs them does not work until they are in \
+                 `[service.{}.env]`.",
+                unwritable.join(", "),
+                self.name
+            );
+        }
     }
 }

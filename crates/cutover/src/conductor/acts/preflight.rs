@@ -54,6 +54,7 @@ impl Executor {
         source: Option<&Installed>,
     ) -> Result<Looked, Fault> {
         self.after_sweeping().await;
+        self.succession(target)?;
         let store = self.site.store.clone();
         let generation = target.generation;
         blocking("preflight", move || store.verify(generation)).await?;
@@ -258,6 +259,22 @@ impl Executor {
             supervisor::descendants(std::slice::from_ref(&instance), "").map_err(chain("supervisor"))?;
         family.push(instance);
         Ok(family)
+    }
+
+    /// Whoever serves before us is followed by its own version only: there would be no way back from another.
+    fn succession(&self, target: &Installed) -> Result<(), Fault> {
+        let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
+        let Some(record) = record.filter(Record::is_in_charge) else { return Ok(()) };
+        let (old, name) = (&record.predecessor, &self.site.settings.name);
+        if old.package.version == target.release.version {
+            return Ok(());
+        }
+        let detail = format!(
+            "pid {} still serves {name} as {}, and its take-over is not done: `cutover adopt openclaw --apply` goes on with it, \
+             `--undo` gives it up",
+            old.instance.pid, old.package.version
+        );
+        Err(fault("predecessor", detail))
     }
 
     fn surroundings(&self, target: &Tree, launch: &Launch, entry: &Path) -> Host {

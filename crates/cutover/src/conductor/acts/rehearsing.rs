@@ -194,21 +194,17 @@ impl Executor {
         // Given up with this act, wherever that is: what is begun here ends with it.
         let (_interest, stop) =
             Stop::pair().map_err(|error| fault(KIND, format!("opening a pipe: {error}")))?;
-        let room = Room {
-            audience: Audience::new(self, ticket, installed, &launch, policy),
-            rehearsal: Rehearsal {
-                house,
-                questions: self.site.questions(),
-                address: self.site.address(),
-                root: self.site.store.generation_dir(installed.generation),
-                place: ours.join(KIND),
-                pause: policy.probe_interval,
-                grace: policy.stop_grace,
-                launch,
-            },
-            stop,
-            end,
+        let audience = Audience::new(self, ticket, installed, &launch, policy);
+        let order = rehearsal::Order {
+            questions: self.site.questions(),
+            address: self.site.address(),
+            root: self.site.store.generation_dir(installed.generation),
+            place: ours.join(KIND),
+            pause: policy.probe_interval,
+            grace: policy.stop_grace,
+            launch,
         };
+        let room = Room { audience, rehearsal: Rehearsal { house, order }, stop, end };
         let (state, executable) = (self.site.state_paths(), self.site.executable.clone());
         let (scratch, right) = (scratch.to_owned(), Arc::clone(right));
         self.progress(ticket, format!("copying state to rehearse {}", installed.release.version), 0, None);
@@ -247,7 +243,7 @@ impl Room {
         if stop.is_asked() {
             return Played::Not { why: "given up".into() };
         }
-        let secrets = copied.secrets(&rehearsal.launch.env);
+        let secrets = copied.secrets(&rehearsal.order.launch.env);
         let rehearsal = Rehearsal { house: copied.furnish(rehearsal.house), ..rehearsal };
         audience.begun = Instant::now();
         let limit = end.saturating_duration_since(Instant::now());

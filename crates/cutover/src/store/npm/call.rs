@@ -1,6 +1,7 @@
 //! One call of npm: started as its user, watched, bounded, and killed with everything it started when its caller
 //! goes away.
 
+use crate::store::identity::Identity;
 use super::super::source::Npm;
 use super::super::space::{Need, free_bytes};
 use super::super::workspace::Workspace;
@@ -134,16 +135,7 @@ impl Call<'_> {
             .stdin(Stdio::from(self.workspace.lock_for_child()?))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let started = match &self.npm.identity {
-            None => command.spawn(),
-            Some(identity) => {
-                let runtime = tokio::runtime::Handle::current();
-                identity.run(|| {
-                    let _inside = runtime.enter();
-                    command.spawn()
-                })
-            }
-        };
+        let started = Identity::spawn(self.npm.identity.as_ref(), &mut command);
         started.map_err(|source| Error::NpmStart { program: program.into(), source })
     }
 }
