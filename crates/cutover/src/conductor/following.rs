@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 impl Conductor {
     /// Makes the world follow the state. What is no longer wanted has ended before anything else begins.
     pub(super) async fn follow(&mut self) {
+        self.heed_halt().await;
         self.heed_alarms().await;
         let state = self.chronicle.state.clone();
         self.front(&state);

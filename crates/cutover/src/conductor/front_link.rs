@@ -332,8 +332,12 @@ impl Actor {
     async fn wait_and_run(mut self) {
         while let Some(order) = self.orders.recv().await {
             match order {
-                Order::TakeOver { limit, reply } => {
-                    let bound = self.bind_within(limit).await;
+                Order::TakeOver { limit, mut reply } => {
+                    let bound = tokio::select! {
+                        bound = self.bind_within(limit) => bound,
+                        // Whoever asked has given up: the address stays with whoever has it.
+                        () = reply.closed() => continue,
+                    };
                     let is_ours = bound.is_ok();
                     let _ = reply.send(bound);
                     if is_ours {

@@ -115,14 +115,30 @@ impl Conductor {
         }
         let policy = self.executor.site.settings.policy.clone();
         self.crashes.add(self.born.elapsed(), told.clone(), &policy);
-        let is_halted = self.chronicle.state.restarts != Restarts::Allowed;
-        if is_halted || self.crashes.recent() >= policy.crash_limit as usize {
+        if self.crashes.recent() >= policy.crash_limit as usize {
             let (count, window) = (self.crashes.recent(), policy.crash_window);
             let detail = format!("{count} exits within {window:?}, the last: {told}");
             let fault = Fault { code: "crash_limit".into(), detail };
             let run = fresh_run();
             // Refused where nothing is watched: then a restart with back-off is all there is to do.
             let _ = self.apply(Event::Degraded { run, fault }).await;
+        }
+    }
+
+    /// A watched version that ended with a code after which nothing is started again is reverted, whoever saw its end: also one
+    /// that ended while no daemon looked, or just before one was killed.
+    pub(super) async fn heed_halt(&mut self) {
+        let Restarts::Halted { code } = self.chronicle.state.restarts else { return };
+        // A revert that is on its way is the answer.
+        if matches!(&self.chronicle.state.phase, Phase::Preparing(now) if now.run.kind == Kind::AutoRevert) {
+            return;
+        }
+        let detail = format!("it ended with exit code {code}, after which it is not started again");
+        let event = Event::Degraded { run: fresh_run(), fault: Fault { code: "halted".into(), detail } };
+        // Where there is nothing to go back to, nothing would change, again and again.
+        let changes = self.chronicle.foresee(&event).is_ok_and(|next| next.state != self.chronicle.state);
+        if changes {
+            let _ = self.apply(event).await;
         }
     }
 

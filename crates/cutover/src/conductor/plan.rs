@@ -5,8 +5,8 @@ use super::acts::{Executor, fault};
 use super::inbox::Handle;
 use crate::store;
 use cutover_core::{
-    Act, DataClass, DataOrder, Fault, Finding, Installed, Level, State, Strategy, Ticket, Wanted,
-    cutting_over,
+    Act, DataClass, DataOrder, Fault, Finding, Installed, Level, RestoreAfterRelease, State, Strategy,
+    Ticket, Wanted, cutting_over,
 };
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +101,14 @@ impl Executor {
         (plan.findings, plan.data) = (looked.findings, told.class);
         plan.acts = cutting_over(&told, &DataOrder::Keep);
         if plan.data == DataClass::Migrated {
-            let text = "the data counts as migrated: after the release a rollback needs a person's word";
+            let text = match told.policy.restore_after_release {
+                RestoreAfterRelease::Refused => {
+                    "the data counts as migrated: after the release a rollback needs a person's word"
+                }
+                RestoreAfterRelease::Allowed => {
+                    "the data counts as migrated: a rollback after the release gives up what was written since, by itself"
+                }
+            };
             plan.findings.push(Finding::new(Level::Note, "data", text));
         }
         plan.target = Some(target);

@@ -55,8 +55,16 @@ fn copy_dir(from: &Path, to: &Path, depth: usize, course: &Course<'_>) -> Result
     fs::set_permissions(to, mode).map_err(Error::write(to))
 }
 
-fn copy_file(from: &Path, to: &Path, metadata: &Metadata, course: &Course<'_>) -> Result<()> {
-    let mut source = File::open(from).map_err(Error::read(from))?;
+pub(super) fn copy_file(from: &Path, to: &Path, metadata: &Metadata, course: &Course<'_>) -> Result<()> {
+    // What was looked at is what is opened: no link that somebody lays there meanwhile.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+    let opened = rustix::fs::open(from, flags, rustix::fs::Mode::empty());
+    let mut source = File::from(opened.map_err(|error| Error::read(from)(error.into()))?);
+    let now = source.metadata().map_err(Error::read(from))?;
+    if (now.dev(), now.ino()) != (metadata.dev(), metadata.ino()) {
+        let why = std::io::Error::other("another file was laid there while it was copied");
+        return Err(Error::read(from)(why));
+    }
     let mut copy = File::options().write(true).create_new(true).open(to).map_err(Error::write(to))?;
     let bytes = std::io::copy(&mut source, &mut copy).map_err(Error::write(to))?;
     keep_group(to, metadata)?;

@@ -1,6 +1,6 @@
 //! A package that is installed elsewhere becomes a generation, by copy: what runs from it does not notice.
 
-use super::copy::{Course, copy_tree};
+use super::copy::{Course, copy_file, copy_tree};
 use super::lockfile::Lockfile;
 use super::space::{Need, free_bytes, with_overhead};
 use super::stage::{CORE, Listener, Meter, Phase, Progress, StopOnDrop, blocking};
@@ -168,7 +168,8 @@ impl Copying {
             if from.is_dir() {
                 copy_tree(&from, &to, &course)?;
             } else {
-                std::fs::copy(&from, &to).map_err(Error::write(&to))?;
+                let metadata = std::fs::symlink_metadata(&from).map_err(Error::read(&from))?;
+                copy_file(&from, &to, &metadata, &course)?;
             }
         }
         seal::take_over(&core)?;

@@ -87,6 +87,27 @@ async fn r85_a_resting_service_that_exits_78_is_not_started_again_until_a_person
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_version_that_ends_for_good_while_no_daemon_looks_is_reverted_by_the_next()
+-> anyhow::Result<()> {
+    let ends = Knobs { exit_code: Some(78), ..good() };
+    let service = with_policy("", &[("restart_prevent_exit_status", "[78]")]);
+    let mut world = world(&service, &[("1.0.0", good()), ("2.0.0", ends)]).await?;
+    serving(&world, "1.0.0").await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let watched = serving(&world, "2.0.0").await?.process.unwrap();
+    world.kill_daemon()?;
+    signal(watched.pid, Signal::TERM)?;
+    eventually("its end", async || !is_alive(watched.pid)).await?;
+    world.start_daemon().await?;
+    let reverted = serving(&world, "1.0.0").await?.report;
+    assert_eq!(reverted.trigger, Some(Kind::AutoRevert));
+    let cause = &reverted.origin.as_ref().unwrap().detail;
+    assert!(cause.contains("exit code 78"), "{cause}");
+    Ok(())
+}
+
 /// Kills the service's process and waits for the next one.
 async fn crash(world: &World) -> anyhow::Result<()> {
     let before = world.until("a process", |view| view.process.is_some()).await?.process;
@@ -340,7 +361,7 @@ async fn a_crash_loop_is_told_and_started_with_growing_pauses() -> anyhow::Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r85_an_exit_code_that_the_settings_do_not_name_is_answered_by_another_start() -> anyhow::Result<()> {
-    let ends = Knobs { crash_after_ms: Some(300), exit_code: Some(78), ..good() };
+    let ends = Knobs { crash_after_ms: Some(2500), exit_code: Some(78), ..good() };
     let rules = [("soak", "\"10ms\""), ("streak", "1"), ("watch", "\"10ms\"")];
     let world = world(&with_policy("", &rules), &[("1.0.0", ends)]).await?;
     let first = world.until("a process", |view| view.process.is_some()).await?.process;

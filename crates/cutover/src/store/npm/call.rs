@@ -1,12 +1,12 @@
 //! One call of npm: started as its user, watched, bounded, and killed with everything it started when its caller
 //! goes away.
 
-use crate::store::identity::Identity;
 use super::super::source::Npm;
 use super::super::space::{Need, free_bytes};
 use super::super::workspace::Workspace;
 use super::super::{Error, Result};
 use super::environment;
+use crate::store::identity::Identity;
 use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 use std::io;
