@@ -44,8 +44,8 @@ pub use refusal::Refusal;
 pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};
 pub use report::{Report, Serves, report};
 pub use state::{
-    Aim, Base, Cut, Extent, Kept, Maintenance, Phase, Preparation, Restarts, Retreat, Retried, Revived, Run,
-    Serving, State, Traffic, Tree, Watch, Wish,
+    Aim, Base, Cut, Extent, Kept, Leave, Maintenance, Phase, Preparation, Restarts, Retreat, Retried,
+    Revived, Run, Serving, State, Traffic, Tree, Watch, Wish,
 };
 pub use status::{Cause, Ending, Fault, Kind, Resolution, Status, Writes};
 pub use step::{STEP_VERSION, Transition, step};

@@ -1,7 +1,7 @@
 //! What a state wants of the world: three readings, functions of the state alone.
 
 use crate::{
-    Act, Aim, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Maintenance, Phase,
+    Act, Aim, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Leave, Maintenance, Phase,
     Preparation, Release, Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving, Settings, State,
     Ticket, Traffic, Tree, Wanted, Wish,
 };
@@ -231,7 +231,7 @@ fn back(retreat: &Retreat) -> Option<Effect> {
         (Act::Restore, _) if !touches_data(cut) => {
             Effect::Nothing("the data is as the source wrote it, or keeps its writes")
         }
-        (Act::Restore, _) => Effect::Restore { snapshot: cut.run.snapshot.clone(), when: restoring(cut) },
+        (Act::Restore, _) => Effect::Restore { snapshot: cut.run.snapshot.clone(), when: restoring(retreat) },
         (Act::SwitchBack, _) if cut.switch == Extent::Never => Effect::Nothing("the pointer never moved"),
         (Act::SwitchBack, source) => Effect::SwitchBack(source.clone()),
         (Act::Start, Some(source)) => Effect::Start { installed: source.clone(), compare: None },
@@ -251,12 +251,13 @@ pub(crate) fn touches_data(cut: &Cut) -> bool {
     (may_differ && cut.start > Extent::Never) || cut.place > Extent::Never
 }
 
-/// Writes that somebody may have been told of stay if old code can go on with them.
-pub(crate) fn restoring(cut: &Cut) -> LayDown {
+/// Writes that somebody may have been told of stay if old code can go on with them, unless a person gave them up.
+pub(crate) fn restoring(retreat: &Retreat) -> LayDown {
+    let cut = &retreat.cut;
     let settings = &cut.run.settings;
     let is_kept_back = settings.policy.restore_after_release == RestoreAfterRelease::Refused;
     match settings.class {
-        _ if cut.place > Extent::Never => LayDown::Always,
+        _ if cut.place > Extent::Never || retreat.leave == Leave::Given => LayDown::Always,
         DataClass::Neutral if cut.is_exposed() && is_kept_back => LayDown::Never,
         DataClass::Migrated if !cut.is_exposed() => LayDown::Always,
         DataClass::None | DataClass::Neutral | DataClass::Migrated => LayDown::IfMigrated,

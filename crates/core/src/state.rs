@@ -250,6 +250,20 @@ pub struct Retreat {
     pub retried: Retried,
     /// The old instance that outlived the run and was asked to end went, and was started again (once).
     pub revived: Revived,
+    /// Whether a person gave up what was written since.
+    #[serde(default)]
+    pub leave: Leave,
+}
+
+/// Whether a person ordered the way back, without the writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leave {
+    /// Nobody did: the rules of the run say what becomes of them.
+    #[default]
+    AsRuled,
+    /// `recover --rollback`.
+    Given,
 }
 
 /// Whether an act of going back was tried before.

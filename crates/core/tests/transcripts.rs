@@ -420,6 +420,7 @@ transcripts! {
     r78110_ignored_signal_is_restart_failed
     r78110_ignored_signal_without_rollback_is_maintenance
     r78110_the_wrong_version_is_never_verified
+    writes_that_stayed_are_given_up_by_a_person
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::{Told, Transition, ending, maintenance, resting};
 use crate::{
     Act, Base, Boot, Cause, Cut, DataClass, Done, Event, Expectation, Extent, Fault, Generation, Instance,
-    Kept, Kind, LayDown, Observations, Phase, Refusal, Resolution, RestoreAfterRelease, Retreat, Retried,
-    Revived, RollbackRule, Serving, State, Status, Traffic, Tree, Watch, Wish, Writes, act, readings,
+    Kept, Kind, LayDown, Leave, Observations, Phase, Refusal, Resolution, RestoreAfterRelease, Retreat,
+    Retried, Revived, RollbackRule, Serving, State, Status, Traffic, Tree, Watch, Wish, Writes, act,
+    readings,
 };
 
 /// Whether the process that a fault is about still lives.
@@ -235,7 +236,9 @@ fn retreat(state: &State, cut: &Cut, causes: Vec<Cause>) -> Transition {
     cut.interruptions = 0;
     cut.round = cut.round.wrapping_add(1);
     next.serving = Serving::Unproven;
-    next.phase = Phase::RollingBack(Retreat { cut, causes, retried: Retried::No, revived: Revived::No });
+    let leave = Leave::AsRuled;
+    next.phase =
+        Phase::RollingBack(Retreat { cut, causes, retried: Retried::No, revived: Revived::No, leave });
     Transition::to(next)
 }
 

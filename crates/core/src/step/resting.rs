@@ -53,6 +53,7 @@ fn parked_order(state: &State, parked: &crate::Cut, order: &Order) -> Result<Tra
                 causes,
                 retried: crate::Retried::No,
                 revived: crate::Revived::No,
+                leave: crate::Leave::AsRuled,
             });
             Ok(Transition::to(next))
         }

@@ -2,9 +2,9 @@
 
 use super::{Told, Transition, ending, maintenance, resting};
 use crate::{
-    Act, Base, Cause, Done, Event, Exit, Extent, Fault, Generation, Instance, Kind, LayDown, Phase, Refusal,
-    Resolution, RestoreAfterRelease, Retreat, Retried, Revived, Serving, State, Status, Traffic, Wish,
-    Writes, act, readings,
+    Act, Base, Cause, Done, Event, Exit, Extent, Fault, Generation, Instance, Kind, LayDown, Leave, Phase,
+    Refusal, Resolution, Retreat, Retried, Revived, Serving, State, Status, Traffic, Wish, Writes, act,
+    readings,
 };
 
 /// Tries of the whole way back, interruptions included.
@@ -24,11 +24,12 @@ fn finished(state: &State, retreat: &Retreat, done: &Done) -> Result<Transition,
     let mut next = state.clone();
     let mut retreat = retreat.clone();
     retreat.retried = Retried::No;
+    let when = readings::restoring(&retreat);
     let cut = &mut retreat.cut;
     match (cut.act, done) {
         // From here on they may be given up, whether or not anybody is still there to tell.
         (Act::Stop, Done::Done { .. }) => {
-            let may_be = readings::touches_data(cut) && readings::restoring(cut) != LayDown::Never;
+            let may_be = readings::touches_data(cut) && when != LayDown::Never;
             if may_be && cut.is_exposed() {
                 cut.writes = Writes::GivenUp;
             }
@@ -37,6 +38,9 @@ fn finished(state: &State, retreat: &Retreat, done: &Done) -> Result<Transition,
             if readings::touches_data(cut) && cut.is_exposed() {
                 cut.writes = Writes::GivenUp;
             }
+        }
+        (Act::Restore, Done::Skipped { .. }) if retreat.leave == Leave::Given => {
+            return Err(Refusal::Unproven { why: "the older data was ordered and is not laid down".into() });
         }
         // They are as old code can use them, and stay.
         (Act::Restore, Done::Skipped { .. }) => {
@@ -139,8 +143,7 @@ fn declared(state: &State, retreat: Retreat) -> Transition {
 fn coherent(state: &State, retreat: &Retreat) -> Option<Generation> {
     let source = retreat.cut.run.source.as_ref().map(|source| source.generation);
     // Old code cannot go on with what was written, and it must not be given up: the target's is the data still.
-    let is_the_targets =
-        retreat.cut.act == Act::Restore && readings::restoring(&retreat.cut) == LayDown::Never;
+    let is_the_targets = retreat.cut.act == Act::Restore && readings::restoring(retreat) == LayDown::Never;
     if is_the_targets && !matches!(retreat.cut.base, Base::Maintenance(_)) {
         return (retreat.cut.switch == Extent::Finished).then_some(retreat.cut.target.generation);
     }
@@ -194,8 +197,6 @@ pub(super) fn ordered(maintenance: &crate::Maintenance, run: &crate::RunId) -> P
     let mut order = maintenance.run.clone();
     order.id = run.clone();
     order.kind = Kind::Rollback;
-    // A person's word is leave to give up what was written.
-    order.settings.policy.restore_after_release = RestoreAfterRelease::Allowed;
     let cut = crate::Cut {
         run: order,
         target: maintenance.target.clone(),
@@ -212,5 +213,7 @@ pub(super) fn ordered(maintenance: &crate::Maintenance, run: &crate::RunId) -> P
         writes: Writes::Kept,
         source_tree: crate::Tree::Sealed,
     };
-    Phase::RollingBack(Retreat { cut, causes: Vec::new(), retried: Retried::No, revived: Revived::No })
+    // A person's word is leave to give up what was written, even if old code could go on with it as far as anybody can tell.
+    let leave = Leave::Given;
+    Phase::RollingBack(Retreat { cut, causes: Vec::new(), retried: Retried::No, revived: Revived::No, leave })
 }

@@ -4,9 +4,9 @@
 use super::alphabet::{Case, Nature, ticket};
 use cutover_core::{
     Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation,
-    Installed, Instance, Kind, LayDown, Maintenance, Order, Phase, Posture, Process, Refusal, Restarts,
-    RestoreAfterRelease, Retreat, Run, RunId, Serving, State, Status, Traffic, Transition, Tree, Wish,
-    Writes, patience, posture, report, step, wants,
+    Installed, Instance, Kind, LayDown, Leave, Maintenance, Order, Phase, Posture, Process, Refusal,
+    Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving, State, Status, Traffic, Transition, Tree,
+    Wish, Writes, patience, posture, report, step, wants,
 };
 
 /// One event applied to one state.
@@ -46,7 +46,7 @@ fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 22] = [
+pub(crate) const MOVES: [Move; 23] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -64,6 +64,7 @@ pub(crate) const MOVES: [Move; 22] = [
     ("data of a migrated service is never kept by a rollback", keep_is_refused_on_migrated),
     ("the pointer follows Switch and SwitchBack only", the_pointer_follows_its_acts),
     ("given up writes are told", given_up_writes_are_told),
+    ("a person gives the writes up by `recover --rollback`, and nobody else", leave_is_given_by_a_person),
     ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
     ("a changed tree is not served on", a_changed_tree_is_not_served_on),
     (
@@ -364,6 +365,15 @@ fn given_up_writes_are_told(taken: &Taken<'_>) -> Broken {
     hold(!(laid_down && released) || told, "released writes were given up and are told as kept")
 }
 
+fn leave_is_given_by_a_person(taken: &Taken<'_>) -> Broken {
+    let given =
+        |state: &State| matches!(&state.phase, Phase::RollingBack(Retreat { leave: Leave::Given, .. }));
+    let Some(after) = taken.after() else { return Ok(()) };
+    let ordered = matches!(taken.case.event, Event::Ordered { order: Order::RecoverRollback, .. });
+    hold(!ordered || given(after), "a person ordered the way back and is not obeyed")?;
+    hold(ordered || given(taken.before) || !given(after), "nobody gave the writes up")
+}
+
 /// Nobody gives up by himself what somebody was told is safe, unless he has leave to.
 fn writes_are_given_up_with_leave_only(state: &State) -> Broken {
     let (run, when, exposed) = match (&state.phase, wants(state).act) {
@@ -601,8 +611,14 @@ fn data_is_laid_down_where_it_must(state: &State) -> Broken {
         _ => true,
     };
     hold(restores, "Place without an order to restore")?;
-    let Phase::RollingBack(Retreat { cut, .. }) = &state.phase else { return Ok(()) };
+    let Phase::RollingBack(Retreat { cut, leave, .. }) = &state.phase else { return Ok(()) };
     let restore = matches!(wants(state).act, Some((_, Effect::Restore { when: LayDown::Always, .. })));
-    let may = cut.place > Extent::Never || cut.run.settings.class == DataClass::Migrated;
+    let given = *leave == Leave::Given;
+    let class = cut.run.settings.class;
+    let may_differ =
+        class == DataClass::Migrated || (class == DataClass::Neutral && cut.run.source.is_some());
+    let must = given && cut.act == Act::Restore && cut.start > Extent::Never && may_differ;
+    hold(restore || !must, "a person gave the writes up, and they would stay")?;
+    let may = given || cut.place > Extent::Never || class == DataClass::Migrated;
     hold(!restore || may, "writes of a service whose data the target leaves alone would be given up")
 }
