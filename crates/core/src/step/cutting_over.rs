@@ -46,6 +46,10 @@ fn finished(state: &State, cut: &Cut, done: &Done) -> Result<Transition, Refusal
         }
         (Act::Snapshot, Done::Done { .. } | Done::Skipped { .. }) => {}
         (Act::Place, Done::Done { .. }) => cut.place = Extent::Finished,
+        // What a person ordered was not done.
+        (Act::Place, Done::Skipped { .. }) if readings::placing(&cut.run) == LayDown::Always => {
+            return Err(Refusal::Unproven { why: "the older data was ordered and is not laid down".into() });
+        }
         // What is there stays: nothing was laid down.
         (Act::Place, Done::Skipped { .. }) => {
             cut.place = Extent::Never;

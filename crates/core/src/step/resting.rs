@@ -95,6 +95,14 @@ fn rollback(
     let data = match (wish, ordering.settings.class, kept) {
         (DataWish::Keep, DataClass::Migrated, _) => return Err(Refusal::KeepOnMigrated),
         (DataWish::Keep, DataClass::None | DataClass::Neutral, _) => DataOrder::Keep,
+        // Older data that could not be taken back if the older version failed.
+        (DataWish::Restore, DataClass::None, _) => {
+            return Err(Refusal::NotNow {
+                why: "no state is declared now, so what is there could not be copied before older data is laid \
+                      down: declare `state` as it was, and roll back then"
+                    .into(),
+            });
+        }
         (DataWish::Restore, _, Some(Kept { snapshot, settings, .. }))
             if settings.class != DataClass::None =>
         {

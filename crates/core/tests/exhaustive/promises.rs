@@ -46,7 +46,7 @@ fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 23] = [
+pub(crate) const MOVES: [Move; 24] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -62,6 +62,7 @@ pub(crate) const MOVES: [Move; 23] = [
     ("every run that stops being open has ended", every_run_ends),
     ("past the cut orders are refused", past_the_cut_orders_are_refused),
     ("data of a migrated service is never kept by a rollback", keep_is_refused_on_migrated),
+    ("older data that a person ordered is laid down", ordered_data_is_laid_down),
     ("the pointer follows Switch and SwitchBack only", the_pointer_follows_its_acts),
     ("given up writes are told", given_up_writes_are_told),
     ("a person gives the writes up by `recover --rollback`, and nobody else", leave_is_given_by_a_person),
@@ -349,6 +350,17 @@ fn the_pointer_follows_its_acts(taken: &Taken<'_>) -> Broken {
         _ => false,
     };
     hold(moved, "the pointer moved without its act")
+}
+
+/// No answer but a done one leads on where a person ordered older data.
+fn ordered_data_is_laid_down(taken: &Taken<'_>) -> Broken {
+    let Event::Finished { done: Done::Skipped { .. }, .. } = taken.case.event else { return Ok(()) };
+    let ordered = match &taken.before.phase {
+        Phase::CuttingOver(cut) => cut.act == Act::Place && cut.run.kind == Kind::Rollback,
+        Phase::RollingBack(retreat) => retreat.cut.act == Act::Restore && retreat.leave == Leave::Given,
+        _ => false,
+    };
+    hold(!ordered || taken.result.is_err(), "older data was ordered, and not laying it down was taken")
 }
 
 /// Data that was laid down over released traffic is a loss, and the ending names it.

@@ -128,6 +128,35 @@ async fn an_operators_rollback_names_its_data_and_the_older_snapshot_comes_back_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn older_data_is_refused_while_no_state_is_declared_and_laid_down_once_it_is_again()
+-> anyhow::Result<()> {
+    let mut world = world(&with_policy(STATE, &[]), &[("1.0.0", good()), ("2.0.0", migrating())]).await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!(post(&world, "/state", "old").await?.status, 200);
+    assert_told(&update(&world, "2.0.0").await?, Status::RestartVerified, Resolution::None, 0);
+    let config = std::fs::read_to_string(world.config())?;
+    let undeclared: Vec<&str> = config.lines().filter(|line| !line.starts_with("state = [")).collect();
+    assert!(undeclared.len() < config.lines().count());
+    world.kill_daemon()?;
+    std::fs::write(world.config(), undeclared.join("\n"))?;
+    world.start_daemon().await?;
+    serving(&world, "2.0.0").await?;
+    let refused = world.cutover(&["rollback", SERVICE, "--data", "restore"]).await?;
+    assert_eq!(refused.status.code(), Some(8), "{}", told(&refused));
+    assert!(told(&refused).contains("declare `state`"), "{}", told(&refused));
+    serving(&world, "2.0.0").await?;
+    world.kill_daemon()?;
+    std::fs::write(world.config(), config)?;
+    world.start_daemon().await?;
+    let back = reported(&world, &["rollback", SERVICE, "--data", "restore"]).await?;
+    assert_told(&back, Status::RestartVerified, Resolution::None, 0);
+    serving(&world, "1.0.0").await?;
+    let state = get(&world, "/state").await?.json();
+    assert_eq!((&state["schema"], &state["lastText"]), (&1.into(), &"old".into()));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn state_that_is_no_longer_declared_is_still_restored_by_the_run_that_copied_it() -> anyhow::Result<()>
 {
     let fails = Knobs { never_ready: true, ..migrating() };

@@ -92,7 +92,7 @@ impl Executor {
     }
 
     /// Undoes what a version may have done to the state, as far as `when` says. What is declared now is not asked: the
-    /// snapshot knows what it holds.
+    /// snapshot knows what it holds, and one that is not there is a fault.
     pub(super) async fn lay_down_if(
         &self,
         when: LayDown,
@@ -100,9 +100,6 @@ impl Executor {
         run: &RunId,
         class: DataClass,
     ) -> Outcome {
-        if class == DataClass::None {
-            return Ok(Done::Skipped { why: "no state was declared".into() });
-        }
         self.stop_all(&self.site.settings.policy).await?;
         self.nobody_runs().await?;
         if when != LayDown::Always {
