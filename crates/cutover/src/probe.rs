@@ -12,7 +12,7 @@ mod settings;
 mod tripwire;
 mod wire;
 
-pub use answers::{Clock, ServiceAnswers, observe_service};
+pub use answers::{Clock, Failed, ServiceAnswers, observe_service};
 pub use assembly::assemble;
 pub use observer::{Observer, Sight};
 pub use process::{Before, ProcessFacts, observe_process};

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect};
 use axum::routing::get;
 use cutover::probe::{
-    Address, Ask, Error, Field, Fields, HttpCheck, Pointer, ProbeSettings, ServiceAnswers, VersionProbe,
-    observe_service,
+    Address, Ask, Error, Failed, Field, Fields, HttpCheck, Pointer, ProbeSettings, ServiceAnswers,
+    VersionProbe, observe_service,
 };
 use cutover_core::Seen;
 use serde_json::{Value, json};
@@ -403,4 +403,20 @@ async fn both_address_families_are_asked_alike() {
     tokio::spawn(async move { axum::serve(listener, healthy()).await });
     let said = ask(&everything(), &Address::Tcp(address)).await;
     assert_eq!(said.version.value().unwrap(), "2.0.0");
+}
+
+#[tokio::test]
+async fn what_fails_of_a_round_is_counted_and_nothing_else() {
+    let router = Router::new()
+        .route("/healthz", get(|| async { StatusCode::NOT_FOUND }))
+        .route("/readyz", get(|| async { StatusCode::SERVICE_UNAVAILABLE }))
+        .route("/version", get(|| async { (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(identity())) }))
+        .route("/", get(|| async { "no page" }));
+    let said = ask(&everything(), &serve(router).await).await;
+    assert_eq!(said.failed, Failed { bad: 2, abnormal: 0 });
+    let broken = serve_bytes(b"HTTP/1.1 503 x\r\ncontent-length: 9\r\n\r\nhalf").await;
+    let ready = ProbeSettings { ready: Some(check("/readyz")), request_limit: SHORT, ..nothing() };
+    assert_eq!(ask(&ready, &broken).await.failed, Failed { bad: 1, abnormal: 0 });
+    let said = ask(&everything(), &serve(healthy()).await).await;
+    assert_eq!(said.failed, Failed::default());
 }

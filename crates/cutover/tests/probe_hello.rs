@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::probe::{
-    Address, Ask, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, ServiceAnswers, Token,
-    VersionProbe, observe_service,
+    Address, Ask, Failed, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, ServiceAnswers,
+    Token, VersionProbe, observe_service,
 };
 use cutover_core::Seen;
 use futures_util::{SinkExt, StreamExt};
@@ -299,4 +299,16 @@ async fn a_real_gateway_answers_every_question() {
     println!("{said:?}");
     let said = ask("a wrong token").await;
     assert!(why(&said.version).contains("refused the handshake"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_websocket_that_breaks_off_is_counted_and_one_that_is_closed_is_not() {
+    let broken = gateway(|socket| async move { drop(socket) }).await;
+    assert_eq!(ask(&broken).await.failed, Failed { bad: 0, abnormal: 1 });
+    let closed = gateway(|mut socket| async move {
+        let _ = socket.close(None).await;
+        linger(socket).await;
+    })
+    .await;
+    assert_eq!(ask(&closed).await.failed, Failed::default());
 }

@@ -1,7 +1,7 @@
 //! What is seen of real processes, and all of it put together.
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
-use cutover::probe::{Before, ProcessFacts, ServiceAnswers, assemble, observe_process};
+use cutover::probe::{Before, Failed, ProcessFacts, ServiceAnswers, assemble, observe_process};
 use cutover::supervisor::{Launch, Live, LogFile, StopBudget, bearing, identify, prepare, process};
 use cutover_core::{Compared, Exchanges, Generation, Instance, Owner, Seen};
 use rustix::process::{Pid, Signal, kill_process};
@@ -223,6 +223,7 @@ fn answers() -> ServiceAnswers {
         ready: yes(true),
         plugins: Seen::NotApplicable { why: "none".to_owned() },
         user_path: yes(true),
+        failed: Failed::default(),
     }
 }
 
@@ -254,6 +255,7 @@ fn what_is_missing_or_different_through_the_front_is_no_fact() {
         ready: no_answer(),
         plugins: yes(vec!["p@1".to_owned()]),
         user_path: yes(false),
+        failed: Failed::default(),
     };
     let seen = put_together(other);
     assert_eq!(missing(&seen.version), "two answers: \"2\" and \"1\"");

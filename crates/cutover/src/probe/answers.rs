@@ -3,8 +3,10 @@
 use super::http::{self, Answer};
 use super::settings::{Address, Ask, Field, FirstFrame, HttpCheck, Pointer, ProbeSettings, VersionProbe};
 use super::{Error, hello};
+use ::http::StatusCode;
 use cutover_core::Seen;
 use serde_json::Value;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Unix time in milliseconds, as the caller tells it.
@@ -32,6 +34,17 @@ pub struct ServiceAnswers {
     pub plugins: Seen<Vec<String>>,
     /// Whether page and WebSocket are what a user expects.
     pub user_path: Seen<bool>,
+    /// Which of these exchanges failed, as whoever counts those of clients counts them too.
+    pub failed: Failed,
+}
+
+/// Exchanges of one round that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failed {
+    /// Answered with status 500 and above.
+    pub bad: u64,
+    /// WebSockets that broke off.
+    pub abnormal: u64,
 }
 
 /// Asks everything that is configured, at once, each question on a connection of its own. Takes at most
@@ -41,7 +54,7 @@ pub async fn observe_service(
     address: &Address,
     clock: Clock<'_>,
 ) -> ServiceAnswers {
-    let round = Round { address, clock, limit: settings.request_limit };
+    let round = Round::new(settings, address, clock);
     let (live, ready, document, page, first_frame) = tokio::join!(
         round.health(settings.live.as_ref(), "liveness"),
         round.health(settings.ready.as_ref(), "readiness"),
@@ -55,6 +68,7 @@ pub async fn observe_service(
         _ => first_frame,
     };
     let user_path = both(page, greeted);
+    let failed = round.failed();
     let Some(probe) = &settings.version else {
         let version = Seen::Missing {
             why: "no version probe is configured".to_owned(),
@@ -69,6 +83,7 @@ pub async fn observe_service(
             ready,
             plugins: unasked("plugin list"),
             user_path,
+            failed,
         };
     };
     let fields = &probe.fields;
@@ -81,6 +96,7 @@ pub async fn observe_service(
         ready,
         plugins: field(&document, &fields.plugins, "plugin list", plugins_of),
         user_path,
+        failed,
     }
 }
 
@@ -89,19 +105,53 @@ struct Round<'a> {
     address: &'a Address,
     clock: Clock<'a>,
     limit: Duration,
+    bad: AtomicU64,
+    abnormal: AtomicU64,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    fn new(settings: &ProbeSettings, address: &'a Address, clock: Clock<'a>) -> Self {
+        Self { address, clock, limit: settings.request_limit, bad: 0.into(), abnormal: 0.into() }
+    }
+
+    fn failed(&self) -> Failed {
+        Failed { bad: self.bad.load(Relaxed), abnormal: self.abnormal.load(Relaxed) }
+    }
+
+    fn heard(&self, status: StatusCode) {
+        if status.is_server_error() {
+            self.bad.fetch_add(1, Relaxed);
+        }
+    }
+
+    async fn get(&self, check: &HttpCheck) -> Result<Answer, Error> {
+        http::get(self.address, check, |status| self.heard(status)).await
+    }
+
+    /// A WebSocket's end, counted if it was no proper one.
+    async fn talk<T>(&self, talk: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let talked = talk.await;
+        match &talked {
+            Err(Error::Status { status }) if *status >= 500 => self.bad.fetch_add(1, Relaxed),
+            // The front says the second of these for a service that said nothing.
+            Err(Error::Closed { code: 1006 | 1012, .. } | Error::WebSocket { .. }) => {
+                self.abnormal.fetch_add(1, Relaxed)
+            }
+            Ok(_) | Err(_) => 0,
+        };
+        talked
+    }
+
     async fn health(&self, check: Option<&HttpCheck>, noun: &str) -> Seen<bool> {
         let Some(check) = check else { return unasked(noun) };
-        let asked = async { says_well(&http::get(self.address, check).await?) };
+        let asked = async { says_well(&self.get(check).await?) };
         self.seen(asked, self.source_of(check)).await
     }
 
     async fn page(&self, check: Option<&HttpCheck>) -> Seen<bool> {
         let Some(check) = check else { return unasked("page") };
         let asked = async {
-            let answer = http::get(self.address, check).await?;
+            let answer = self.get(check).await?;
             Ok(says_well(&answer)? && is_html(&answer))
         };
         self.seen(asked, self.source_of(check)).await
@@ -110,7 +160,7 @@ impl Round<'_> {
     async fn first_frame(&self, expected: Option<&FirstFrame>) -> Seen<bool> {
         let Some(expected) = expected else { return unasked("WebSocket greeting") };
         let source = format!("WebSocket {} at {}", expected.check.path.path(), self.address);
-        self.seen(hello::is_greeted(self.address, expected), source).await
+        self.seen(self.talk(hello::is_greeted(self.address, expected)), source).await
     }
 
     async fn document(&self, probe: Option<&VersionProbe>) -> Seen<Value> {
@@ -118,7 +168,7 @@ impl Round<'_> {
         match &probe.ask {
             Ask::Http(check) => {
                 let asked = async {
-                    let answer = http::get(self.address, check).await?;
+                    let answer = self.get(check).await?;
                     if !answer.status.is_success() {
                         return Err(Error::Status { status: answer.status.as_u16() });
                     }
@@ -128,7 +178,7 @@ impl Round<'_> {
             }
             Ask::OpenClawHello(handshake) => {
                 let source = format!("OpenClaw hello at {}", self.address);
-                self.seen(hello::greet(self.address, handshake), source).await
+                self.seen(self.talk(hello::greet(self.address, handshake)), source).await
             }
         }
     }

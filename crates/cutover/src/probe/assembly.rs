@@ -24,6 +24,7 @@ pub fn assemble(
         ready: both(known.ready, more.ready),
         plugins: agreed(known.plugins, more.plugins),
         user_path: both(known.user_path, more.user_path),
+        failed: known.failed,
     });
     Observations {
         identity: process.identity,

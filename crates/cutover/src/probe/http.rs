@@ -29,8 +29,13 @@ impl Answer {
     }
 }
 
-/// Sends one GET on a connection of its own and reads the answer to its end. The caller bounds the time.
-pub(super) async fn get(address: &Address, check: &HttpCheck) -> Result<Answer, Error> {
+/// Sends one GET on a connection of its own and reads the answer to its end; `heard` is told the status as soon as there is
+/// one. The caller bounds the time.
+pub(super) async fn get(
+    address: &Address,
+    check: &HttpCheck,
+    heard: impl FnOnce(StatusCode),
+) -> Result<Answer, Error> {
     let stream = wire::connect(address).await?;
     let http_error = |source| Error::Http { source };
     let (mut sender, connection) = http1::Builder::new()
@@ -42,6 +47,7 @@ pub(super) async fn get(address: &Address, check: &HttpCheck) -> Result<Answer, 
     let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
     let response = sender.send_request(request(address, check)).await.map_err(http_error)?;
     let (head, body) = response.into_parts();
+    heard(head.status);
     if head.status.is_redirection() {
         let location = head.headers.get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let location = location.unwrap_or_default().chars().take(200).collect();

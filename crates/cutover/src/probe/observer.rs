@@ -1,12 +1,12 @@
 //! Looks at one live process, round after round: asks it, asks the system about it, and reads its log on.
 
-use super::answers::observe_service;
+use super::answers::{Failed, observe_service};
 use super::assembly::assemble;
 use super::process::{Before, observe_process};
 use super::settings::{Address, ProbeSettings};
 use super::tripwire::TripwireScanner;
 use crate::supervisor::Live;
-use cutover_core::{Observations, Seen};
+use cutover_core::{Exchanges, Observations, Seen};
 use std::path::{Path, PathBuf};
 
 /// What is to be looked at, and where.
@@ -34,6 +34,7 @@ pub struct Observer {
     sight: Sight,
     clock: fn() -> u64,
     tripwires: Option<TripwireScanner>,
+    failed_elsewhere: Failed,
 }
 
 impl Observer {
@@ -42,7 +43,7 @@ impl Observer {
     #[must_use]
     pub fn new(sight: Sight, root: &Path, clock: fn() -> u64) -> Self {
         let tripwires = Some(TripwireScanner::whole(sight.log.clone(), root));
-        Self { sight, clock, tripwires }
+        Self { sight, clock, tripwires, failed_elsewhere: Failed::default() }
     }
 
     /// The process.
@@ -56,12 +57,13 @@ impl Observer {
         self.sight.elsewhere = Some(address);
     }
 
-    /// How many exchanges of a round are seen by whoever counts those of clients.
+    /// Those exchanges of the last round that are seen by whoever counts clients' ones.
     #[must_use]
-    pub fn asked_in_public(&self) -> u64 {
+    pub fn asked_in_public(&self) -> Exchanges {
+        let Failed { bad, abnormal } = self.failed_elsewhere;
         match self.sight.elsewhere {
-            Some(Address::Tcp(_)) => self.sight.settings.questions(),
-            Some(Address::Unix { .. }) | None => 0,
+            Some(Address::Tcp(_)) => Exchanges { answered: self.sight.settings.questions(), bad, abnormal },
+            Some(Address::Unix { .. }) | None => Exchanges::default(),
         }
     }
 
@@ -72,7 +74,9 @@ impl Observer {
         let answers = observe_service(&settings, &direct, &clock).await;
         let mut others = Vec::new();
         if let Some(elsewhere) = &elsewhere {
-            others.push(observe_service(&settings, elsewhere, &clock).await);
+            let said = observe_service(&settings, elsewhere, &clock).await;
+            self.failed_elsewhere = said.failed;
+            others.push(said);
         }
         let mut scanner = self.tripwires.take().expect("BUG: a round is looked at one at a time");
         let (facts, tripwires, scanner) = tokio::task::spawn_blocking(move || {

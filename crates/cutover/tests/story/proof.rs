@@ -8,6 +8,7 @@ use sample_gateway::Knobs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn good() -> Knobs {
     Knobs::default()
@@ -83,6 +84,15 @@ struct Callers {
 
 impl Callers {
     fn start(world: &Arc<World>) -> Self {
+        Self::so_many(4, Duration::ZERO, world)
+    }
+
+    /// One that leaves time between its calls, so that ours weigh something beside them.
+    fn start_one(world: &Arc<World>) -> Self {
+        Self::so_many(1, Duration::from_millis(60), world)
+    }
+
+    fn so_many(count: usize, pause: Duration, world: &Arc<World>) -> Self {
         let go_on = Arc::new(AtomicBool::new(true));
         let call = || {
             let (world, go_on) = (Arc::clone(world), Arc::clone(&go_on));
@@ -90,10 +100,11 @@ impl Callers {
                 while go_on.load(Ordering::Relaxed) {
                     // What becomes of one call is what the front counts.
                     let _ = post(&world, "/echo", "hello").await;
+                    tokio::time::sleep(pause).await;
                 }
             })
         };
-        Self { tasks: (0..4).map(|_| call()).collect(), go_on }
+        Self { tasks: (0..count).map(|_| call()).collect(), go_on }
     }
 
     async fn stop(self) {
@@ -145,6 +156,21 @@ async fn clients_who_fare_worse_with_a_version_that_is_not_ready_take_it_back_at
     callers.stop().await;
     assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
     assert_eq!(ended.0.causes[0].fault.code, "worse_traffic", "{:?}", ended.0.causes);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_of_our_own_that_fail_are_no_clients_who_fare_worse() -> anyhow::Result<()> {
+    let sick = Knobs { ready_then_unready_after_ms: Some(2000), ..good() };
+    let service = with_policy("", &[("soak", "\"4s\""), ("start_deadline", "\"2s\"")]);
+    let world = Arc::new(configured(&service, &[("1.0.0", good()), ("2.0.0", sick)], |text| text).await?);
+    let callers = Callers::start_one(&world);
+    enough(&world, 100).await?;
+    let ended = update(&world, "2.0.0").await?;
+    callers.stop().await;
+    assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
+    let cause = &ended.0.causes[0].fault;
+    assert_eq!(cause.code, "timeout", "not being ready is given its time: {cause:?}");
     Ok(())
 }
 

@@ -19,18 +19,20 @@ pub(super) struct Traffic {
     before: Option<Exchanges>,
     from: Option<Exchanges>,
     /// Exchanges of our own on the public address, which say nothing of clients.
-    own: u64,
+    own: Exchanges,
 }
 
 impl Traffic {
     /// Counts from now on.
     pub(super) async fn from_now(executor: &Executor, before: Option<Exchanges>) -> Self {
-        Self { before, from: executor.front.counted().await, own: 0 }
+        Self { before, from: executor.front.counted().await, own: Exchanges::default() }
     }
 
-    /// We asked so much ourselves.
-    pub(super) fn asked(&mut self, questions: u64) {
-        self.own += questions;
+    /// We asked so much ourselves, and so it went.
+    pub(super) fn asked(&mut self, own: Exchanges) {
+        self.own.answered += own.answered;
+        self.own.bad += own.bad;
+        self.own.abnormal += own.abnormal;
     }
 
     /// What was counted so far.
@@ -42,11 +44,19 @@ impl Traffic {
         let (Some(from), Some(counted)) = (self.from, executor.front.counted().await) else {
             return unknown("the front did not tell its numbers");
         };
-        let Some(mut now) = counted.since(from) else {
+        let Some(all) = counted.since(from) else {
             return unknown("another front counts now");
         };
-        now.answered = now.answered.saturating_sub(self.own);
-        let value = Compared { before, now };
+        let value = Compared { before, now: without(all, self.own) };
         Seen::Yes { value, at_ms: wall_ms(), source: "the front's numbers".into() }
+    }
+}
+
+/// What is left for clients.
+fn without(all: Exchanges, own: Exchanges) -> Exchanges {
+    Exchanges {
+        answered: all.answered.saturating_sub(own.answered),
+        bad: all.bad.saturating_sub(own.bad),
+        abnormal: all.abnormal.saturating_sub(own.abnormal),
     }
 }
