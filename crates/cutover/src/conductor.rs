@@ -41,10 +41,11 @@ use crate::config::{Layout, ServiceSettings};
 use crate::predecessor::Record;
 use crate::supervisor::Live;
 use acts::Executor;
+use alarm::Readiness;
 use crashes::Crashes;
 use cutover_core::{
-    Act, Boot, Entry, Event, Fault, Instance, Order, Phase, Posture, Process, Refusal, RunId, State, Target,
-    Ticket, Transition, patience, posture, report, wants,
+    Act, Boot, Entry, Event, Instance, Order, Phase, Posture, Process, Refusal, RunId, State, Target, Ticket,
+    Transition, patience, posture, report, wants,
 };
 use front_link::FrontLink;
 use inbox::{Input, Reporter};
@@ -100,8 +101,10 @@ struct Conductor {
     trouble: Option<String>,
     /// What keeps the resting service's process from being as wanted.
     upkeep_trouble: Option<String>,
-    /// In which way the process that is served is not ready.
-    unready: Option<Fault>,
+    /// Of the process that is served.
+    readiness: Readiness,
+    /// The process that a run started since the alarm that lasts was raised.
+    from_run: Option<Instance>,
     /// Notices that were tried in vain so far, at most one for each who is told.
     trials: Vec<Trial>,
     /// Unexpected exits, for the crash limit and the back-off.
@@ -177,7 +180,8 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         offer: None,
         trouble: None,
         upkeep_trouble: None,
-        unready: None,
+        readiness: Readiness::Unknown,
+        from_run: None,
         trials: Vec::new(),
         crashes: Crashes::default(),
         born: Instant::now(),
@@ -305,7 +309,7 @@ impl Conductor {
             }
             Input::Offered(offer) => self.offer = offer,
             Input::Trouble(trouble) => self.upkeep_trouble = trouble,
-            Input::Unready(fault) => self.unready = fault,
+            Input::Unready(fault) => self.readiness = fault.map_or(Readiness::Ready, Readiness::Unready),
             Input::Tried { target, trial } => {
                 self.trials.retain(|known| known.target != target);
                 self.trials.extend(trial);
@@ -415,7 +419,7 @@ impl Conductor {
         let is_down = posture(&self.chronicle.state) != Posture::Serve
             && matches!(wants(&self.chronicle.state).process, Process::Run(_));
         let looping = self.crashes.note().filter(|_| is_down);
-        let unready = self.unready.as_ref();
+        let unready = self.readiness.trouble();
         let unready = unready.map(|fault| format!("it serves and is not ready: {}", fault.detail));
         view.trouble = self.trouble.clone().or(looping).or(unready).or_else(|| self.upkeep_trouble.clone());
         view.tellings = telling::tellings(&self.chronicle.notifications, &self.trials);

@@ -1,9 +1,33 @@
 //! Alarms: lasting trouble of a resting service. What is wrong now is a reading; that it began and that it is over are
-//! facts, so that a daemon which begins again raises no alarm twice.
+//! facts, so that a daemon which begins again raises no alarm twice. It is over when there is
+//! evidence that it is: a daemon that began just now knows of no trouble, and that is none.
 
 use super::Conductor;
-use cutover_core::{AlarmId, Event, Fault, Process, Restarts, State, Wish, wants};
+use cutover_core::{
+    Alarm, AlarmId, Event, Fault, Instance, Phase, Posture, Process, Restarts, State, Wish, posture, wants,
+};
 use std::time::{Duration, Instant};
+
+/// What is known of the readiness of the process that is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// Nobody has looked yet.
+    #[default]
+    Unknown,
+    Ready,
+    /// For longer than it may.
+    Unready(Fault),
+}
+
+impl Readiness {
+    /// In which way it is not ready.
+    pub(super) fn trouble(&self) -> Option<&Fault> {
+        match self {
+            Self::Unready(fault) => Some(fault),
+            Self::Unknown | Self::Ready => None,
+        }
+    }
+}
 
 impl Conductor {
     /// Journals that trouble began, or that it is over.
@@ -11,23 +35,55 @@ impl Conductor {
         let state = &self.chronicle.state;
         // While an act decides, nothing is learned of what rests: an alarm lasts until it is over for good.
         if state.open_run().is_some() && wants(state).process == Process::LeaveAlone {
+            let started = started(state);
+            if started.is_some() && started == self.live.as_ref().map(|live| live.instance()) {
+                self.from_run = started.cloned();
+            }
             return;
         }
         let now = self.alarming(state);
-        let lasting = self.chronicle.notifications.alarm.as_ref();
-        let is_the_same =
-            lasting.map(|alarm| alarm.fault.code.as_str()) == now.as_ref().map(|fault| fault.code.as_str());
-        if is_the_same {
-            return;
-        }
-        // A refusal is impossible: these change no state.
-        if let Some(over) = lasting.map(|alarm| alarm.id.clone()) {
+        if let Some(lasting) = self.chronicle.notifications.alarm.as_ref() {
+            let gives_way = match &now {
+                Some(fault) if fault.code == lasting.fault.code => false,
+                // Of a process that ends again and again, that it is not ready is no news.
+                Some(fault) if fault.code != UNREADY => true,
+                _ => self.is_over(lasting),
+            };
+            if !gives_way {
+                return;
+            }
+            // A refusal is impossible: these change no state.
+            let over = lasting.id.clone();
             let _ = self.apply(Event::Calmed { alarm: over }).await;
         }
         if let Some(fault) = now {
+            self.from_run = None;
             let alarm = AlarmId(uuid::Uuid::now_v7().to_string());
             let _ = self.apply(Event::Alarmed { alarm, fault }).await;
         }
+    }
+
+    /// Whether there is evidence that it is: nobody wants the service to run, or it is served and is what it was not.
+    fn is_over(&self, lasting: &Alarm) -> bool {
+        let state = &self.chronicle.state;
+        if state.wish == Wish::Stopped {
+            return true;
+        }
+        let Some(live) = self.live.as_ref().filter(|_| posture(state) == Posture::Serve) else {
+            return false;
+        };
+        // What a run started and proved is not what the alarm was about.
+        self.from_run.as_ref() == Some(live.instance())
+            || match lasting.fault.code.as_str() {
+                LOOPING => self.has_settled(),
+                UNREADY => self.readiness == Readiness::Ready,
+                // It was halted, and is served.
+                _ => true,
+            }
+    }
+
+    fn has_settled(&self) -> bool {
+        self.live.is_some() && self.born.elapsed() >= self.window()
     }
 
     /// When an alarm may be over by nothing but time: the process has lived long enough.
@@ -47,9 +103,10 @@ impl Conductor {
             let detail = format!("it ended with exit code {code} and is not started again by itself");
             return Some(Fault { code: "halted".into(), detail });
         }
-        let has_settled = self.live.is_some() && self.born.elapsed() >= self.window();
-        let looping = self.crashes.note().filter(|_| !has_settled);
-        looping.map(|detail| Fault { code: LOOPING.into(), detail }).or_else(|| self.unready.clone())
+        let looping = self.crashes.note().filter(|_| !self.has_settled());
+        looping
+            .map(|detail| Fault { code: LOOPING.into(), detail })
+            .or_else(|| self.readiness.trouble().cloned())
     }
 
     fn window(&self) -> Duration {
@@ -57,4 +114,15 @@ impl Conductor {
     }
 }
 
+/// The process that the run under way started.
+fn started(state: &State) -> Option<&Instance> {
+    match &state.phase {
+        Phase::CuttingOver(cut) => cut.live.as_ref(),
+        Phase::RollingBack(retreat) => retreat.cut.live.as_ref(),
+        Phase::Idle | Phase::Preparing(_) | Phase::Watching(_) | Phase::Maintenance(_) => None,
+    }
+}
+
 const LOOPING: &str = "crash_looping";
+/// As the upkeep says it.
+pub(super) const UNREADY: &str = "not_ready";

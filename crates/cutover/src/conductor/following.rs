@@ -1,6 +1,7 @@
 //! Makes the world follow the state: the front's posture, the act under way, the process at rest. Nothing here decides.
 
 use super::acts::{self, Assignment};
+use super::alarm::Readiness;
 use super::front_link::Wanted;
 use super::upkeep::{self, Upkeep};
 use super::{Conductor, Task};
@@ -36,7 +37,7 @@ impl Conductor {
             self.acting = wanted.act.map(|(ticket, effect)| self.begin_act(&state, ticket, effect));
         }
         if !tended {
-            (self.upkeep_trouble, self.unready) = (None, None);
+            (self.upkeep_trouble, self.readiness) = (None, Readiness::Unknown);
             self.stopped = false;
             self.tended += 1;
             let task = upkeep::tend(

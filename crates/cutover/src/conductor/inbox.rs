@@ -34,7 +34,7 @@ pub(super) enum Input {
     Offered(Option<Offer>),
     /// What keeps the resting service's process from being as wanted, or that nothing does any more.
     Trouble(Option<String>),
-    /// In which way a process that is served is not ready, or that it is again.
+    /// In which way a process that is served is not ready, or that it is.
     Unready(Option<Fault>),
     /// A notice was tried in vain, or is not tried any more.
     Tried { target: TargetId, trial: Option<Trial> },

@@ -1,6 +1,7 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
 use super::acts::{self, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
+use super::alarm::UNREADY;
 use super::inbox::Input;
 use super::ledger::fresh_run;
 use crate::supervisor::{self, Live};
@@ -150,7 +151,8 @@ impl Executor {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
         let (mut ready_at, mut compare_at) = (Instant::now(), Instant::now());
-        let (mut old_lines, mut is_told) = (None, false);
+        // That it is ready is news too: an alarm may last from before.
+        let (mut old_lines, mut is_ready_told) = (None, false);
         loop {
             if Instant::now() >= compare_at {
                 let begun = Instant::now();
@@ -179,12 +181,12 @@ impl Executor {
                 ready_at = Instant::now();
             }
             if sick && (tripped || ready_at.elapsed() > settings.policy.start_deadline) {
-                let fault = fault("not_ready", facts.shortfall());
-                is_told = true;
+                let fault = fault(UNREADY, facts.shortfall());
+                is_ready_told = false;
                 self.reporter.send(Input::Unready(Some(fault.clone()))).await;
                 self.degraded(fault).await;
                 (ready_at, old_lines) = (Instant::now(), Some(lines));
-            } else if !sick && std::mem::take(&mut is_told) {
+            } else if !sick && !std::mem::replace(&mut is_ready_told, true) {
                 self.reporter.send(Input::Unready(None)).await;
             }
             tokio::time::sleep(LOOK.max(settings.policy.probe_interval)).await;

@@ -4,6 +4,7 @@ use crate::stage::{
     assert_told, change_a_file, eventually, reported, serving, signal, told, update, view, with_policy, world,
 };
 use anyhow::Context;
+use cutover::conductor::View;
 use cutover::demo::World;
 use cutover_core::{About, Outcome, Report, Resolution, RunId, Status};
 use rustix::process::Signal;
@@ -246,24 +247,57 @@ async fn a_revert_is_told_when_it_begins_and_when_it_ends() -> anyhow::Result<()
 async fn a_crash_loop_is_one_alarm_which_a_daemon_that_begins_again_does_not_raise_anew() -> anyhow::Result<()>
 {
     let receiver = Receiver::new().await?;
-    let service = with_policy(&receiver.notify(), &[("watch", "\"1ms\""), ("crash_window", "\"3s\"")]);
+    let service = with_policy(&receiver.notify(), &[("watch", "\"1ms\""), ("crash_window", "\"5s\"")]);
     let mut world = world(&service, &[("1.0.0", good())]).await?;
     for _ in 0..4 {
-        let before = serving(&world, "1.0.0").await?.process.unwrap();
-        signal(before.pid, Signal::KILL)?;
-        world.until("its end", |view| view.process.as_ref() != Some(&before)).await?;
+        crash(&world).await?;
     }
     let raised = receiver.has("alarm.raised", 1).await?.remove(0);
     assert_eq!(raised.body["alarm"]["code"], "crash_looping");
     let alarm = view(&world).await?.alarm.context("it lasts")?;
     assert_eq!(raised.head["webhook-id"], format!("{}:raised", alarm.id.0));
-    let cleared = receiver.has("alarm.cleared", 1).await?.remove(0);
-    assert_eq!(cleared.head["webhook-id"], format!("{}:cleared", alarm.id.0));
-    assert!(view(&world).await?.alarm.is_none());
     world.kill_daemon()?;
     world.start_daemon().await?;
-    serving(&world, "1.0.0").await?;
-    assert_eq!(receiver.of("alarm.raised").len(), 1);
+    // What ended before it began is unknown to it; then it is a loop again.
+    for _ in 0..4 {
+        let lasting = crash(&world).await?.alarm.context("it is not over")?;
+        assert_eq!(lasting, alarm);
+    }
+    let cleared = receiver.has("alarm.cleared", 1).await?.remove(0);
+    assert_eq!(cleared.head["webhook-id"], format!("{}:cleared", alarm.id.0));
+    assert!(serving(&world, "1.0.0").await?.alarm.is_none());
+    assert_eq!((receiver.of("alarm.raised").len(), receiver.of("alarm.cleared").len()), (1, 1));
+    Ok(())
+}
+
+/// Kills the process that serves, and looks when it is gone.
+async fn crash(world: &World) -> anyhow::Result<View> {
+    let before = serving(world, "1.0.0").await?.process.unwrap();
+    signal(before.pid, Signal::KILL)?;
+    world.until("its end", |view| view.process.as_ref() != Some(&before)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_not_ready_is_one_alarm_until_it_is_ready() -> anyhow::Result<()> {
+    let receiver = Receiver::new().await?;
+    let sick = Knobs { boot_delay_ms: 1500, ready_then_unready_after_ms: Some(4000), ..good() };
+    let service = with_policy(&receiver.notify(), &[("watch", "\"1ms\""), ("start_deadline", "\"3s\"")]);
+    let mut world = world(&service, &[("1.0.0", sick)]).await?;
+    receiver.has("alarm.raised", 1).await?;
+    let alarm = view(&world).await?.alarm.context("it lasts")?;
+    assert_eq!(alarm.fault.code, "not_ready");
+    world.kill_daemon()?;
+    world.start_daemon().await?;
+    let before = serving(&world, "1.0.0").await?;
+    assert_eq!(before.alarm.as_ref(), Some(&alarm), "a daemon that begins knows nothing better");
+    let before = before.process.context("it serves")?;
+    signal(before.pid, Signal::KILL)?;
+    let booting = world
+        .until("the next one", |view| view.process.as_ref().is_some_and(|process| *process != before))
+        .await?;
+    assert_eq!(booting.alarm, Some(alarm.clone()), "what is down is not ready either");
+    let cleared = receiver.has("alarm.cleared", 1).await?.remove(0);
+    assert_eq!(cleared.head["webhook-id"], format!("{}:cleared", alarm.id.0));
     Ok(())
 }
 
