@@ -4,7 +4,7 @@
 //! `CUTOVER_TEST=real cargo test -p cutover --test real latest -- --nocapture`
 
 use super::world::{CALL, SERVICE, World, target};
-use super::{Defect, INSTALL};
+use super::{ALONE, Defect, INSTALL};
 use cutover_core::{Act, Report, Resolution, Status};
 use cutover_testkit::openclaw::{self, LATEST, Runtime};
 use cutover_testkit::registry::{Package, Registry};
@@ -20,6 +20,7 @@ async fn a_migration_of_the_real_gateway_is_foretold_and_undone_with_a_build_tha
     if !slow::is_asked_for("real", "the real gateway migrates its data and is taken back") {
         return;
     }
+    let _alone = ALONE.lock().await;
     let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
     let [old, new] = LATEST;

@@ -30,6 +30,8 @@ use world::{CALL, RUN, SERVICE, TOKEN, World, target};
 const INSTALL: Duration = Duration::from_secs(600);
 /// The hold limit of the example: whoever waits longer has been failed.
 const HOLD: Duration = Duration::from_secs(120);
+/// Two gateways at once, and what is built and checked beside them, are more than a small machine does in time.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Who stays with a WebSocket of its own.
 const CLIENTS: usize = 4;
 /// Versions of builds that a real release could have been, and what the report must say of each.
@@ -44,6 +46,7 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
     if !slow::is_asked_for("real", "the real gateway is updated and rolled back") {
         return;
     }
+    let _alone = ALONE.lock().await;
     let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
     let registry = Registry::start().await.unwrap();
