@@ -1,9 +1,9 @@
-// One run: where it is, what it did, what was proven, what went wrong.
+// One run: its acts, its proof, its faults.
 import { h, row, section, table, title } from "./dom.js";
 import { timeline } from "./line.js";
 import { chip, clock, hasFailed, isOpen, moment, named, outcome, plain, span, undertaking } from "./words.js";
 
-const READINGS = { holds: "✓ holds", not_yet: "… not yet", contradicts: "✗ contradicts", missing: "? missing", not_applicable: "– does not apply" };
+const READINGS = { holds: "✓ holds", not_yet: "… not yet", contradicts: "✗ contradicts", warns: "! warns", missing: "? missing", not_applicable: "– does not apply" };
 
 /** @param {Finding[]} findings */
 export function findingList(findings) {

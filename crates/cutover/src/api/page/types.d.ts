@@ -10,7 +10,7 @@ type Status =
   | "package_update_failed" | "package_updated_restart_scheduled"
   | "package_updated_restart_failed" | "package_updated_restart_verified";
 type Resolution = "none" | "old_verified" | "old_unverified" | "accepted_unverified" | "maintenance";
-type Reading = "holds" | "not_yet" | "contradicts" | "missing" | "not_applicable";
+type Reading = "holds" | "not_yet" | "contradicts" | "missing" | "not_applicable" | "warns";
 type Fact = {
   name: string; expected: string; observed: string; reading: Reading; at: number | null; source: string;
 };
