@@ -105,8 +105,9 @@ fn a_plain_process_is_taken_over_and_given_back_with_its_own_command_line_direct
     is_taken_over(&world, old);
     let again = world.adopt(&["--apply"]);
     assert!(told(&again).contains("was taken over already"), "{}", told(&again));
+    let now = world.everything();
     for (path, content) in tree.iter().filter(|(path, _)| path.starts_with(world.path("app"))) {
-        assert_eq!(world.everything().get(path), Some(content), "the old tree stays as it was");
+        assert_eq!(now.get(path), Some(content), "the old tree stays as it was");
     }
     let said = ended(&world, &world.adopt(&["--undo"]), 0);
     assert!(said.contains("verified after"), "{said}");

@@ -161,7 +161,7 @@ async fn r78110_the_real_page_shows_the_new_version_after_its_proof_and_no_broke
         return;
     }
     let program = browser::installed().expect("no Chromium is on PATH");
-    let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
+    let cache = openclaw::cache();
     std::fs::create_dir_all(pictures()).unwrap();
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
     let registry = Registry::start().await.unwrap();

@@ -165,11 +165,7 @@ async fn r81_a_daemon_that_dies_between_a_notice_and_its_record_sends_it_again_a
     let mut world = unserved(plan, &[("1.0.0", Knobs::default())])?;
     world.start_daemon_with(&[("CUTOVER_CRASH_POINT", "told")]).await?;
     let run = world.update("1.0.0").await?;
-    let begun = Instant::now();
-    while matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)) {
-        anyhow::ensure!(begun.elapsed() < LIMIT, "the daemon does not die: {}", world.tail_of_daemon_log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    dies(&mut world).await?;
     assert_eq!(notices(&world, &run), 1);
     for _ in 0..2 {
         world.start_daemon().await?;
@@ -190,15 +186,21 @@ async fn a_daemon_that_dies_after_its_keepers_go_adopts_what_runs() -> anyhow::R
     // At rest: the process is gone, and the daemon dies right after the next was let go.
     stage::signal(processes(&world, "sample-gateway")[0], rustix::process::Signal::KILL)?;
     let _ = world.start_daemon_with(&[("CUTOVER_CRASH_POINT", "start: gone")]).await;
-    let begun = Instant::now();
-    while matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)) {
-        anyhow::ensure!(begun.elapsed() < LIMIT, "the daemon does not die: {}", world.tail_of_daemon_log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    dies(&mut world).await?;
     eventually("the start", async || starts_of(&world, "1.0.0") == 2).await?;
     world.start_daemon().await?;
     serving(&world, "1.0.0").await?;
     assert_eq!((starts_of(&world, "1.0.0"), processes(&world, "sample-gateway").len()), (2, 1));
     assert_eq!(get(&world, "/").await?.status, 200);
+    Ok(())
+}
+
+/// Waits until the daemon has died.
+async fn dies(world: &mut World) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)) {
+        anyhow::ensure!(begun.elapsed() < LIMIT, "the daemon does not die: {}", world.tail_of_daemon_log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     Ok(())
 }

@@ -19,6 +19,15 @@ pub use runtime::{NODE_VERSION, Runtime, registry};
 pub use stock::StockClient;
 pub use sweep::{Sweep, sweep};
 
+use std::path::{Path, PathBuf};
+
+/// Where packages are kept between tests: what `CUTOVER_TEST_CACHE` names, else `target/ci`.
+#[must_use]
+pub fn cache() -> PathBuf {
+    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/ci");
+    std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(usual, PathBuf::from)
+}
+
 /// The version that the incident began with.
 pub const OLD: &str = "2026.5.3-1";
 /// The version that the incident was to end with.

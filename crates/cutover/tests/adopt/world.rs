@@ -192,7 +192,7 @@ impl World {
     }
 
     /// `cutover adopt openclaw`, with quick rules where it writes some.
-    fn adopt_words<'a>(&self, port: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
+    fn adopting(&self, flags: &[&str]) -> Command {
         let rules = [
             "--set",
             "policy.soak = \"200ms\"",
@@ -203,13 +203,15 @@ impl World {
             "--set",
             "policy.stop_grace = \"5s\"",
         ];
-        ["adopt", "openclaw", "--port", port].into_iter().chain(rules).chain(flags.iter().copied()).collect()
+        let mut command = self.cutover(&["adopt", "openclaw", "--port", &self.port.to_string()]);
+        command.args(rules).args(flags);
+        command
     }
 
     /// Removes what a take-over that is over has left, so that another one may begin.
     #[cfg(feature = "failpoints")]
     pub(crate) fn forget(&self) {
-        self.open_up();
+        cutover_testkit::sealed::open_up(&self.path("state"));
         fs::remove_dir_all(self.path("state")).unwrap();
     }
 
@@ -220,22 +222,17 @@ impl World {
     }
 
     pub(crate) fn adopt(&self, flags: &[&str]) -> Output {
-        let port = self.port.to_string();
-        self.cutover(&self.adopt_words(&port, flags)).output().unwrap()
+        self.adopting(flags).output().unwrap()
     }
 
     /// The same by a command that dies at a point.
     #[cfg(feature = "failpoints")]
     pub(crate) fn adopt_dying(&self, point: &str, flags: &[&str]) -> Output {
-        let port = self.port.to_string();
-        let mut command = self.cutover(&self.adopt_words(&port, flags));
-        command.env("CUTOVER_CRASH_POINT", point).output().unwrap()
+        self.adopting(flags).env("CUTOVER_CRASH_POINT", point).output().unwrap()
     }
 
     pub(crate) fn begin_to_adopt(&self, flags: &[&str]) -> Child {
-        let port = self.port.to_string();
-        let mut command = self.cutover(&self.adopt_words(&port, flags));
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        self.adopting(flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Output {
@@ -301,14 +298,6 @@ impl World {
         self.processes(|line| line.contains("dist/index.js gateway"))
     }
 
-    /// Lets sealed directories be removed.
-    fn open_up(&self) {
-        let sealed = walkdir::WalkDir::new(self.path("state")).into_iter().flatten();
-        for entry in sealed.filter(|entry| entry.file_type().is_dir()) {
-            let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
-        }
-    }
-
     /// Whose a process is.
     pub(crate) fn account(&self, pid: u32) -> u32 {
         fs::metadata(format!("/proc/{pid}")).unwrap().uid()
@@ -327,7 +316,7 @@ impl Drop for World {
             let left = self.processes(|_| true);
             left.into_iter().for_each(kill);
         }
-        self.open_up();
+        cutover_testkit::sealed::open_up(&self.path("state"));
     }
 }
 

@@ -1,10 +1,10 @@
 //! A daemon with a page, and somebody who looks at it.
 
-use crate::stage::{executable, unserved, with_policy};
-use anyhow::{Context, ensure};
+use crate::stage::{configure, executable, unserved, with_policy};
+use anyhow::Context;
 use cutover::demo::{Plan, World};
 use cutover_testkit::browser::{self, Browser, Scheme, Tab};
-use cutover_testkit::openclaw::Runtime;
+use cutover_testkit::openclaw::{self, Runtime};
 use cutover_testkit::slow;
 use sample_gateway::Knobs;
 use serde_json::{Value, json};
@@ -57,10 +57,7 @@ impl House {
         let plan = Plan { service: service.to_owned(), ..Plan::new(executable()) };
         let mut world = unserved(plan, releases)?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let config = std::fs::read_to_string(world.config())?;
-        let open = config.replace("listen = \"off\"", &format!("listen = \"{address}\""));
-        ensure!(open != config, "the daemon's address is in the configuration");
-        std::fs::write(world.config(), open)?;
+        configure(&world, "listen = \"off\"", &format!("listen = \"{address}\""))?;
         world.start_daemon().await?;
         let program = browser::installed().context("no Chromium is on PATH")?;
         let browser = Browser::start(&program, LOOK).await?;
@@ -241,16 +238,12 @@ impl Viewer {
 /// Where the tools are installed.
 pub(crate) async fn tools() -> anyhow::Result<PathBuf> {
     let runtime = runtime().await?;
-    runtime.packages(&TOOLS, &cache().join("page"), INSTALL).await
+    runtime.packages(&TOOLS, &openclaw::cache().join("page"), INSTALL).await
 }
 
 /// A node to run them with.
 pub(crate) async fn runtime() -> anyhow::Result<Runtime> {
-    Runtime::kept_in(&cache(), INSTALL).await
-}
-
-fn cache() -> PathBuf {
-    std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from)
+    Runtime::kept_in(&openclaw::cache(), INSTALL).await
 }
 
 fn target() -> PathBuf {

@@ -3,13 +3,13 @@
 //!
 //! `CUTOVER_TEST=real cargo test -p cutover --test real latest -- --nocapture`
 
-use super::world::{CALL, SERVICE, World, target};
+use super::world::{CALL, SERVICE, World};
 use super::{ALONE, Defect, INSTALL};
 use cutover_core::{Act, Report, Resolution, Status};
 use cutover_testkit::openclaw::{self, LATEST, Runtime};
 use cutover_testkit::registry::{Package, Registry};
 use cutover_testkit::slow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// The schemas that the two versions know.
@@ -21,7 +21,7 @@ async fn a_migration_of_the_real_gateway_is_foretold_and_undone_with_a_build_tha
         return;
     }
     let _alone = ALONE.lock().await;
-    let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
+    let cache = openclaw::cache();
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
     let [old, new] = LATEST;
     let package = runtime.gateway(new, &cache.join("openclaw").join(new), INSTALL).await.unwrap();

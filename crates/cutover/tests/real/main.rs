@@ -47,7 +47,7 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
         return;
     }
     let _alone = ALONE.lock().await;
-    let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target().join("ci"), PathBuf::from);
+    let cache = openclaw::cache();
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
     let registry = Registry::start().await.unwrap();
     registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());

@@ -10,6 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+const STATE: &str = r#"env = { SAMPLE_STATE = "{world}/data" }
+state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
+
 /// `nobody` and its group, by number.
 const NOBODY: u32 = 65_534;
 
@@ -169,11 +172,9 @@ async fn under_a_root_daemon_restored_state_is_still_the_services_own() -> anyho
         return Ok(());
     }
     let (ground, program) = common_ground()?;
-    let service = r#"user = "nobody"
-env = { SAMPLE_STATE = "{world}/data" }
-state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
+    let service = format!("user = \"nobody\"\n{STATE}");
     let plan = Plan {
-        service: with_policy(service, &[("start_deadline", "\"4s\"")]),
+        service: with_policy(&service, &[("start_deadline", "\"4s\"")]),
         place: Some(ground.path().to_owned()),
         ..Plan::new(program)
     };
@@ -193,9 +194,6 @@ state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
 }
 
 /// What the service writes is in a database beside which it makes files of its own.
-const STATE: &str = r#"env = { SAMPLE_STATE = "{world}/data" }
-state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rehearsal_runs_as_the_service_s_own_account_whoever_runs_the_daemon() -> anyhow::Result<()> {
     let story = "a_rehearsal_runs_as_the_service_s_own_account_whoever_runs_the_daemon";

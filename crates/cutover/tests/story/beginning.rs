@@ -2,7 +2,8 @@
 //! and what it could not stop is told.
 
 use crate::stage::{
-    LIMIT, assert_told, get, is_alive, processes, serving, signal, told, update, with_policy, world,
+    LIMIT, assert_told, configure, get, is_alive, processes, serving, signal, told, update, with_policy,
+    world,
 };
 use cutover::demo::{SERVICE, World};
 use cutover_core::{Resolution, Status};
@@ -11,14 +12,6 @@ use rustix::process::Signal;
 use sample_gateway::Knobs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
-
-/// Rewrites the world's configuration.
-fn configure(world: &World, from: &str, to: &str) -> anyhow::Result<()> {
-    let config = std::fs::read_to_string(world.config())?;
-    anyhow::ensure!(config.contains(from), "{from} is not in the configuration");
-    std::fs::write(world.config(), config.replace(from, to))?;
-    Ok(())
-}
 
 fn entries(world: &World) -> anyhow::Result<i64> {
     let journal = rusqlite::Connection::open(world.state().join("journal.sqlite"))?;

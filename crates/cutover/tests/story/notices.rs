@@ -1,7 +1,8 @@
 //! The operator is told outside of the service: once for each run, however often receiver and daemon fail.
 
 use crate::stage::{
-    assert_told, change_a_file, eventually, reported, serving, signal, told, update, view, with_policy, world,
+    assert_told, change_a_file, configure, eventually, reported, serving, signal, told, update, view,
+    with_policy, world,
 };
 use anyhow::Context;
 use cutover::conductor::View;
@@ -348,8 +349,7 @@ async fn a_program_is_told_in_a_clean_environment_and_who_was_named_later_is_not
     let out = world.path().join("notices");
     let script = format!("cat >> {0}; echo >> {0}; /usr/bin/env >> {0}", out.display());
     let notify = format!("notify = [{{ exec = [\"/bin/sh\", \"-c\", \"{script}\"] }}]\n");
-    let config = std::fs::read_to_string(world.config())?;
-    std::fs::write(world.config(), config.replace("env = {", &format!("{notify}env = {{")))?;
+    configure(&world, "env = {", &format!("{notify}env = {{"))?;
     world.start_daemon().await?;
     serving(&world, "2.0.0").await?;
     let ended = reported(&world, &["rollback", "web", "--data", "keep"]).await?;

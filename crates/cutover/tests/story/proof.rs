@@ -1,6 +1,8 @@
 //! What counts as verified beyond health: a user's path, and how clients fare.
 
-use crate::stage::{assert_told, executable, get, post, serving, told, unserved, update, view, with_policy};
+use crate::stage::{
+    assert_told, executable, get, post, serving, told, unserved, update, view, with_policy, world,
+};
 use anyhow::Context;
 use cutover::demo::{Plan, World};
 use cutover_core::{FactName, Level, Reading, Report, Resolution, Status};
@@ -25,6 +27,13 @@ async fn configured(
     std::fs::write(world.config(), change(std::fs::read_to_string(world.config())?))?;
     world.start_daemon().await?;
     world.install("1.0.0").await?;
+    serving(&world, "1.0.0").await?;
+    Ok(world)
+}
+
+/// A world that serves.
+async fn serving_world(service: &str, releases: &[(&str, Knobs)]) -> anyhow::Result<World> {
+    let world = world(service, releases).await?;
     serving(&world, "1.0.0").await?;
     Ok(world)
 }
@@ -127,7 +136,7 @@ async fn enough(world: &World, more: u64) -> anyhow::Result<()> {
 async fn clients_who_fare_worse_are_told_of_and_cannot_roll_a_healthy_version_back() -> anyhow::Result<()> {
     let bad = Knobs { bad_echo_every: Some(2), ..good() };
     let service = with_policy("", &[("soak", "\"1500ms\"")]);
-    let world = Arc::new(configured(&service, &[("1.0.0", good()), ("2.0.0", bad)], |text| text).await?);
+    let world = Arc::new(serving_world(&service, &[("1.0.0", good()), ("2.0.0", bad)]).await?);
     let callers = Callers::start(&world);
     enough(&world, 300).await?;
     let ended = update(&world, "2.0.0").await?;
@@ -149,7 +158,7 @@ async fn clients_who_fare_worse_with_a_version_that_is_not_ready_take_it_back_at
 {
     let sick = Knobs { bad_echo_every: Some(2), ready_then_unready_after_ms: Some(4000), ..good() };
     let service = with_policy("", &[("soak", "\"8s\""), ("start_deadline", "\"60s\"")]);
-    let world = Arc::new(configured(&service, &[("1.0.0", good()), ("2.0.0", sick)], |text| text).await?);
+    let world = Arc::new(serving_world(&service, &[("1.0.0", good()), ("2.0.0", sick)]).await?);
     let callers = Callers::start(&world);
     enough(&world, 300).await?;
     let ended = update(&world, "2.0.0").await?;
@@ -163,7 +172,7 @@ async fn clients_who_fare_worse_with_a_version_that_is_not_ready_take_it_back_at
 async fn questions_of_our_own_that_fail_are_no_clients_who_fare_worse() -> anyhow::Result<()> {
     let sick = Knobs { ready_then_unready_after_ms: Some(2000), ..good() };
     let service = with_policy("", &[("soak", "\"4s\""), ("start_deadline", "\"2s\"")]);
-    let world = Arc::new(configured(&service, &[("1.0.0", good()), ("2.0.0", sick)], |text| text).await?);
+    let world = Arc::new(serving_world(&service, &[("1.0.0", good()), ("2.0.0", sick)]).await?);
     let callers = Callers::start_one(&world);
     enough(&world, 100).await?;
     let ended = update(&world, "2.0.0").await?;
@@ -177,7 +186,7 @@ async fn questions_of_our_own_that_fail_are_no_clients_who_fare_worse() -> anyho
 #[tokio::test(flavor = "multi_thread")]
 async fn few_exchanges_say_nothing_and_are_said_to() -> anyhow::Result<()> {
     let releases = [("1.0.0", good()), ("2.0.0", good())];
-    let world = configured(&with_policy("", &[]), &releases, |text| text).await?;
+    let world = serving_world(&with_policy("", &[]), &releases).await?;
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
     let traffic = fact(&ended.0, FactName::Traffic);

@@ -222,6 +222,14 @@ pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) -> any
     Ok(())
 }
 
+/// Rewrites the world's configuration.
+pub(crate) fn configure(world: &World, from: &str, to: &str) -> anyhow::Result<()> {
+    let config = std::fs::read_to_string(world.config())?;
+    anyhow::ensure!(config.contains(from), "{from} is not in the configuration");
+    std::fs::write(world.config(), config.replace(from, to))?;
+    Ok(())
+}
+
 /// Changes one file of the first generation, as a foreign hand would, and names it.
 pub(crate) fn change_a_file(world: &World) -> anyhow::Result<PathBuf> {
     let chunks = std::fs::read_dir(world.generation(1).join("core/chunks"))?;

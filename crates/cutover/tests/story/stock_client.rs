@@ -2,18 +2,16 @@
 
 use crate::button::{FOLLOWS, offering, presses, slow};
 use crate::stage::{LIMIT, starts_of};
-use cutover_testkit::openclaw::{Runtime, StockClient};
+use cutover_testkit::openclaw::{self, Runtime, StockClient};
 use cutover_testkit::slow as slow_set;
 use sample_gateway::Knobs;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
 
 const INSTALL: Duration = Duration::from_secs(300);
 
 async fn stock_client() -> anyhow::Result<StockClient> {
-    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ci");
-    let cache = std::env::var_os("CUTOVER_TEST_CACHE").map_or_else(|| target.into(), PathBuf::from);
+    let cache = openclaw::cache();
     let runtime = Runtime::kept_in(&cache, INSTALL).await?;
     StockClient::kept_in(&cache, &runtime, INSTALL).await
 }
