@@ -124,6 +124,12 @@ pub struct Delivery {
     pub outcome: Option<Outcome>,
 }
 
+impl Delivery {
+    fn is_owed_to(&self, target: &TargetId) -> bool {
+        self.target.id == *target && self.outcome.is_none()
+    }
+}
+
 /// How the telling of one target ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
@@ -193,19 +199,15 @@ impl Notifications {
     #[must_use]
     pub fn owed(&self, target: &TargetId) -> Option<&Notification> {
         self.targets.iter().find(|known| known.id == *target)?;
-        self.all.iter().find(|notification| {
-            notification
-                .deliveries
-                .iter()
-                .any(|delivery| delivery.target.id == *target && delivery.outcome.is_none())
-        })
+        let is_owed = |delivery: &Delivery| delivery.is_owed_to(target);
+        self.all.iter().find(|notification| notification.deliveries.iter().any(is_owed))
     }
 
     /// How many this target does not know yet.
     #[must_use]
     pub fn owed_count(&self, target: &TargetId) -> usize {
-        let of = |delivery: &&Delivery| delivery.target.id == *target && delivery.outcome.is_none();
-        self.all.iter().flat_map(|notification| &notification.deliveries).filter(of).count()
+        let all = self.all.iter().flat_map(|notification| &notification.deliveries);
+        all.filter(|delivery| delivery.is_owed_to(target)).count()
     }
 
     /// How the telling of this target ended the last time that it did.
@@ -237,7 +239,7 @@ impl Notifications {
     fn settle(&mut self, notification: &NotificationId, target: &TargetId, outcome: &Outcome) {
         let of = self.all.iter_mut().filter(|known| known.id == *notification);
         for delivery in of.flat_map(|known| &mut known.deliveries) {
-            if delivery.target.id == *target && delivery.outcome.is_none() {
+            if delivery.is_owed_to(target) {
                 delivery.outcome = Some(outcome.clone());
             }
         }

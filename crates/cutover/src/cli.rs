@@ -62,6 +62,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 /// Where things lie and how results are printed, as arguments, file and environment name it.
+#[derive(Clone)]
 pub(crate) struct Scene {
     pub layout: Layout,
     pub json: arguments::Output,

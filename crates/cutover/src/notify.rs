@@ -63,11 +63,10 @@ pub async fn tell(way: &Way, message: &Message, limit: Duration) -> Result<Strin
     tokio::time::timeout(limit, told).await.unwrap_or(Err(Error::Unanswered { limit }))
 }
 
-/// The beginning of what was said, as one line that can be shown.
+/// The beginning of what was said, as the end of a sentence; nothing where nothing was.
 fn said(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SAID_MAX)]);
-    text.split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let line = words.collect::<Vec<_>>().join(" ");
+    if line.is_empty() { line } else { format!(": {line}") }
 }

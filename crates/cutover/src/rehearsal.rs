@@ -17,6 +17,7 @@ use crate::sandbox::{self, Sandbox};
 use crate::supervisor::Exit;
 use cutover_core::{Instance, Observations};
 use rustix::event::PollFd;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::Shutdown;
@@ -77,7 +78,7 @@ pub enum Outcome {
 }
 
 /// How a rehearsed service ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// As it was told to, when enough was seen.
     Stopped {
@@ -155,20 +156,8 @@ fn listen(talk: UnixStream, mut watch: impl FnMut(Sighting) -> Next) -> Option<E
         let sighting = match word {
             Word::Started(instance) => Sighting::Started(instance),
             Word::Round(seen) => Sighting::Round(*seen),
-            Word::NotStarted(why) => {
-                end = Some(End::NotStarted(why));
-                continue;
-            }
-            Word::Exited(exit) => {
-                end = Some(End::Exited(exit));
-                continue;
-            }
-            Word::Stopped { took, forced } => {
-                end = Some(End::Stopped { took, forced });
-                continue;
-            }
-            Word::NotStopped(why) => {
-                end = Some(End::Killed(why));
+            Word::Ended(how) => {
+                end = Some(how);
                 continue;
             }
         };

@@ -63,9 +63,7 @@ fn parked_order(state: &State, parked: &crate::Cut, order: &Order) -> Result<Tra
 
 fn restart(state: &State) -> Result<Transition, Refusal> {
     if state.wish == Wish::Run && state.restarts != Restarts::Allowed {
-        let mut next = state.clone();
-        next.restarts = Restarts::Allowed;
-        return Ok(Transition::to(next));
+        return wished(state, &Order::Start).map(Transition::to);
     }
     let live = match &state.serving {
         Serving::Proven(live) | Serving::Waived(Some(live)) => live.clone(),

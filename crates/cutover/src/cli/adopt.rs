@@ -15,7 +15,7 @@ use crate::conductor::Chronicle;
 use crate::config::ServiceSettings;
 use crate::predecessor::{self, Record, Search, Step};
 use crate::store::Store;
-use cutover_core::RunId;
+use cutover_core::{Installed, RunId};
 use std::path::PathBuf;
 use takeover::{Takeover, Wanted};
 
@@ -23,6 +23,7 @@ use takeover::{Takeover, Wanted};
 const PACKAGE: &str = "openclaw";
 
 /// What the steps of a take-over share.
+#[derive(Clone)]
 struct Desk {
     scene: Scene,
     name: String,
@@ -59,6 +60,11 @@ impl Desk {
     /// The run that is under way.
     fn open_run(&self) -> anyhow::Result<Option<RunId>> {
         Ok(self.chronicle()?.and_then(|chronicle| chronicle.state.open_run().cloned()))
+    }
+
+    /// What of ours is installed.
+    fn current(&self) -> anyhow::Result<Option<Installed>> {
+        Ok(self.chronicle()?.and_then(|chronicle| chronicle.state.current))
     }
 
     /// Whether there is, or was, a service of this name with a version of its own.

@@ -101,6 +101,25 @@ impl FrontLink {
         Ok(Self { wanted: None, stance, stats, lately, orders })
     }
 
+    /// The link to a front, and the one who keeps it, who is still to be set to work.
+    fn kept(
+        site: Arc<Site>,
+        first: Stance,
+        listeners: Vec<TcpListener>,
+        reporter: Reporter,
+        interceptor: Option<Interceptor>,
+    ) -> (Self, Actor) {
+        let (wanted, desires) = watch::channel(None);
+        let (confirm, stance) = watch::channel(first);
+        let (count, stats) = watch::channel(None);
+        let (orders, inbox) = mpsc::channel(4);
+        let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
+        let looks = Arc::clone(&lately);
+        let actor =
+            Actor { site, listeners, desires, confirm, count, looks, orders: inbox, reporter, interceptor };
+        (Self { wanted: Some(wanted), stance, stats, lately, orders }, actor)
+    }
+
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
     ///
     /// # Errors
@@ -110,20 +129,13 @@ impl FrontLink {
         reporter: Reporter,
         interceptor: Option<Interceptor>,
     ) -> anyhow::Result<Self> {
-        let (wanted, desires) = watch::channel(None);
         let standing = standing(&site.layout.front(&site.settings.name), GREETING).await?;
         // A front that still stands is in its last posture until it is told otherwise.
         let first = if standing.is_some() { Stance::Unknown } else { Stance::Closed };
-        let (confirm, stance) = watch::channel(first);
-        let (count, stats) = watch::channel(None);
-        let (orders, inbox) = mpsc::channel(4);
         let listeners = listeners(&site, standing.as_ref()).await?;
-        let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        let looks = Arc::clone(&lately);
-        let actor =
-            Actor { site, listeners, desires, confirm, count, looks, orders: inbox, reporter, interceptor };
+        let (link, actor) = Self::kept(site, first, listeners, reporter, interceptor);
         tokio::spawn(actor.run(standing));
-        Ok(Self { wanted: Some(wanted), stance, stats, lately, orders })
+        Ok(link)
     }
 
     /// A front whose addresses somebody else still has: until they are taken over there is none, and nobody is let in.
@@ -133,17 +145,9 @@ impl FrontLink {
         interceptor: Option<Interceptor>,
     ) -> anyhow::Result<Self> {
         Self::none(&site).await?;
-        let (wanted, desires) = watch::channel(None);
-        let (confirm, stance) = watch::channel(Stance::Closed);
-        let (count, stats) = watch::channel(None);
-        let (orders, inbox) = mpsc::channel(4);
-        let listeners = Vec::new();
-        let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        let looks = Arc::clone(&lately);
-        let actor =
-            Actor { site, listeners, desires, confirm, count, looks, orders: inbox, reporter, interceptor };
+        let (link, actor) = Self::kept(site, Stance::Closed, Vec::new(), reporter, interceptor);
         tokio::spawn(actor.wait_and_run());
-        Ok(Self { wanted: Some(wanted), stance, stats, lately, orders })
+        Ok(link)
     }
 
     /// Binds the addresses that were somebody else's, within `limit`. Nothing where they are ours already.

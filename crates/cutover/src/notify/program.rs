@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long after its end a program's last words are waited for: something that it started may hold its output open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -47,29 +48,27 @@ impl Program {
         let _group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let (mut stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let (spoken, mut heard) = tokio::sync::watch::channel(Vec::new());
-        let listener = tokio::spawn(async move {
+        let listener = AbortOnDropHandle::new(tokio::spawn(async move {
             let Some(stderr) = stderr else { return };
             let (mut stderr, mut buffer) = (stderr.take(LAST_WORDS_MAX), [0; 1024]);
             while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
                 spoken.send_modify(|all: &mut Vec<u8>| all.extend_from_slice(&buffer[..read]));
             }
-        });
+        }));
         let body = message.body.clone();
-        let writer = tokio::spawn(async move {
+        let writer = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Some(stdin) = &mut stdin {
                 // A program need not read what it is not interested in.
                 let _ = stdin.write_all(body.as_bytes()).await;
             }
-        });
+        }));
         let ended = child.wait().await.map_err(|source| Error::Start { program: program(), source })?;
-        writer.abort();
+        drop(writer);
         if ended.success() {
-            listener.abort();
             return Ok("exit code 0".into());
         }
         let _ = tokio::time::timeout(LAST_WORDS, listener).await;
         let said = said(&heard.borrow_and_update());
-        let said = if said.is_empty() { said } else { format!(": {said}") };
         Err(Error::Ended { program: program(), how: ended.to_string(), said })
     }
 

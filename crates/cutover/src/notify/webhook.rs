@@ -53,7 +53,6 @@ async fn exchange(
     // What is said with a refusal helps; without it the status has to do.
     let body = Limited::new(response.into_body(), BODY_MAX).collect().await;
     let said = body.map(|body| said(&body.to_bytes())).unwrap_or_default();
-    let said = if said.is_empty() { said } else { format!(": {said}") };
     Err(Error::Status { status: status.as_u16(), said })
 }
 

@@ -85,7 +85,8 @@ pub async fn find(search: &Search) -> Result<Predecessor, Error> {
     let (ancestors, parent) = ancestry(pid);
     let unit = Unit::keeping(&ancestors, &env, &cgroup).await?;
     let own_cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    alone(&instance, &ancestors, unit.as_ref(), cgroup == own_cgroup).await?;
+    let we_are_in = unit.as_ref().filter(|unit| own_cgroup == cgroup && cgroup.contains(&unit.name));
+    alone(&instance, &ancestors, unit.as_ref(), we_are_in).await?;
     if unit.is_none()
         && let Some(unit) = elsewhere(&cgroup, &own_cgroup)
     {
@@ -146,7 +147,7 @@ async fn alone(
     instance: &Instance,
     ancestors: &[u32],
     unit: Option<&Unit>,
-    shares_our_cgroup: bool,
+    we_are_in: Option<&Unit>,
 ) -> Result<(), Error> {
     let pid = instance.pid;
     let (above_us, _) = ancestry(std::process::id());
@@ -154,11 +155,7 @@ async fn alone(
         Some(unit) => unit.main().await?.filter(|main| *main != pid),
         None => None,
     };
-    let is_in_its_unit = shares_our_cgroup
-        && unit.is_some_and(|unit| {
-            std::fs::read_to_string("/proc/self/cgroup").is_ok_and(|own| own.contains(&unit.name))
-        });
-    if above_us.contains(&pid) || main.is_some_and(|main| above_us.contains(&main)) || is_in_its_unit {
+    if above_us.contains(&pid) || main.is_some_and(|main| above_us.contains(&main)) || we_are_in.is_some() {
         return Err(Error::Inside { pid });
     }
     let (Some(unit), Some(main)) = (unit, main) else { return Ok(()) };

@@ -17,14 +17,20 @@ use std::time::{Duration, Instant};
 
 const KIND: &str = "configuration";
 
-/// How each version is asked whether it accepts the configuration. Its state is copied anew for each, and the copy covers
-/// the live paths.
+/// How each version is asked whether it accepts the configuration.
 #[derive(Clone, Debug)]
 pub struct Validation {
     /// The target's command, in a house without covers.
     pub target: Sandbox,
     /// The same command of the version that runs, and that version's name.
     pub running: Option<(Sandbox, String)>,
+    /// How both are tried.
+    pub conditions: Conditions,
+}
+
+/// How a command of a version is tried. The state is copied anew for each, and the copy covers the live paths.
+#[derive(Clone, Debug)]
+pub struct Conditions {
     /// This program, which runs the sandbox.
     pub executable: PathBuf,
     /// The service's declared state.
@@ -64,7 +70,7 @@ impl Answer {
 /// Asks the target, and the running version too if the target refuses: what both refuse keeps nobody from updating.
 #[must_use]
 pub fn configuration(validation: &Validation) -> Vec<Finding> {
-    let (how, found) = match asked(&validation.target, validation) {
+    let (how, found) = match asked(&validation.target, &validation.conditions) {
         Answer::Unknown { why, advice } => return vec![unknown("the target", &why, advice)],
         Answer::Accepted { after } => {
             let text = format!("the target accepts the configuration ({} ms)", after.as_millis());
@@ -75,7 +81,7 @@ pub fn configuration(validation: &Validation) -> Vec<Finding> {
     let Some((running, version)) = &validation.running else {
         return vec![refused(Level::Block, &how, &found, "")];
     };
-    let (known, unheard) = match asked(running, validation) {
+    let (known, unheard) = match asked(running, &validation.conditions) {
         Answer::Refused { issues, .. } => (issues, None),
         Answer::Accepted { .. } => (Vec::new(), None),
         // Without its word everything is the target's.
@@ -111,7 +117,12 @@ fn refused(level: Level, how: &str, issues: &[Issue], addition: &str) -> Finding
 
 fn unknown(who: &str, why: &str, advice: Option<&str>) -> Finding {
     let text = format!("whether {who} accepts the configuration is not known: {why}");
-    let finding = Finding::new(Level::Warn, KIND, text);
+    warned(KIND, text, advice)
+}
+
+/// A warning, with what to do about it where that is known.
+pub(super) fn warned(kind: &str, text: String, advice: Option<&str>) -> Finding {
+    let finding = Finding::new(Level::Warn, kind, text);
     match advice {
         Some(advice) => finding.advised(advice),
         None => finding,
@@ -120,8 +131,8 @@ fn unknown(who: &str, why: &str, advice: Option<&str>) -> Finding {
 
 /// Only a program's own end with a code of its own is its answer, or that there is no such program: one that is killed,
 /// by whomever, has not said what it thinks.
-fn asked(command: &Sandbox, validation: &Validation) -> Answer {
-    match tried(command, validation) {
+fn asked(command: &Sandbox, conditions: &Conditions) -> Answer {
+    match tried(command, conditions) {
         Ok(Tried { exit: Exit::Code(0), after, .. }) => Answer::Accepted { after },
         Ok(Tried { exit: Exit::Code(code), said: [stdout, stderr], .. }) => {
             Answer::Refused { how: format!("exit code {code}"), issues: issues(&stdout, &stderr) }
@@ -130,7 +141,7 @@ fn asked(command: &Sandbox, validation: &Validation) -> Answer {
             Answer::unknown(format!("its validator ended by signal {signal}"))
         }
         Ok(Tried { exit: Exit::Limit, .. }) => {
-            Answer::unknown(format!("its validator did not end within {:?}", validation.limit))
+            Answer::unknown(format!("its validator did not end within {:?}", conditions.limit))
         }
         Err(Untried::NoProgram(words)) => {
             Answer::Refused { how: "not executed".into(), issues: vec![Issue { key: None, words }] }
@@ -157,13 +168,13 @@ pub(super) enum Untried {
 }
 
 /// Tries a command of a version on a copy of the state.
-pub(super) fn tried(command: &Sandbox, validation: &Validation) -> Result<Tried, Untried> {
+pub(super) fn tried(command: &Sandbox, conditions: &Conditions) -> Result<Tried, Untried> {
     let unknown = |why| Err(Untried::Other { why, advice: None });
     // A copy of the state takes its time and its space.
-    if validation.stop.is_asked() {
+    if conditions.stop.is_asked() {
         return unknown("given up".into());
     }
-    let copied = match Copied::of(&validation.state, &validation.scratch, &validation.moment) {
+    let copied = match Copied::of(&conditions.state, &conditions.scratch, &conditions.moment) {
         Ok(copied) => copied,
         Err(why) => return unknown(why),
     };
@@ -171,7 +182,7 @@ pub(super) fn tried(command: &Sandbox, validation: &Validation) -> Result<Tried,
     // Read before the program can write to its copy.
     let secrets = copied.secrets(&command.env);
     let begun = Instant::now();
-    let ended = match house.run(&validation.executable, validation.limit, validation.stop.poll()) {
+    let ended = match house.run(&conditions.executable, conditions.limit, conditions.stop.poll()) {
         Ok(Outcome::Ended(ended)) => ended,
         Ok(Outcome::NoIsolation { why }) => {
             let advice = "a command of a version is tried only where it can harm nothing; allow the daemon user \

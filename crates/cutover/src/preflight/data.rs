@@ -2,7 +2,7 @@
 //!
 //! Knows a command, where its answer has a word, and which words mean what. Must not know what the data is.
 
-use super::configuration::{Tried, Untried, Validation, tried};
+use super::configuration::{Conditions, Tried, Untried, tried, warned};
 use super::refusal::{json, plain};
 use crate::sandbox::{Exit, Sandbox};
 use cutover_core::{DataClass, Finding, Level};
@@ -40,9 +40,9 @@ enum Answer {
     Unknown { why: String, advice: Option<&'static str> },
 }
 
-/// Asks the target. `conditions` are those under which its validator is tried too; its own commands are not.
+/// Asks the target.
 #[must_use]
-pub fn data(questions: &[Question], conditions: &Validation) -> Told {
+pub fn data(questions: &[Question], conditions: &Conditions) -> Told {
     let mut told = Told { findings: Vec::new(), class: DataClass::Neutral };
     for question in questions {
         let (finding, class) = match asked(question, conditions) {
@@ -65,10 +65,7 @@ pub fn data(questions: &[Question], conditions: &Validation) -> Told {
                 let text = format!(
                     "what the target would do to the data is not known, so it counts as migrated: {why}"
                 );
-                let finding = Finding::new(Level::Warn, KIND, text);
-                let finding =
-                    advice.map_or_else(|| finding.clone(), |advice| finding.clone().advised(advice));
-                (finding, DataClass::Migrated)
+                (warned(KIND, text, advice), DataClass::Migrated)
             }
         };
         told.findings.push(finding);
@@ -78,7 +75,7 @@ pub fn data(questions: &[Question], conditions: &Validation) -> Told {
 }
 
 /// Its word, whatever code it ended with: many programs end with one of their own for each answer.
-fn asked(question: &Question, conditions: &Validation) -> Answer {
+fn asked(question: &Question, conditions: &Conditions) -> Answer {
     let unknown = |why| Answer::Unknown { why, advice: None };
     let Tried { exit, said: [stdout, stderr], .. } = match tried(&question.command, conditions) {
         Ok(tried) => tried,

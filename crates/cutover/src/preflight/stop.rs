@@ -26,7 +26,8 @@ impl Stop {
     /// # Errors
     /// If the process may open no more files.
     pub fn pair() -> io::Result<(Interest, Stop)> {
-        let (reader, writer) = io::pipe()?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("opening a pipe: {error}"));
+        let (reader, writer) = io::pipe().map_err(named)?;
         Ok((Interest { _end: writer }, Stop { end: Some(Arc::new(reader)) }))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! It judges nothing. Its own end is the end of everything that it started.
 
-use super::NAME;
 use super::wire::{ORDER, Order, Word};
+use super::{End, ITSELF, NAME};
 use crate::causes::told;
 use crate::probe::{Address, Observer, ProbeSettings, Sight};
 use crate::supervisor::{self, Launch, Live, StopBudget};
@@ -57,7 +57,7 @@ async fn play(order: &Order) -> io::Result<()> {
     let (mut caller, mut voice) = UnixStream::from_std(caller)?.into_split();
     let (live, mut observer) = match start(order).await {
         Ok(started) => started,
-        Err(why) => return say(&mut voice, &Word::NotStarted(why)).await,
+        Err(why) => return say(&mut voice, &Word::Ended(End::NotStarted(why))).await,
     };
     say(&mut voice, &Word::Started(live.instance().clone())).await?;
     let mut ended = std::pin::pin!(live.exited(KEEPER));
@@ -68,7 +68,7 @@ async fn play(order: &Order) -> io::Result<()> {
             () = &mut dismissed => break,
             exit = &mut ended => {
                 let exit = exit.unwrap_or_else(|error| supervisor::Exit::Unknown { why: told(&error) });
-                return say(&mut voice, &Word::Exited(exit)).await;
+                return say(&mut voice, &Word::Ended(End::Exited(exit))).await;
             }
             seen = round(&mut observer, order.pause) => {
                 say(&mut voice, &Word::Round(Box::new(seen))).await?;
@@ -76,11 +76,11 @@ async fn play(order: &Order) -> io::Result<()> {
         }
     }
     let budget = StopBudget { grace: order.grace, kill_wait: KILL };
-    let word = match live.stop(budget, &[]).await {
-        Ok(stopped) => Word::Stopped { took: stopped.took, forced: stopped.forced },
-        Err(error) => Word::NotStopped(told(&error)),
+    let end = match live.stop(budget, &[]).await {
+        Ok(stopped) => End::Stopped { took: stopped.took, forced: stopped.forced },
+        Err(error) => End::Killed(told(&error)),
     };
-    say(&mut voice, &word).await
+    say(&mut voice, &Word::Ended(end)).await
 }
 
 async fn start(order: &Order) -> Result<(Live, Observer), String> {
@@ -89,8 +89,7 @@ async fn start(order: &Order) -> Result<(Live, Observer), String> {
     place.map_err(|error| format!("making {}: {error}", order.place.display()))?;
     let Launch { nonce, log, .. } = &order.launch;
     let directory = order.place.join(nonce);
-    // This very program, wherever it lies and whoever may look there.
-    let prepared = supervisor::prepare(Path::new("/proc/self/exe"), &directory, &order.launch, KEEPER).await;
+    let prepared = supervisor::prepare(Path::new(ITSELF), &directory, &order.launch, KEEPER).await;
     let live = prepared.map_err(|error| told(&error))?.go(KEEPER).await.map_err(|error| told(&error))?;
     let sight = Sight {
         settings,

@@ -1,7 +1,8 @@
 //! What is said between the caller and the one inside: the order in a variable, then one line each.
 
+use super::End;
 use crate::probe::Questions;
-use crate::supervisor::{Exit, Launch};
+use crate::supervisor::Launch;
 use cutover_core::{Instance, Observations};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -35,14 +36,8 @@ pub struct Order {
 pub(super) enum Word {
     /// The service's program is executed, as this process.
     Started(Instance),
-    /// Nothing was executed.
-    NotStarted(String),
     /// What one round saw.
     Round(Box<Observations>),
-    /// The process ended by itself.
-    Exited(Exit),
-    /// It was told to end, and nothing is left of it.
-    Stopped { took: Duration, forced: bool },
-    /// It could not be ended, or it cannot be told.
-    NotStopped(String),
+    /// It is over.
+    Ended(End),
 }

@@ -1,6 +1,6 @@
 //! In what two sealed generations differ, for a person who compares them: packages and size.
 
-use super::{Result, Store, lockfile};
+use super::{GenerationRecord, Result, Store, lockfile};
 use cutover_core::Generation;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ impl Store {
     /// As [`Store::record`], for either; [`super::Error::Damaged`] if what npm recorded makes no sense.
     pub fn difference(&self, from: Generation, to: Generation) -> Result<Difference> {
         let (old, new) = (self.record(from)?, self.record(to)?);
-        let (before, after) = (self.packages(from)?, self.packages(to)?);
+        let (before, after) = (self.packages(&old)?, self.packages(&new)?);
         let only = |these: &BTreeMap<String, String>, those: &BTreeMap<String, String>| {
             let missing = these.iter().filter(|(package, _)| !those.contains_key(*package));
             missing.map(|(package, version)| format!("{package} {version}")).collect()
@@ -66,13 +66,15 @@ impl Store {
     }
 
     /// The packages of a generation and their versions: all that npm installed, else the release with its plugins.
-    fn packages(&self, generation: Generation) -> Result<BTreeMap<String, String>> {
-        let record = self.record(generation)?;
-        if let Some(installed) = lockfile::installed(&self.generation_dir(generation).join(&record.root))? {
+    fn packages(&self, record: &GenerationRecord) -> Result<BTreeMap<String, String>> {
+        let core = self.generation_dir(record.generation).join(&record.root);
+        if let Some(installed) = lockfile::installed(&core)? {
             return Ok(installed);
         }
-        let plugins = record.release.plugins.into_iter().map(|plugin| (plugin.package, plugin.version));
-        Ok(plugins.chain([(record.release.package, record.release.version)]).collect())
+        let release = &record.release;
+        let plugins = release.plugins.iter().map(|plugin| (&plugin.package, &plugin.version));
+        let all = plugins.chain([(&release.package, &release.version)]);
+        Ok(all.map(|(package, version)| (package.clone(), version.clone())).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A package that is installed elsewhere becomes a generation, by copy: what runs from it does not notice.
 
 use super::copy::{Course, copy_file, copy_tree};
-use super::lockfile::Lockfile;
+use super::lockfile::{self, Lockfile};
 use super::space::{Need, free_bytes, with_overhead};
 use super::stage::{CORE, Listener, Meter, Phase, Progress, StopOnDrop, blocking};
 use super::workspace::{Workspace, create_dir, create_dir_all};
@@ -57,8 +57,7 @@ impl Import {
     fn integrity(&self) -> Option<String> {
         let project = self.project()?;
         let read = |path: &str| {
-            let text = std::fs::read(project.join(path)).ok()?;
-            let lock: Lockfile = serde_json::from_slice(&text).ok()?;
+            let lock: Lockfile = lockfile::read(&project.join(path)).ok()?;
             let locked = lock.packages.get(&format!("node_modules/{}", self.package))?;
             let is_it = locked.version.as_deref() == Some(&self.version);
             let integrity = locked.integrity.as_deref().filter(|_| is_it)?;

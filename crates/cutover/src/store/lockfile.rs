@@ -112,7 +112,7 @@ impl Lockfile {
     }
 }
 
-fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+pub(super) fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(Error::read(path))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })

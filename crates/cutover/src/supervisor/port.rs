@@ -50,10 +50,8 @@ pub struct Holding {
 /// # Errors
 /// [`Error::Read`] if the kernel's tables cannot be read, [`Error::Processes`] if the processes cannot be listed.
 pub fn listeners(port: u16) -> Result<Vec<Listener>, Error> {
-    let mut found = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        found.extend(read_table(Path::new(table))?.into_iter().filter(|row| row.address.port() == port));
-    }
+    let mut found = rows()?;
+    found.retain(|row| row.address.port() == port);
     if !found.is_empty() {
         let mut owners = owners(&found.iter().map(|row| row.inode).collect())?;
         for row in &mut found {
@@ -69,10 +67,7 @@ pub fn listeners(port: u16) -> Result<Vec<Listener>, Error> {
 /// # Errors
 /// As [`listeners`].
 pub fn listening(instance: &Instance) -> Result<Vec<SocketAddr>, Error> {
-    let mut rows = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        rows.extend(read_table(Path::new(table))?);
-    }
+    let rows = rows()?;
     let directory = PathBuf::from(format!("/proc/{}/fd", instance.pid));
     let own = sockets(&directory, &rows.iter().map(|row| row.inode).collect());
     let mut found: Vec<SocketAddr> =
@@ -80,6 +75,13 @@ pub fn listening(instance: &Instance) -> Result<Vec<SocketAddr>, Error> {
     found.sort_unstable_by_key(|address| (address.port(), address.is_ipv6()));
     found.dedup();
     Ok(found)
+}
+
+/// All listeners, of whom nobody knows yet whose they are.
+fn rows() -> Result<Vec<Listener>, Error> {
+    let mut rows = read_table(Path::new("/proc/net/tcp"))?;
+    rows.extend(read_table(Path::new("/proc/net/tcp6"))?);
+    Ok(rows)
 }
 
 /// Splits the listeners on a port into those of `family` and those of others.

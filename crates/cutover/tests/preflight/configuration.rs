@@ -1,7 +1,7 @@
 //! The target's own validator, really run on a copy of real state, and what its refusal is worth.
 
 use crate::world::{World, only};
-use cutover::preflight::{Stop, Validation, configuration};
+use cutover::preflight::{Conditions, Stop, Validation, configuration};
 use cutover::sandbox::Sandbox;
 use cutover::store::snapshot::{Moment, StateKind, StatePath};
 use cutover_core::{BootId, Finding, Level};
@@ -53,6 +53,12 @@ impl Gateway {
         Validation {
             target: self.validator(target),
             running: running.map(|script| (self.validator(script), "1.0.0".into())),
+            conditions: self.conditions(),
+        }
+    }
+
+    fn conditions(&self) -> Conditions {
+        Conditions {
             executable: env!("CARGO_BIN_EXE_cutover").into(),
             state: vec![StatePath { path: self.state(), kind: StateKind::Files }],
             scratch: self.world.path("scratch"),
@@ -163,8 +169,10 @@ fn a_refusal_repeats_no_value_of_the_environment_and_no_secret_of_the_configurat
 #[test]
 fn a_validator_that_hangs_or_is_killed_has_said_nothing_for_or_against_either_version() {
     let gateway = Gateway::new();
-    let short =
-        |target, running| Validation { limit: Duration::from_secs(2), ..gateway.validation(target, running) };
+    let short = |target, running| Validation {
+        conditions: Conditions { limit: Duration::from_secs(2), ..gateway.conditions() },
+        ..gateway.validation(target, running)
+    };
     for (silent, why) in [("sleep 600", "did not end within 2s"), ("kill -9 $$", "ended by signal 9")] {
         let findings = configuration(&short(silent, Some("exit 0")));
         let warn = only(&findings, "configuration", Level::Warn);
@@ -184,7 +192,10 @@ fn a_validator_that_hangs_or_is_killed_has_said_nothing_for_or_against_either_ve
 fn an_asking_that_nobody_wants_any_more_ends_at_once_and_its_copy_is_removed() {
     let gateway = Gateway::new();
     let (interest, stop) = Stop::pair().unwrap();
-    let validation = Validation { stop, ..gateway.validation("sleep 600", Some("sleep 600")) };
+    let validation = Validation {
+        conditions: Conditions { stop, ..gateway.conditions() },
+        ..gateway.validation("sleep 600", Some("sleep 600"))
+    };
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| configuration(&validation));
@@ -195,7 +206,7 @@ fn an_asking_that_nobody_wants_any_more_ends_at_once_and_its_copy_is_removed() {
         let findings = asked.join().unwrap();
         assert!(only(&findings, "configuration", Level::Warn).text.contains("given up"), "{findings:?}");
     });
-    assert!(begun.elapsed() < validation.limit);
+    assert!(begun.elapsed() < validation.conditions.limit);
     gateway.is_untouched();
 }
 
@@ -206,7 +217,10 @@ fn what_nobody_wants_to_know_any_more_is_not_even_copied_for() {
     drop(interest);
     // There is no such place: a copy would fail in other words.
     let scratch = gateway.world.path("nowhere");
-    let findings = configuration(&Validation { stop, scratch, ..gateway.validation(REFUSES, None) });
+    let findings = configuration(&Validation {
+        conditions: Conditions { stop, scratch, ..gateway.conditions() },
+        ..gateway.validation(REFUSES, None)
+    });
     assert!(only(&findings, "configuration", Level::Warn).text.ends_with("is not known: given up"));
 }
 
@@ -219,7 +233,10 @@ fn without_isolation_nobody_is_asked_and_a_warning_says_so() {
         env!("CARGO_BIN_EXE_cutover")
     );
     let executable = gateway.world.program("powerless", &script);
-    let findings = configuration(&Validation { executable, ..gateway.validation(REFUSES, Some("exit 0")) });
+    let findings = configuration(&Validation {
+        conditions: Conditions { executable, ..gateway.conditions() },
+        ..gateway.validation(REFUSES, Some("exit 0"))
+    });
     let warn = only(&findings, "configuration", Level::Warn);
     assert!(warn.text.contains("is not known: no isolation (leaving the machine's namespaces: "), "{warn}");
     gateway.is_untouched();
@@ -229,7 +246,10 @@ fn without_isolation_nobody_is_asked_and_a_warning_says_so() {
 fn state_that_cannot_be_copied_is_told_as_not_known_and_blocks_nobody() {
     let gateway = Gateway::new();
     let state = vec![StatePath { path: gateway.world.path("nowhere/state"), kind: StateKind::Files }];
-    let findings = configuration(&Validation { state, ..gateway.validation("exit 0", None) });
+    let findings = configuration(&Validation {
+        conditions: Conditions { state, ..gateway.conditions() },
+        ..gateway.validation("exit 0", None)
+    });
     assert!(only(&findings, "configuration", Level::Warn).text.contains("is not known"), "{findings:?}");
 }
 
@@ -260,7 +280,10 @@ fn a_database_is_seen_as_its_consistent_copy_and_written_to_there() {
         StatePath { path: path.clone(), kind: StateKind::Sqlite },
     ];
     let script = r#"cd "$1" && test ! -e app.db-wal && grep -q abc config.json && test "$(head -c 15 app.db)" = "SQLite format 3" && echo x >> app.db && echo x > app.db-wal"#;
-    let findings = configuration(&Validation { state, ..gateway.validation(script, None) });
+    let findings = configuration(&Validation {
+        conditions: Conditions { state, ..gateway.conditions() },
+        ..gateway.validation(script, None)
+    });
     assert!(
         only(&findings, "configuration", Level::Note).text.starts_with("the target accepts"),
         "{findings:?}"

@@ -76,7 +76,7 @@ pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<Exi
         record = Record::read(&desk.service())?.unwrap_or(record);
         let why = format!("{error:#}");
         if desk.open_run()?.is_none() {
-            if let Some(now) = desk.chronicle()?.and_then(|chronicle| chronicle.state.current) {
+            if let Some(now) = desk.current()? {
                 bail!("{}", unsettled(desk, &record, &now, &why));
             }
             desk.say(&format!("the take-over failed: {why}\ngiving back what was taken"));

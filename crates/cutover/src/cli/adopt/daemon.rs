@@ -80,12 +80,7 @@ pub(super) async fn attend(desk: &Desk) -> anyhow::Result<Attended> {
         }
         tokio::time::sleep(LOOK).await;
     }
-    let again = Desk {
-        scene: super::Scene { layout: desk.scene.layout.clone(), json: desk.scene.json },
-        name: desk.name.clone(),
-        config: desk.config.clone(),
-        flags: desk.flags.clone(),
-    };
+    let again = desk.clone();
     let watch = tokio::spawn(async move {
         for _ in 0..LIVES {
             let _ = child.wait().await;

@@ -25,8 +25,7 @@ pub(super) async fn command(desk: &Desk, record: Option<Record>) -> anyhow::Resu
         );
     }
     let old = &record.predecessor.package.version;
-    let current = desk.chronicle()?.and_then(|chronicle| chronicle.state.current);
-    if let Some(now) = current.filter(|now| now.release.version != *old && !record.is_given_back()) {
+    if let Some(now) = desk.current()?.filter(|now| now.release.version != *old && !record.is_given_back()) {
         bail!(
             "{0} is at {1} now, and the old service is {old}: its state may not be readable any more. Go back first, \
              `cutover rollback {0} --to {2} --data restore` (`cutover generations {0}` lists them), then give it back",

@@ -5,7 +5,7 @@ use super::preflight::tempered;
 use super::{Executor, chain, fault};
 use crate::conductor::ledger::moment;
 use crate::config::{QuestionSettings, found};
-use crate::preflight::{self, DataTold, Question, Stop, Validation};
+use crate::preflight::{self, Conditions, DataTold, Question, Stop, Validation};
 use crate::sandbox::Sandbox;
 use crate::supervisor::Launch;
 use anyhow::Context as _;
@@ -43,10 +43,10 @@ impl Executor {
             None => None,
         };
         // Given up with this act, wherever that is: what is begun here ends with it.
-        let (_interest, stop) =
-            Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
+        let (_interest, stop) = Stop::pair().map_err(chain("preflight"))?;
         let (scratch, right) = self.copies(Purpose::Validation).await?;
-        let validation = self.validation(self.validator(target, launch, validate)?, running, scratch, stop);
+        let target = self.validator(target, launch, validate)?;
+        let validation = Validation { target, running, conditions: self.conditions(scratch, stop) };
         let asked = tokio::task::spawn_blocking(move || {
             let _right = right;
             preflight::configuration(&validation)
@@ -68,11 +68,12 @@ impl Executor {
             let command = self.validator(target, launch, ("preflight.data", &ask))?;
             questions.push(Question { command, pointer, neutral, migrated, refused });
         }
-        let Some(first) = questions.first() else { return Ok(None) };
-        let (_interest, stop) =
-            Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
+        if questions.is_empty() {
+            return Ok(None);
+        }
+        let (_interest, stop) = Stop::pair().map_err(chain("preflight"))?;
         let (scratch, right) = self.copies(Purpose::Validation).await?;
-        let conditions = self.validation(first.command.clone(), None, scratch, stop);
+        let conditions = self.conditions(scratch, stop);
         let asked = tokio::task::spawn_blocking(move || {
             let _right = right;
             preflight::data(&questions, &conditions)
@@ -80,16 +81,8 @@ impl Executor {
         Ok(Some(asked.await.expect("BUG: asking about the data panicked")))
     }
 
-    fn validation(
-        &self,
-        target: Sandbox,
-        running: Option<(Sandbox, String)>,
-        scratch: PathBuf,
-        stop: Stop,
-    ) -> Validation {
-        Validation {
-            target,
-            running,
+    fn conditions(&self, scratch: PathBuf, stop: Stop) -> Conditions {
+        Conditions {
             executable: self.site.executable.clone(),
             state: self.site.state_paths(),
             scratch,

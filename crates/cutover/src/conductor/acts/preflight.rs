@@ -3,7 +3,7 @@
 use super::proving::{Proof, Prover};
 use super::{Executor, Outcome, blocking, chain, fault};
 use crate::config::{self, PluginSettings, SourceSettings};
-use crate::predecessor::Record;
+use crate::predecessor::{Predecessor, Record};
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
 use crate::store::{Need, snapshot};
 use crate::supervisor::{self, Launch, Live};
@@ -161,8 +161,7 @@ impl Executor {
         let target = tree(target).map_err(chain("store"))?;
         let running = source.map(tree).transpose().map_err(chain("store"))?;
         // Given up with this act, wherever that is: the end of what is begun here hangs on it.
-        let (_interest, stop) =
-            Stop::pair().map_err(|error| fault("preflight", format!("opening a pipe: {error}")))?;
+        let (_interest, stop) = Stop::pair().map_err(chain("preflight"))?;
         let children = Children {
             executable: self.site.executable.clone(),
             interpreter: self.interpreter(launch),
@@ -250,11 +249,15 @@ impl Executor {
         found
     }
 
+    /// Whoever serves here before us, as long as it does.
+    fn in_charge(&self) -> Result<Option<Predecessor>, Fault> {
+        let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
+        Ok(record.filter(Record::is_in_charge).map(|record| record.predecessor))
+    }
+
     /// Who is about to hand the service over: no rival, and ended in time.
     fn predecessor(&self) -> Result<Vec<Instance>, Fault> {
-        let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
-        let Some(record) = record.filter(Record::is_in_charge) else { return Ok(Vec::new()) };
-        let instance = record.predecessor.instance;
+        let Some(Predecessor { instance, .. }) = self.in_charge()? else { return Ok(Vec::new()) };
         let mut family =
             supervisor::descendants(std::slice::from_ref(&instance), "").map_err(chain("supervisor"))?;
         family.push(instance);
@@ -263,9 +266,8 @@ impl Executor {
 
     /// Whoever serves before us is followed by its own version only: there would be no way back from another.
     fn succession(&self, target: &Installed) -> Result<(), Fault> {
-        let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
-        let Some(record) = record.filter(Record::is_in_charge) else { return Ok(()) };
-        let (old, name) = (&record.predecessor, &self.site.settings.name);
+        let Some(old) = self.in_charge()? else { return Ok(()) };
+        let name = &self.site.settings.name;
         if old.package.version == target.release.version {
             return Ok(());
         }

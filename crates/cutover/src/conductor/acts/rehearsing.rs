@@ -192,8 +192,7 @@ impl Executor {
         let (launch, house) = self.scene(installed)?;
         let ours = self.site.layout.state.canonicalize().map_err(chain(KIND))?;
         // Given up with this act, wherever that is: what is begun here ends with it.
-        let (_interest, stop) =
-            Stop::pair().map_err(|error| fault(KIND, format!("opening a pipe: {error}")))?;
+        let (_interest, stop) = Stop::pair().map_err(chain(KIND))?;
         let audience = Audience::new(self, ticket, installed, &launch, policy);
         let order = rehearsal::Order {
             questions: self.site.questions(),
