@@ -7,7 +7,7 @@ mod scenario;
 mod script;
 mod world;
 
-pub use world::{Plan, Reach, SERVICE, World};
+pub use world::{Plan, Reach, SERVICE, World, free_address};
 
 use crate::cli::ExitStatus;
 use anyhow::Context;

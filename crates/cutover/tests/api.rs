@@ -4,7 +4,7 @@
 
 use cutover::cli::{Client, Serving, serve};
 use cutover::config::{self, Layout};
-use cutover::demo::{Plan, World};
+use cutover::demo::{Plan, World, free_address};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -14,7 +14,7 @@ use sample_gateway::Knobs;
 use sample_gateway::release::{self, Release};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,7 +57,7 @@ probe = {{ ready = "/readyz", version = {{ http = "/version" }} }}
 policy = {{ soak = "300ms", probe_interval = "50ms" }}
 "#,
             self.directory.path().join("releases").display(),
-            free(),
+            free_address()?,
         );
         let settings = config::parse(Path::new("cutover.toml"), &text)?;
         serve(settings, self.layout(), program()).await
@@ -102,19 +102,27 @@ policy = {{ soak = "300ms", probe_interval = "50ms" }}
         self.ask(&format!("/api/rpc/{method}"), &headers, params).await
     }
 
-    /// Waits until the service's last run is over.
+    /// Orders a version, and waits for its end.
+    async fn updated(&self, version: &str) -> Value {
+        let (status, answer) = self.call("update.run", json!({ "version": version })).await;
+        assert_eq!(status, StatusCode::OK, "{answer:#}");
+        self.settled().await
+    }
+
+    /// Waits until the service's last run is over. One that does not come is told with what was answered instead.
     async fn settled(&self) -> Value {
-        tokio::time::timeout(LIMIT, async {
+        let mut told = Value::Null;
+        let wait = async {
             loop {
-                let (_, status) = self.call("update.status", json!({})).await;
-                if status["activeRun"].is_null() && !status["lastRun"].is_null() {
-                    return status["lastRun"].clone();
+                (_, told) = self.call("update.status", json!({})).await;
+                if told["activeRun"].is_null() && !told["lastRun"].is_null() {
+                    return told["lastRun"].clone();
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-        })
-        .await
-        .unwrap()
+        };
+        let settled = tokio::time::timeout(LIMIT, wait).await;
+        settled.unwrap_or_else(|_| panic!("no run is over: {told:#}"))
     }
 
     /// Ends everything that was started, then removes it.
@@ -190,10 +198,6 @@ impl Session {
 
 fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_cutover"))
-}
-
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 fn mode(path: &Path) -> u32 {
@@ -307,8 +311,7 @@ async fn m9_update_run_answers_with_its_state_and_the_client_follows_it_to_the_v
 #[tokio::test(flavor = "multi_thread")]
 async fn r08_r09_twenty_orders_at_once_are_one_run() {
     let house = House::new().await;
-    house.call("update.run", json!({ "version": "1.0.0" })).await;
-    house.settled().await;
+    house.updated("1.0.0").await;
     let orders = (0..20).map(|_| house.call("update.run", json!({ "version": "2.0.0" })));
     let answers = futures_util::future::join_all(orders).await;
     let (taken, refused): (Vec<_>, Vec<_>) =
@@ -451,8 +454,7 @@ async fn another_origin_gets_nothing_with_the_browser_s_cookies_neither_by_fetch
 async fn markup_in_a_version_is_text_in_what_is_told() {
     let house = House::new().await;
     let version = "<img src=x onerror=alert(1)>";
-    house.call("update.run", json!({ "version": version })).await;
-    let run = house.settled().await;
+    let run = house.updated(version).await;
     assert_eq!((&run["version"], &run["ok"]), (&json!(version), &json!(false)), "{run}");
     let bearer = format!("Bearer {}", house.token());
     let headers = [("host", "localhost"), ("authorization", bearer.as_str())];
@@ -466,8 +468,7 @@ async fn markup_in_a_version_is_text_in_what_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_of_a_service_is_enough_to_decide_about_it() {
     let house = House::new().await;
-    house.call("update.run", json!({ "version": "1.0.0" })).await;
-    house.settled().await;
+    house.updated("1.0.0").await;
     let (_, view) = house.call("status", json!({ "service": "web" })).await;
     assert_eq!(view["orders"]["update"], Value::Null, "it would be taken: {view}");
     assert_eq!(view["orders"]["start"], "already so");
@@ -500,8 +501,7 @@ async fn what_is_told_of_a_service_is_enough_to_decide_about_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_knows_every_field_that_is_told_by_its_name() {
     let house = House::new().await;
-    house.call("update.run", json!({ "version": "1.0.0" })).await;
-    house.settled().await;
+    house.updated("1.0.0").await;
     let types = include_str!("../src/api/page/types.d.ts");
     let (_, view) = house.call("status", json!({ "service": "web" })).await;
     let (_, plan) = house.call("update.plan", json!({ "version": "2.0.0" })).await;
@@ -532,7 +532,7 @@ async fn the_page_knows_every_field_that_is_told_by_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_tokens_nor_sessions_stand_in_a_log() -> anyhow::Result<()> {
     let mut world = World::of(Plan::new(program()))?;
-    let address = free();
+    let address = free_address()?;
     let config = std::fs::read_to_string(world.config())?;
     std::fs::write(world.config(), config.replace("listen = \"off\"", &format!("listen = \"{address}\"")))?;
     world.start_daemon_with(&[("CUTOVER_LOG", "trace")]).await?;

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::config::{ServiceSettings, parse};
+use cutover::demo::free_address;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -683,9 +684,7 @@ fn the_quickstart_works_as_written() {
     let (server, config) = (blocks(&text, "python").concat(), blocks(&text, "toml").concat());
     let mut world = World { directory: tempfile::tempdir().unwrap(), daemon: None };
     let releases = world.directory.path().join("releases");
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address().unwrap();
     let config = config
         .replace("/srv/hello/releases", &releases.display().to_string())
         .replace("127.0.0.1:8080", &address.to_string())

@@ -8,8 +8,9 @@ use crate::journal::Reader;
 use anyhow::{Context, bail};
 use cutover_core::{Report, Resolution, RunId, Status, StepRecord, report};
 use cutover_testkit::load::Outcome;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use sample_gateway::Knobs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -120,6 +121,7 @@ async fn catch(world: &mut World, run: &RunId, phase: &'static str) -> anyhow::R
     let stepping = move || -> anyhow::Result<()> {
         let reader = Reader::open(&journal, BUSY)?;
         let log = journal.with_extension("sqlite-wal");
+        let index = std::fs::metadata(journal.with_extension("sqlite-shm"))?.ino();
         let begun = Instant::now();
         let (mut seen, mut changed, mut is_next) = (None, begun, false);
         while begun.elapsed() < LIMIT {
@@ -129,20 +131,38 @@ async fn catch(world: &mut World, run: &RunId, phase: &'static str) -> anyhow::R
             }
             if is_next || changed.elapsed() < FRESH {
                 kill_process(daemon, Signal::STOP)?;
-                let place = place(&reader, &run);
-                is_next = matches!(&place, Ok(Place::In(at)) if at + 1 == wanted);
-                if matches!(&place, Ok(Place::Ended)) || matches!(&place, Ok(Place::In(at)) if *at >= wanted)
-                {
-                    return Ok(());
+                let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+                waitid(WaitId::Pid(daemon), stopped | WaitIdOptions::EXITED)?;
+                // Stopped within a write, it keeps everybody from reading until it goes on.
+                let place = match is_writing(daemon, index)? {
+                    true => None,
+                    false => Some(place(&reader, &run)),
+                };
+                match &place {
+                    Some(Ok(Place::Ended)) => return Ok(()),
+                    Some(Ok(Place::In(at))) if *at >= wanted => return Ok(()),
+                    Some(Ok(Place::In(at))) => is_next = at + 1 == wanted,
+                    _ => {}
                 }
                 kill_process(daemon, Signal::CONT)?;
-                place?;
+                place.transpose()?;
             }
             std::thread::sleep(STEP);
         }
         bail!("run {run} does not come to `{phase}`")
     };
     tokio::task::spawn_blocking(stepping).await?
+}
+
+/// Does a process hold the shared index of a write-ahead log, known by its inode, for itself alone?
+fn is_writing(process: Pid, index: u64) -> anyhow::Result<bool> {
+    let locks = std::fs::read_to_string("/proc/locks").context("reading /proc/locks")?;
+    let (process, index) = (process.as_raw_nonzero().to_string(), format!(":{index}"));
+    // `2: POSIX  ADVISORY  WRITE 24496 fe:00:10690706 120 120`
+    Ok(locks.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, _, _, "WRITE", pid, file, ..] if pid == process && file.ends_with(&index))
+    }))
 }
 
 /// Where a run is.

@@ -396,7 +396,11 @@ impl Drop for World {
     }
 }
 
-/// An address on loopback that nobody uses, nor will: a service without a front leaves it for a moment at each restart.
-fn free_address() -> anyhow::Result<SocketAddr> {
+/// An address on loopback that nobody uses and that the system gives to nobody by itself: it is bound later, and left for
+/// a moment at each restart of a service without a front.
+///
+/// # Errors
+/// There is no such port.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok((Ipv4Addr::LOCALHOST, free_port()?).into())
 }

@@ -2,12 +2,13 @@
 //! line as a person uses it. It knows how to start, ask and clear away; it must not know what a test expects.
 
 use crate::process::{alive, kill};
+use cutover::demo::free_address;
 use cutover_testkit::registry::{Package, Registry};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ impl World {
     /// A gateway that serves.
     pub(crate) fn serving(started: Started) -> Self {
         let directory = tempfile::Builder::new().prefix("cutover-adopt-").tempdir().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = free_address().unwrap().port();
         let world = Self { directory, port };
         let package = world.package();
         for path in

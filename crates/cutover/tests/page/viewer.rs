@@ -2,13 +2,13 @@
 
 use crate::stage::{configure, executable, unserved, with_policy};
 use anyhow::Context;
-use cutover::demo::{Plan, World};
+use cutover::demo::{Plan, World, free_address};
 use cutover_testkit::browser::{self, Browser, Scheme, Tab};
 use cutover_testkit::openclaw::{self, Runtime};
 use cutover_testkit::slow;
 use sample_gateway::Knobs;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl House {
     pub(crate) async fn new(service: &str, releases: &[(&str, Knobs)]) -> anyhow::Result<House> {
         let plan = Plan { service: service.to_owned(), ..Plan::new(executable()) };
         let mut world = unserved(plan, releases)?;
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let address = free_address()?;
         configure(&world, "listen = \"off\"", &format!("listen = \"{address}\""))?;
         world.start_daemon().await?;
         let program = browser::installed().context("no Chromium is on PATH")?;

@@ -4,13 +4,14 @@
 //! It knows how to start, ask and clear away; it must not know what a test expects.
 
 use cutover::conductor::View;
+use cutover::demo;
 use cutover::store::Store;
 use cutover_core::{Generation, Report};
 use cutover_testkit::openclaw::{Client, Hello, PROGRESS_LINES, PROGRESS_LINES_ID, Runtime};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -364,10 +365,10 @@ fn terminate(child: &Child) {
 /// A port that is free on both loopback addresses.
 fn free_address() -> [SocketAddr; 2] {
     for _ in 0..20 {
-        let four = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = four.local_addr().unwrap().port();
-        if TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok() {
-            return [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+        let four = demo::free_address().unwrap();
+        let six: SocketAddr = (Ipv6Addr::LOCALHOST, four.port()).into();
+        if TcpListener::bind(six).is_ok() {
+            return [four, six];
         }
     }
     panic!("no port is free on both loopback addresses");

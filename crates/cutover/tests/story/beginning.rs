@@ -5,7 +5,7 @@ use crate::stage::{
     LIMIT, assert_told, configure, get, is_alive, processes, serving, signal, told, update, with_policy,
     world,
 };
-use cutover::demo::{SERVICE, World};
+use cutover::demo::{SERVICE, World, free_address};
 use cutover_core::{Resolution, Status};
 use rustix::fs::{FileType, Mode};
 use rustix::process::Signal;
@@ -35,7 +35,7 @@ async fn a_daemon_whose_address_is_taken_touches_no_run_however_often_it_is_star
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR, 0)?;
     let config = std::fs::read_to_string(world.config())?;
     let web = config.split_once("[service.web]").unwrap().1;
-    let other = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let other = free_address()?.to_string();
     let other = web.replace(&world.address.to_string(), &other);
     let slow = format!("{config}\n[service.zoo]\nenv_file = \"{}\"{other}", pipe.display());
     std::fs::write(world.config(), slow)?;

@@ -4,7 +4,7 @@ use crate::stage::{
     assert_told, change_a_file, eventually, executable, get, is_alive, processes, reported, serving, signal,
     told, unserved, update, view, with_policy, world,
 };
-use cutover::demo::{Plan, SERVICE, World};
+use cutover::demo::{Plan, SERVICE, World, free_address};
 use cutover_core::{Kind, Resolution, Status};
 use cutover_testkit::registry::{Package, Registry, Trouble};
 use rustix::process::Signal;
@@ -147,7 +147,7 @@ async fn r48_two_services_of_one_daemon_do_not_touch_each_other() -> anyhow::Res
     let config = std::fs::read_to_string(world.config())?;
     let first = config.split_once("[service.web]").unwrap().1.to_owned();
     let second = first.replace(&world.address.to_string(), "127.0.0.1:0");
-    let other = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let other = free_address()?;
     let second = second.replace("127.0.0.1:0", &other.to_string());
     std::fs::write(world.config(), format!("{config}\n[service.other]{second}"))?;
     world.start_daemon().await?;

@@ -4,7 +4,7 @@ use crate::stage::{
     assert_told, eventually, executable, is_alive, reported, serving, signal, told, unserved, update,
     with_policy, world,
 };
-use cutover::demo::{Plan, SERVICE, World};
+use cutover::demo::{Plan, SERVICE, World, free_address};
 use cutover_core::{Finding, Level, Report, Resolution, Status};
 use cutover_testkit::registry::{Package, Registry};
 use rustix::process::Signal;
@@ -334,7 +334,7 @@ async fn two_services_of_one_package_under_one_daemon_are_no_rivals() -> anyhow:
     let source = format!("source = {{ npm = \"app\", registry = \"{}\" }}", registry.url());
     configure(&world, &[("source = ", source)]);
     let config = std::fs::read_to_string(world.config())?;
-    let other = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let other = free_address()?;
     let second =
         config.split_once("[service.web]").unwrap().1.replace(&world.address.to_string(), &other.to_string());
     std::fs::write(world.config(), format!("{config}\n[service.other]{second}"))?;
