@@ -116,7 +116,7 @@ fn restart_failed(record: &Record, version: &str, resolution: Resolution) -> Str
 
 fn update_failed(record: &Record, version: &str, resolution: Resolution) -> String {
     if record.before.is_none() {
-        return format!("The first installation, of {version}, {}; nothing serves.", verb(record));
+        return format!("The first installation, of {version}, {}; nothing is installed.", verb(record));
     }
     let (what, before) = (undertaking(record, version), before(record));
     let is_touched = record.steps.iter().any(|step| touches(step.name));

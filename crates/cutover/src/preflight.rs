@@ -8,6 +8,7 @@
 //! same keeps nobody from updating.
 
 mod access;
+mod cgroup;
 mod child;
 mod code;
 mod configuration;

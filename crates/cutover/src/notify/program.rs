@@ -3,11 +3,12 @@
 
 use super::{Error, Message, said};
 use crate::store::Identity;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::collections::BTreeMap;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio_util::task::AbortOnDropHandle;
@@ -31,6 +32,15 @@ pub struct Program {
 /// A group of processes that ends with its owner.
 struct Group(Option<Pid>);
 
+impl Group {
+    /// Waits for the leader's end, and does not reap it.
+    async fn leader_ended(&self) -> io::Result<()> {
+        let Some(leader) = self.0 else { return Ok(()) };
+        let watched = AsyncFd::new(pidfd_open(leader, PidfdFlags::NONBLOCK)?)?;
+        watched.readable().await.map(drop)
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(pid) = self.0 {
@@ -45,7 +55,7 @@ impl Program {
     pub(super) async fn run(&self, message: &Message) -> Result<String, Error> {
         let program = || self.words.first().cloned().unwrap_or_default();
         let mut child = self.start(message).map_err(|source| Error::Start { program: program(), source })?;
-        let _group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let (mut stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let (spoken, mut heard) = tokio::sync::watch::channel(Vec::new());
         let listener = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -62,7 +72,13 @@ impl Program {
                 let _ = stdin.write_all(body.as_bytes()).await;
             }
         }));
-        let ended = child.wait().await.map_err(|source| Error::Start { program: program(), source })?;
+        let ended = async {
+            group.leader_ended().await?;
+            // Before the leader is reaped: after that its number may be another group's.
+            drop(group);
+            child.wait().await
+        };
+        let ended = ended.await.map_err(|source| Error::Start { program: program(), source })?;
         drop(writer);
         if ended.success() {
             return Ok("exit code 0".into());

@@ -2,6 +2,7 @@
 //!
 //! Knows the kernel's own figures. Must not know what a rehearsal does.
 
+use super::cgroup;
 use cutover_core::{Finding, Instance, Level};
 use std::fs;
 use std::io;
@@ -21,7 +22,9 @@ pub(super) fn look(rehearsal: &Rehearsal) -> Vec<Finding> {
         return vec![Finding::new(Level::Note, KIND, "nothing runs: what a rehearsal takes is not known")];
     }
     let figures = || -> io::Result<(u64, u64)> {
-        let available = kilobytes("/proc/meminfo", "MemAvailable:")?;
+        // A rehearsal is started by this process, so it is counted where this one is.
+        let machine = kilobytes("/proc/meminfo", "MemAvailable:")?;
+        let available = cgroup::available()?.map_or(machine, |group| group.min(machine));
         let mut resident = 0;
         for instance in &rehearsal.running {
             match kilobytes(&format!("/proc/{}/status", instance.pid), "VmRSS:") {
