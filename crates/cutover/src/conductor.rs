@@ -18,6 +18,7 @@ mod outward;
 mod plan;
 mod possible;
 mod pruning;
+mod seal_watch;
 mod site;
 mod telling;
 mod tripped;

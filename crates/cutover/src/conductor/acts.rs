@@ -22,6 +22,7 @@ pub(super) use trial::Enough;
 
 use super::front_link::FrontLink;
 use super::inbox::{Progress, Reporter};
+use super::seal_watch::Look;
 use super::site::Site;
 use crate::predecessor::Record;
 use crate::probe::Before;
@@ -203,9 +204,13 @@ impl Executor {
 
     /// Whether a generation's tree still is what was sealed. A tree that cannot be read is a fault of another name: it
     /// says nothing about a foreign hand.
-    pub(super) async fn sealed(&self, generation: Generation) -> Result<(), Fault> {
+    pub(super) async fn sealed(&self, generation: Generation, look: Look) -> Result<(), Fault> {
         let store = self.site.store.clone();
-        let compared = tokio::task::spawn_blocking(move || store.compare(generation)).await;
+        let compare = move || match look {
+            Look::Entries => store.compare(generation),
+            Look::Bytes => store.verify(generation),
+        };
+        let compared = tokio::task::spawn_blocking(compare).await;
         compared.expect("BUG: comparing a tree panicked").map_err(|error| match error {
             store::Error::Changed { .. } => chain(TREE_CHANGED)(error),
             other => chain("tree_unreadable")(other),

@@ -4,6 +4,7 @@ use super::acts::{self, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED,
 use super::alarm::UNREADY;
 use super::inbox::Input;
 use super::ledger::fresh_run;
+use super::seal_watch::{Look, SealWatch};
 use crate::supervisor::{self, Live};
 use cutover_core::{
     Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, wants,
@@ -15,8 +16,6 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_secs(1);
 /// After a changed tree was told: what follows from it is decided elsewhere.
 const TOLD: Duration = Duration::from_secs(60);
-/// A tree is compared at most so often that comparing takes this share of the time.
-const COMPARE_SHARE: u32 = 50;
 
 /// What a resting service's process needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,24 +149,15 @@ impl Executor {
     ) -> Result<(), Fault> {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
-        let (mut ready_at, mut compare_at) = (Instant::now(), Instant::now());
+        let mut ready_at = Instant::now();
+        let mut seal = SealWatch::begun(ready_at);
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
         loop {
-            if Instant::now() >= compare_at {
-                let begun = Instant::now();
-                let pause = match self.sealed(installed.generation).await {
-                    Err(fault) if fault.code == TREE_CHANGED => {
-                        self.tree_changed(installed, fault).await;
-                        TOLD
-                    }
-                    Err(fault) => {
-                        acts::warn(self, "tree", &fault);
-                        LOOK
-                    }
-                    Ok(()) => LOOK,
-                };
-                compare_at = Instant::now() + (begun.elapsed() * COMPARE_SHARE).max(pause);
+            let begun = Instant::now();
+            if let Some(look) = seal.due(begun) {
+                let pause = self.look_at_tree(installed, look).await;
+                seal.looked(look, begun, Instant::now(), pause);
             }
             let seen = prover.look().await;
             let facts = cutover_core::judge(&prover.expectation, &seen);
@@ -190,6 +180,21 @@ impl Executor {
                 self.reporter.send(Input::Unready(None)).await;
             }
             tokio::time::sleep(LOOK.max(settings.policy.probe_interval)).await;
+        }
+    }
+
+    /// Tells a tree that is not what was sealed; returns for how long nothing is to be looked for then.
+    async fn look_at_tree(&self, installed: &Installed, look: Look) -> Duration {
+        match self.sealed(installed.generation, look).await {
+            Err(fault) if fault.code == TREE_CHANGED => {
+                self.tree_changed(installed, fault).await;
+                TOLD
+            }
+            Err(fault) => {
+                acts::warn(self, "tree", &fault);
+                LOOK
+            }
+            Ok(()) => LOOK,
         }
     }
 

@@ -3,12 +3,11 @@
 
 use super::{Error, Message, said};
 use crate::store::Identity;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::BTreeMap;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio_util::task::AbortOnDropHandle;
@@ -36,8 +35,9 @@ impl Group {
     /// Waits for the leader's end, and does not reap it.
     async fn leader_ended(&self) -> io::Result<()> {
         let Some(leader) = self.0 else { return Ok(()) };
-        let watched = AsyncFd::new(pidfd_open(leader, PidfdFlags::NONBLOCK)?)?;
-        watched.readable().await.map(drop)
+        let ended = move || waitid(WaitId::Pid(leader), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        let waited = tokio::task::spawn_blocking(ended).await;
+        Ok(waited.expect("BUG: waiting for a process panicked").map(drop)?)
     }
 }
 
