@@ -9,6 +9,7 @@ mod exit;
 mod follow;
 mod offline;
 mod orders;
+pub(crate) mod outlet;
 mod print;
 mod serve;
 
@@ -53,9 +54,18 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Err(error) => Err(anyhow::Error::from(error).context("starting the event loop")),
     };
     match outcome {
-        Ok(status) => status.into(),
+        Ok(status) => match outlet::trouble() {
+            // What was asked for is done; what is printed of it is what its caller waits for.
+            Some(error) if status == ExitStatus::Done => {
+                outlet::aside(format_args!(
+                    "cutover: the result could not be written: {error}; free space there or name another place"
+                ));
+                ExitStatus::Bug.into()
+            }
+            _ => status.into(),
+        },
         Err(error) => {
-            eprintln!("cutover: {error:#}");
+            outlet::aside(format_args!("cutover: {error:#}"));
             exit::of_error(&error).into()
         }
     }
@@ -133,15 +143,15 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
             accounts(&path, &settings)?;
             tellings(&path, &settings)?;
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
-            println!("{}: valid; services: {}", path.display(), names.join(", "));
+            outlet::result(format_args!("{}: valid; services: {}", path.display(), names.join(", ")));
             settings
                 .services
                 .values()
                 .flat_map(crate::config::noted)
-                .for_each(|note| println!("note: {note}"));
+                .for_each(|note| outlet::result(format_args!("note: {note}")));
         }
-        ConfigCommand::Show => print!("{}", crate::config::shown(&config_file(arguments)?)?),
-        ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
+        ConfigCommand::Show => outlet::raw(crate::config::shown(&config_file(arguments)?)?),
+        ConfigCommand::Schema => outlet::result(format_args!("{:#}", crate::config::schema())),
     }
     Ok(ExitStatus::Done)
 }

@@ -9,7 +9,7 @@ mod world;
 
 pub use world::{Plan, Reach, SERVICE, World, free_address};
 
-use crate::cli::ExitStatus;
+use crate::cli::{ExitStatus, outlet};
 use anyhow::Context;
 use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,9 +37,10 @@ pub(crate) async fn command(arguments: &Arguments) -> anyhow::Result<ExitStatus>
     tokio::select! {
         ended = story => ended,
         told = told_to_end() => {
-            println!("\nEnding everything …");
+            outlet::result("\nEnding everything …");
             told.map(|()| ExitStatus::Done)
         }
+        () = outlet::unread() => Ok(ExitStatus::Done),
     }
 }
 

@@ -1,4 +1,6 @@
 //! The rooms of `cutover`. See ARCHITECTURE.md for the map.
+// What is printed goes through `cli::outlet`: a reader that has gone is no panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout))]
 
 pub mod api;
 mod causes;

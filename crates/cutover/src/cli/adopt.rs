@@ -10,7 +10,7 @@ mod undo;
 
 use super::arguments::{Adopt, Arguments, Output};
 use super::exit::ExitStatus;
-use super::{Scene, config_file, offline};
+use super::{Scene, config_file, offline, outlet};
 use crate::conductor::Chronicle;
 use crate::config::ServiceSettings;
 use crate::predecessor::{self, Record, Search, Step};
@@ -76,7 +76,7 @@ impl Desk {
     /// Tells a step, on the other channel than the result.
     fn say(&self, text: &str) {
         if self.scene.json == Output::Text {
-            eprintln!("{text}");
+            outlet::aside(text);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::arguments::{Check, Output};
 use super::exit::{ExitStatus, Failed};
-use super::print;
+use super::{outlet, print};
 use crate::api::Failure;
 use crate::config;
 use crate::preflight::{self, Children, Code, Stop, Tree};
@@ -20,8 +20,8 @@ pub(super) async fn command(check: Check, output: Output) -> anyhow::Result<Exit
     let looked = tokio::task::spawn_blocking(move || look(&check)).await;
     let findings = looked.context("BUG: the check panicked")??;
     match output {
-        Output::Json => println!("{:#}", serde_json::to_value(&findings)?),
-        Output::Text => println!("{}", print::findings(&findings, explain)),
+        Output::Json => outlet::result(format_args!("{:#}", serde_json::to_value(&findings)?)),
+        Output::Text => outlet::result(print::findings(&findings, explain)),
     }
     Ok(if Finding::any_blocks(&findings) { ExitStatus::UpdateFailed } else { ExitStatus::Done })
 }

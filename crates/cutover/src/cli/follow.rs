@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::exit::Failed;
+use super::outlet;
 use crate::conductor::View;
 use anyhow::anyhow;
 use cutover_core::{Report, RunId};
@@ -144,7 +145,7 @@ impl Display {
             });
             bar.set_message(format!("{phase}{}", detail.unwrap_or_default()));
         } else if phase != self.last {
-            eprintln!("{phase}");
+            outlet::aside(&phase);
         }
         self.last = phase;
     }

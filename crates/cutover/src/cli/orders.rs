@@ -4,7 +4,7 @@ use super::arguments::{Command, Data, Output, Service, Wait, Wanted, Way};
 use super::client::{Client, NoDaemon};
 use super::exit::{self, ExitStatus, Failed};
 use super::follow::{self, Show};
-use super::{Scene, offline, print};
+use super::{Scene, offline, outlet, print};
 use crate::conductor::{Plan, View};
 use anyhow::Context as _;
 use cutover_core::{RunId, report};
@@ -129,10 +129,11 @@ struct Desk<'a> {
 impl Desk<'_> {
     fn print<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) {
         match self.scene.json {
-            Output::Json => {
-                println!("{:#}", serde_json::to_value(value).expect("what is printed is plain data"))
-            }
-            Output::Text => println!("{}", text(value)),
+            Output::Json => outlet::result(format_args!(
+                "{:#}",
+                serde_json::to_value(value).expect("what is printed is plain data")
+            )),
+            Output::Text => outlet::result(text(value)),
         }
     }
 
@@ -172,7 +173,9 @@ impl Desk<'_> {
             }
             // The order was taken: whatever the daemon says of the service now, the run is not over.
             Err(error) if error.downcast_ref::<Failed>().is_some() => {
-                eprintln!("{error:#}; run {run} goes on when the daemon has the service again");
+                outlet::aside(format_args!(
+                    "{error:#}; run {run} goes on when the daemon has the service again"
+                ));
                 Ok(ExitStatus::Scheduled)
             }
             Err(error) => Err(error),
@@ -242,7 +245,10 @@ impl Desk<'_> {
                 };
                 self.print(&views, |views| texts(views, &broken));
                 if watch {
-                    self.watch(service).await?;
+                    tokio::select! {
+                        ended = self.watch(service) => ended?,
+                        () = outlet::unread() => {}
+                    }
                 }
                 Ok(ExitStatus::Done)
             }
@@ -273,7 +279,7 @@ impl Desk<'_> {
                 reports.push(told.told(&chronicle.notifications));
             }
         }
-        eprintln!("no daemon is running; this is what the journal says (start it with `cutover serve`)");
+        outlet::aside("no daemon is running; this is what the journal says (start it with `cutover serve`)");
         self.print(&reports, |reports| reports.iter().map(print::ending).collect::<Vec<_>>().join("\n"));
         Ok(ExitStatus::Done)
     }
@@ -312,7 +318,10 @@ impl Desk<'_> {
         let tail = crate::api::tail(&directory, lines)?;
         self.print(&tail, |tail| tail.join("\n"));
         if follow {
-            follow_log(&directory).await?;
+            tokio::select! {
+                ended = follow_log(&directory) => ended?,
+                () = outlet::unread() => {}
+            }
         }
         Ok(ExitStatus::Done)
     }
@@ -332,7 +341,7 @@ async fn follow_log(directory: &std::path::Path) -> anyhow::Result<()> {
         file.seek(SeekFrom::Start(at))?;
         let mut bytes = Vec::new();
         at += u64::try_from(file.read_to_end(&mut bytes)?).unwrap_or_default();
-        print!("{}", String::from_utf8_lossy(&bytes));
+        outlet::raw(String::from_utf8_lossy(&bytes));
         if now != path {
             (path, at) = (now, 0);
         }

@@ -1,7 +1,7 @@
 //! The demonstration for a person: an address to open and an update to watch.
 
 use super::world::{SERVICE, World};
-use crate::cli::ExitStatus;
+use crate::cli::{ExitStatus, outlet};
 use anyhow::Context;
 use sample_gateway::Knobs;
 use std::io::IsTerminal;
@@ -17,11 +17,14 @@ pub(super) async fn run() -> anyhow::Result<ExitStatus> {
     world.publish("1.1.0", Knobs { boot_delay_ms: 800, ..Knobs::default() })?;
     world.publish("1.2.0-broken", Knobs { report_version: Some("1.1.0".into()), ..Knobs::default() })?;
     world.start_daemon().await?;
-    println!("Installing 1.0.0 of the sample service …");
+    outlet::result("Installing 1.0.0 of the sample service …");
     let report = world.install("1.0.0").await?;
-    println!("{}\n\n  Open http://{}/ and keep it open.\n", report.sentence, world.address);
+    outlet::result(format_args!(
+        "{}\n\n  Open http://{}/ and keep it open.\n",
+        report.sentence, world.address
+    ));
     story(&world).await?;
-    println!("\nEnding everything …");
+    outlet::result("\nEnding everything …");
     world.end().await?;
     Ok(ExitStatus::Done)
 }
@@ -33,12 +36,15 @@ async fn story(world: &World) -> anyhow::Result<()> {
     show(world, &["update", SERVICE, "--to", "1.2.0-broken"]).await?;
     next("see the history").await?;
     show(world, &["history"]).await?;
-    println!("\nIt goes on serving at http://{}/. Try in another terminal:\n", world.address);
+    outlet::result(format_args!(
+        "\nIt goes on serving at http://{}/. Try in another terminal:\n",
+        world.address
+    ));
     for words in ["status", "rollback", "logs -f"] {
-        println!("  cutover --config {} {words}", world.config().display());
+        outlet::result(format_args!("  cutover --config {} {words}", world.config().display()));
     }
     if std::io::stdin().is_terminal() {
-        println!("\nCtrl-C ends and removes everything.");
+        outlet::result("\nCtrl-C ends and removes everything.");
         std::future::pending::<()>().await;
     }
     Ok(())
@@ -46,7 +52,7 @@ async fn story(world: &World) -> anyhow::Result<()> {
 
 async fn next(step: &str) -> anyhow::Result<()> {
     if std::io::stdin().is_terminal() {
-        println!("\nPress Enter to {step}.");
+        outlet::result(format_args!("\nPress Enter to {step}."));
         // A thread of its own: nothing waits for a read that Ctrl-C left behind.
         let (pressed, enter) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
@@ -55,18 +61,18 @@ async fn next(step: &str) -> anyhow::Result<()> {
         });
         enter.await??;
     } else {
-        println!("\nNow: {step}.");
+        outlet::result(format_args!("\nNow: {step}."));
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }
 
 async fn show(world: &World, words: &[&str]) -> anyhow::Result<()> {
-    println!("$ cutover {}", words.join(" "));
+    outlet::result(format_args!("$ cutover {}", words.join(" ")));
     let executable = std::env::current_exe().context("finding this program")?;
     let mut command = tokio::process::Command::new(executable);
     command.arg("--config").arg(world.config()).args(words).stdin(Stdio::null()).kill_on_drop(true);
     let status = command.status().await.context("running the command line")?;
-    println!("(exit code {})", status.code().unwrap_or(-1));
+    outlet::result(format_args!("(exit code {})", status.code().unwrap_or(-1)));
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::Arguments;
 use super::killing;
 use super::scenario::{Line, Story, calm, load, reported, restart_of, update};
 use super::world::{SERVICE, World};
-use crate::cli::ExitStatus;
+use crate::cli::{ExitStatus, outlet};
 use anyhow::{Context, bail};
 use cutover_core::{Fact, FactName, Reading, Report, Resolution, Status};
 use cutover_testkit::load::Outcome;
@@ -37,7 +37,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     }
     let (mut passed, mut failed) = (0, 0);
     if !arguments.lines {
-        println!("{}", heading());
+        outlet::result(heading());
     }
     for name in NAMES {
         if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == name) {
@@ -47,7 +47,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
         let stories = match told(name, log).await {
             Ok(stories) => stories,
             Err(error) => {
-                println!("{name:<28} did not run: {error:#}");
+                outlet::result(format_args!("{name:<28} did not run: {error:#}"));
                 failed += 1;
                 continue;
             }
@@ -58,19 +58,19 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
         }
     }
     if !arguments.lines {
-        println!("demo: {passed} passed, {failed} failed");
+        outlet::result(format_args!("demo: {passed} passed, {failed} failed"));
     }
     Ok(if failed == 0 { ExitStatus::Done } else { ExitStatus::Bug })
 }
 
 fn show(arguments: &Arguments, label: &str, story: &Story) {
     if arguments.lines {
-        println!("{}", serde_json::to_string(&Line::of(label, story)).expect("a line is plain data"));
+        outlet::result(serde_json::to_string(&Line::of(label, story)).expect("a line is plain data"));
         return;
     }
-    println!("{}", row(label, story));
+    outlet::result(row(label, story));
     for wrong in &story.wrong {
-        println!("    WRONG: {wrong}");
+        outlet::result(format_args!("    WRONG: {wrong}"));
     }
 }
 

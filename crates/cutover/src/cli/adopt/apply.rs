@@ -4,6 +4,7 @@ use super::super::arguments::Output;
 use super::super::client::Client;
 use super::super::exit::ExitStatus;
 use super::super::follow::{self, Show};
+use super::super::outlet;
 use super::environment::carried;
 use super::takeover::{Takeover, import, probe, token_in};
 use super::{Desk, daemon, undo};
@@ -219,13 +220,13 @@ impl Desk {
                 "gapMs": told.gap_ms,
                 "stopMs": told.stop_ms,
             });
-            println!("{done:#}");
+            outlet::result(format_args!("{done:#}"));
             return;
         }
         let unit = old.unit.as_ref().map_or_else(String::new, |unit| {
             format!("{} is stopped and starts no more by itself; its file is as it was.\n", unit.name)
         });
-        println!(
+        outlet::result(format_args!(
             "{}: {} {} is taken over and verified.\nThe gap was {} ms: {} ms for the old process's end, the rest for the start and \
              the proof of the same version.\n{unit}The daemon runs; let it start by itself from now on: `cutover {} serve`. \
              `cutover adopt openclaw --undo` gives everything back.",
@@ -235,14 +236,14 @@ impl Desk {
             told.gap_ms,
             told.stop_ms.map_or_else(|| "?".to_owned(), |ms| ms.to_string()),
             self.flags.join(" "),
-        );
+        ));
         if !unwritable.is_empty() {
-            println!(
+            outlet::result(format_args!(
                 "NOT carried over, because a line of a file cannot hold them: {}. What needs them does not work until they are in \
                  `[service.{}.env]`.",
                 unwritable.join(", "),
                 self.name
-            );
+            ));
         }
     }
 }

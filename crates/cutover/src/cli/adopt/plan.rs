@@ -2,6 +2,7 @@
 
 use super::super::arguments::Output;
 use super::super::exit::ExitStatus;
+use super::super::outlet;
 use super::Desk;
 use super::takeover::{Takeover, probe};
 use crate::predecessor;
@@ -44,9 +45,9 @@ pub(super) async fn print(desk: &Desk, takeover: &Takeover) -> anyhow::Result<Ex
             "gap": gap,
             "obstacle": told.as_ref().err(),
         });
-        println!("{plan:#}");
+        outlet::result(format_args!("{plan:#}"));
     } else {
-        println!("{}", text(takeover, &findings, &applying, &undoing, &gap));
+        outlet::result(text(takeover, &findings, &applying, &undoing, &gap));
     }
     Ok(if told.is_ok() { ExitStatus::Done } else { ExitStatus::UpdateFailed })
 }

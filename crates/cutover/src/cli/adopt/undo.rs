@@ -2,6 +2,7 @@
 
 use super::super::arguments::Output;
 use super::super::exit::ExitStatus;
+use super::super::outlet;
 use super::apply::write;
 use super::takeover::{probe, token_in};
 use super::{Desk, daemon};
@@ -73,17 +74,20 @@ pub(super) async fn give_back(desk: &Desk, mut record: Record, why: &str) -> any
     }
     let old = &record.predecessor;
     if desk.scene.json == Output::Json {
-        println!(
+        outlet::result(format_args!(
             "{:#}",
             json!({ "service": desk.name, "version": old.package.version, "returnedMs": gap_ms, "left": left, "why": why })
-        );
+        ));
     } else {
-        println!(
+        outlet::result(format_args!(
             "{}: {} {} answers on {} again, verified after {took:.1?}.",
             desk.name, old.package.name, old.package.version, old.addresses[0]
-        );
+        ));
         for path in left {
-            println!("{path} was changed since it was written: take {} out of it yourself.", desk.name);
+            outlet::result(format_args!(
+                "{path} was changed since it was written: take {} out of it yourself.",
+                desk.name
+            ));
         }
     }
     Ok(())
