@@ -27,6 +27,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How long services may take to stop with `--stop-services`.
 const FAREWELL: Duration = Duration::from_secs(60);
 
+/// How long the lock of a daemon that was just killed may be held by a child that it was starting: until its exec.
+const HANDOVER: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
+
 /// What SIGTERM does with the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -210,12 +214,16 @@ pub(super) fn lock(layout: &Layout) -> anyhow::Result<File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => {
-            Err(config::Error::from(Misplaced::Taken { path: layout.state.clone() }).into())
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < HANDOVER => std::thread::sleep(LOOK),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(config::Error::from(Misplaced::Taken { path: layout.state.clone() }).into());
+            }
+            Err(errno) => return Err(errno).with_context(|| format!("locking {}", path.display())),
         }
-        Err(errno) => Err(errno).with_context(|| format!("locking {}", path.display())),
     }
 }
 
