@@ -20,6 +20,7 @@ mod possible;
 mod pruning;
 mod seal_watch;
 mod site;
+mod succession;
 mod telling;
 mod tripped;
 mod upkeep;
@@ -39,7 +40,6 @@ pub(crate) use site::{free_port, passage, private_directory};
 pub(crate) use tripped::{generation_of, tripped};
 
 use crate::config::{Layout, ServiceSettings};
-use crate::predecessor::Record;
 use crate::supervisor::Live;
 use acts::Executor;
 use alarm::Readiness;
@@ -56,7 +56,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, mpsc, watch};
+use succession::Standing;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use upkeep::Upkeep;
 
@@ -102,6 +103,10 @@ struct Conductor {
     trouble: Option<String>,
     /// What keeps the resting service's process from being as wanted.
     upkeep_trouble: Option<String>,
+    /// A take-over that is being brought to its end, and what keeps it from that.
+    settling: Option<Task>,
+    succession_is_due: bool,
+    succession_trouble: Option<String>,
     /// Of the process that is served.
     readiness: Readiness,
     /// The process that a run started since the alarm that lasts was raised.
@@ -148,22 +153,18 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
     let (sender, inbox) = mpsc::channel(INBOX);
     let reporter = Reporter { inbox: sender.clone() };
-    let predecessor = Record::read(&site.directory())?;
-    let front = match predecessor {
-        Some(record) if record.is_given_back() => anyhow::bail!(
-            "service.{name} was given back to what served before it: take it out of the configuration, or `cutover adopt` again"
-        ),
-        Some(record) if record.is_in_charge() && chronicle.state.current.is_some() => anyhow::bail!(
-            "service.{name} has a version of its own and is to succeed somebody: two would run; adopt under another --name"
-        ),
-        Some(record) if site.has_front() && record.is_in_charge() => {
-            FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?
-        }
-        _ if site.has_front() => FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor).await?,
-        _ => FrontLink::none(&site).await?,
+    let front = match succession::standing(&site, &chronicle.state).await? {
+        _ if !site.has_front() => FrontLink::none(&site).await?,
+        Standing::Awaiting => FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?,
+        Standing::Ours => match FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor.clone()).await
+        {
+            Err(_) if succession::came_back(&site).await? => {
+                FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?
+            }
+            link => link?,
+        },
     };
-    let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
-    let executor = Executor { site, front, reporter, hands, broom };
+    let executor = Executor::new(site, front, reporter);
     let (view, seen) = watch::channel(first_view(&name, &executor.site, &chronicle));
     let handle = Handle { service: name, inbox: sender, view: seen, executor: executor.clone() };
     let conductor = Conductor {
@@ -181,6 +182,9 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         offer: None,
         trouble: None,
         upkeep_trouble: None,
+        settling: None,
+        succession_is_due: true,
+        succession_trouble: None,
         readiness: Readiness::Unknown,
         from_run: None,
         trials: Vec::new(),
@@ -211,9 +215,8 @@ pub async fn vacate(
     let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
     let front = FrontLink::none(&site).await?;
     let (inbox, _) = mpsc::channel(1);
-    let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
     let policy = site.settings.policy.clone();
-    let executor = Executor { site, front, reporter: Reporter { inbox }, hands, broom };
+    let executor = Executor::new(site, front, Reporter { inbox });
     executor.stop_all(&policy).await.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.detail))?;
     Ok(())
 }
@@ -316,11 +319,13 @@ impl Conductor {
                 self.trials.extend(trial);
             }
             Input::Stopped(upkeep) => self.stopped = upkeep == self.tended,
+            Input::Unsettled(trouble) => self.succession_trouble = trouble,
         }
     }
 
     async fn order(&mut self, order: Order, actor: String, expected: &Expected) -> Result<Accepted, Refusal> {
         self.expects(expected)?;
+        self.is_still_ours()?;
         if !self.ledger.has_room() {
             return Err(Refusal::NotNow {
                 why: "the journal's reserve is gone: free space in the state directory".into(),
@@ -404,6 +409,7 @@ impl Conductor {
         if let Some(ending) = ended {
             tracing::info!(service, run = %ending.run, status = ?ending.status, resolution = ?ending.resolution, "run ended");
             self.sweep_is_due = true;
+            self.succession_is_due = true;
         }
     }
 
@@ -422,7 +428,8 @@ impl Conductor {
         let looping = self.crashes.note().filter(|_| is_down);
         let unready = self.readiness.trouble();
         let unready = unready.map(|fault| format!("it serves and is not ready: {}", fault.detail));
-        view.trouble = self.trouble.clone().or(looping).or(unready).or_else(|| self.upkeep_trouble.clone());
+        let others = [looping, unready, self.succession_trouble.clone(), self.upkeep_trouble.clone()];
+        view.trouble = self.trouble.clone().or_else(|| others.into_iter().flatten().next());
         view.tellings = telling::tellings(&self.chronicle.notifications, &self.trials);
         self.seq += 1;
         view.seq = self.seq;

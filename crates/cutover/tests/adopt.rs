@@ -41,6 +41,8 @@ fn is_taken_over(world: &World, old: u32) {
     let page = world.get("/readyz").expect("the address answers");
     assert_eq!(page["kept"], "by-the-operator", "its environment came along");
     assert_ne!(page["argv"][2], world.port.to_string(), "the front has the old address");
+    // Without a daemon `status` answers from the journal, `generations` does not.
+    world.until("the daemon's answer", || world.run(&["generations", "openclaw"]).status.success());
     let status: Value = serde_json::from_slice(&world.run(&["status", "openclaw", "--json"]).stdout).unwrap();
     let view = &status[0];
     assert_eq!(view["report"]["status"], "package_updated_restart_verified", "{view:#}");
@@ -202,13 +204,13 @@ fn a_take_over_that_is_killed_at_any_step_is_gone_on_with() {
         let mut first = world.begin_to_adopt(&["--apply"]);
         world.until(step, || world.record().contains(step));
         if with_the_daemon {
-            world.daemons().into_iter().for_each(kill);
+            world.kill_daemons();
         }
         first.kill().unwrap();
         first.wait().unwrap();
         // One that the command had started again before it was ended itself.
         if with_the_daemon {
-            world.daemons().into_iter().for_each(kill);
+            world.kill_daemons();
         }
         let looked = world.adopt(&[]);
         assert!(told(&looked).contains("goes on with it"), "{step}: {}", told(&looked));
@@ -216,6 +218,157 @@ fn a_take_over_that_is_killed_at_any_step_is_gone_on_with() {
         is_taken_over(&world, old);
         ended(&world, &world.adopt(&["--undo"]), 0);
         is_given_back(&world);
+    }
+}
+
+/// The old service serves, by whoever started it before, and the daemon has nothing of it any more.
+#[track_caller]
+fn is_given_back_by_the_daemon(world: &World) -> u32 {
+    world.until("the return", || world.record().contains("\"returned\""));
+    let old = only(&world.gateways());
+    let page = world.get("/readyz").expect("the address answers");
+    assert_eq!(page["argv"][2], world.port.to_string());
+    assert!(world.written().iter().all(|path| !path.exists()));
+    assert!(world.processes(|line| line.contains(" front ") || line.contains(" keeper ")).is_empty());
+    old
+}
+
+/// Begins a take-over, and kills the command as soon as a step is on record.
+fn deserted(world: &World, step: &str) {
+    let mut command = world.begin_to_adopt(&["--apply"]);
+    world.until(step, || world.record().contains(step));
+    command.kill().unwrap();
+    command.wait().unwrap();
+}
+
+#[test]
+fn a_take_over_whose_command_is_killed_is_settled_by_the_daemon_without_another_word() {
+    for broken in [false, true] {
+        let world = World::serving(Started::ByAUnit);
+        if broken {
+            std::fs::write(world.path("claw/broken"), "").unwrap();
+        }
+        let old = only(&world.gateways());
+        deserted(&world, "\"ending\"");
+        if broken {
+            is_given_back_by_the_daemon(&world);
+            assert!(world.unit_is_enabled());
+            assert_eq!(world.called().iter().filter(|call| call.starts_with("start ")).count(), 1);
+        } else {
+            world.until("the settlement", || world.record().contains("\"taken\""));
+            is_taken_over(&world, old);
+            assert!(!world.unit_is_enabled());
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_comes_later_settles_what_a_killed_one_left() {
+    for broken in [false, true] {
+        for step in ["\"ending\"", "\"gone\""] {
+            let world = World::serving(Started::Plainly);
+            std::fs::write(world.path(if broken { "claw/broken" } else { "claw/slow" }), "").unwrap();
+            let old = only(&world.gateways());
+            deserted(&world, step);
+            world.kill_daemons();
+            let mut daemon = world.serve(None);
+            if broken {
+                is_given_back_by_the_daemon(&world);
+            } else {
+                world.until("the settlement", || world.record().contains("\"taken\""));
+                is_taken_over(&world, old);
+            }
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+    }
+}
+
+/// A machine cannot go down in a test: everything of ours is killed at once, and the unit is started as at a login.
+#[test]
+fn a_machine_that_goes_down_in_the_gap_and_comes_up_with_the_old_unit_needs_a_daemon_and_no_command() {
+    let world = World::serving(Started::ByAUnit);
+    std::fs::write(world.path("claw/slow"), "").unwrap();
+    deserted(&world, "\"gone\"");
+    world.kill_daemons();
+    for _ in 0..3 {
+        world.processes(|line| !line.contains("systemctl")).into_iter().for_each(kill);
+    }
+    world.manager("start");
+    world.until("the old unit", || world.get("/readyz").is_some());
+    let old = only(&world.gateways());
+    let mut daemon = world.serve(None);
+    world.until("the settlement", || world.record().contains("\"taken\""));
+    is_taken_over(&world, old);
+    assert!(!world.unit_is_enabled());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+fn a_service_that_somebody_starts_again_is_left_to_them_by_name() {
+    let world = World::serving(Started::InALoop);
+    let said = ended(&world, &world.adopt(&["--apply"]), 3);
+    assert!(said.contains("started it again") || said.contains("started the old service again"), "{said}");
+    assert!(said.contains("sh (pid "), "{said}");
+    assert!(world.record().contains("\"revived\""), "{}", world.record());
+    let old = only(&world.gateways());
+    let page = world.get("/readyz").expect("the address answers");
+    assert_eq!(page["argv"][2], world.port.to_string());
+    let parent = std::fs::read_to_string(format!("/proc/{old}/stat")).unwrap();
+    let parent = parent.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    let line = std::fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap();
+    assert!(line.contains("while :"), "it is still the loop's: {line}");
+    assert!(world.daemons().is_empty() && world.written().iter().all(|path| !path.exists()));
+}
+
+/// A daemon that dies at each point of its settlement, and one after it.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_daemon_that_dies_at_any_point_of_a_settlement_leaves_it_to_the_next_and_starts_nothing_twice() {
+    let (taking, returning) = (
+        ["predecessor: settled", "predecessor: recorded"],
+        [
+            "predecessor: recorded",
+            "predecessor: started again",
+            "succession: files removed",
+            "predecessor: recorded@2",
+        ],
+    );
+    for started in [Started::Plainly, Started::ByAUnit] {
+        let cases =
+            taking.map(|point| (false, point)).into_iter().chain(returning.map(|point| (true, point)));
+        for (broken, point) in cases {
+            let world = World::serving(started);
+            if broken {
+                std::fs::write(world.path("claw/broken"), "").unwrap();
+            }
+            let old = only(&world.gateways());
+            std::fs::write(world.path("claw/slow"), "").unwrap();
+            deserted(&world, "\"gone\"");
+            world.kill_daemons();
+            let dying = std::cell::RefCell::new(world.serve(Some(point)));
+            world.until(point, || dying.borrow_mut().try_wait().unwrap().is_some());
+            let status = dying.borrow_mut().wait().unwrap();
+            assert_eq!(status.code(), None, "{point}: {}\n{}", world.record(), world.daemon_log());
+            let mut daemon = world.serve(None);
+            if broken {
+                world.until("the return", || {
+                    world.record().contains("\"returned\"")
+                        || world.written().iter().all(|path| !path.exists())
+                });
+                world.until("the old one", || world.get("/readyz").is_some());
+                let old = only(&world.gateways());
+                let line = std::fs::read_to_string(format!("/proc/{old}/cmdline")).unwrap();
+                assert!(line.contains(&world.package().display().to_string()), "{point}: {line}");
+            } else {
+                world.until("the settlement", || world.record().contains("\"taken\""));
+                is_taken_over(&world, old);
+            }
+            assert_eq!(world.unit_is_enabled(), broken && started == Started::ByAUnit, "{point}");
+            let _ = daemon.kill();
+            daemon.wait().unwrap();
+        }
     }
 }
 
@@ -242,13 +395,7 @@ fn a_return_that_is_killed_is_gone_on_with() {
 #[test]
 fn a_command_that_dies_at_any_of_its_points_is_gone_on_with_both_ways() {
     let (taking, returning) = (
-        [
-            "adopt: file written",
-            "adopt: file written@2",
-            "predecessor: recorded",
-            "predecessor: recorded@2",
-            "predecessor: settled",
-        ],
+        ["adopt: file written", "adopt: file written@2", "predecessor: recorded", "predecessor: recorded@2"],
         [
             "predecessor: recorded",
             "adopt: daemon ended",

@@ -15,6 +15,7 @@ mod traffic;
 mod trial;
 
 pub(super) use crate::causes::told;
+pub(super) use going::stop_limits;
 pub(super) use preparing::{Served, served};
 pub(super) use proving::{Proof, Prover};
 pub(super) use starting::Starting;
@@ -73,6 +74,11 @@ pub(super) const TREE_CHANGED: &str = "tree_changed";
 pub(super) type Outcome = Result<Done, Fault>;
 
 impl Executor {
+    pub(super) fn new(site: Arc<Site>, front: FrontLink, reporter: Reporter) -> Self {
+        let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+        Self { site, front, reporter, hands, broom }
+    }
+
     /// Does one act and reports its end.
     pub(super) async fn perform(self, assignment: Assignment) {
         let (ticket, limit) = (assignment.ticket.clone(), assignment.limit);

@@ -51,6 +51,7 @@ impl Conductor {
             self.tending = Some((upkeep, Task(tokio::spawn(task))));
         }
         self.watch(&state);
+        self.settle_if_due();
         self.sweep_if_due();
         self.publish();
     }

@@ -38,6 +38,8 @@ pub(super) enum Input {
     Unready(Option<Fault>),
     /// A notice was tried in vain, or is not tried any more.
     Tried { target: TargetId, trial: Option<Trial> },
+    /// What keeps a take-over from being brought to its end, or that nothing does any more.
+    Unsettled(Option<String>),
     /// The upkeep with this number has ended every process of the service, and found none left.
     Stopped(u64),
 }

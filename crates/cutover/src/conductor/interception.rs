@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 const CALL: Duration = Duration::from_secs(5);
 
 /// Who answers calls of a service's clients.
+#[derive(Clone)]
 pub struct Interceptor {
     /// Which calls.
     pub claim: Claim,

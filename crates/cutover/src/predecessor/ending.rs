@@ -1,8 +1,11 @@
 //! The predecessor's end: on record before it is begun, proven before it is called one.
 
+use super::found::{started_by, variables, words};
 use super::{Error, Predecessor, Record, Step};
 use crate::supervisor::{self, StopBudget, process};
+use cutover_core::Instance;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Between two looks at the address.
@@ -29,11 +32,11 @@ pub struct Ended {
 }
 
 impl Record {
-    /// Ends the predecessor: stops its unit, or ends the plain process. On return it is gone, nobody has its address, and both is on record. Must be idempotent: it may run
-    /// again after a crash.
+    /// Ends the predecessor: stops its unit, or ends the plain process. On return it is gone, nobody has its address, and both is
+    /// on record. Must be idempotent: it may run again after a crash.
     ///
     /// # Errors
-    /// It could not be ended, or somebody starts it again.
+    /// It could not be ended, or somebody starts it again; then that is on record.
     pub async fn end(&mut self, limits: StopLimits) -> Result<Ended, Error> {
         let begun = Instant::now();
         if !self.is_in_charge() {
@@ -50,10 +53,46 @@ impl Record {
         }
         // A manager that says so is believed only as far as it is so.
         forced |= supervisor::end(&old.instance, limits.budget).await?.forced;
-        old.is_vacated(limits.address).await?;
+        // The machine may have gone down since, and have come up with it.
+        for again in old.lives()?.into_iter().filter(|again| again.boot_id != old.instance.boot_id) {
+            forced |= supervisor::end(&again, limits.budget).await?.forced;
+        }
+        if let Err(held) = old.is_vacated(limits.address).await {
+            // Who holds it may be the same service, started again.
+            self.stays_gone().await?;
+            return Err(held);
+        }
+        if old.unit.is_none() {
+            self.stays_gone().await?;
+        }
         crate::crash_point!("predecessor: gone");
         self.add(Step::Gone)?;
         Ok(Ended { took: begun.elapsed(), forced })
+    }
+
+    /// Looks whether it lives again although it was ended. One that came up with its machine or by its unit is to be ended
+    /// again, which is on record then: it is in charge. Where somebody else started it again, ending it leads nowhere.
+    ///
+    /// # Errors
+    /// Somebody started it again, who is on record then; or it cannot be told.
+    pub async fn stays_gone(&mut self) -> Result<(), Error> {
+        if !matches!(self.step(), Step::Ending | Step::Gone) {
+            return Ok(());
+        }
+        let old = &self.predecessor;
+        let comes_back = match &old.unit {
+            Some(unit) => unit.is_up().await?,
+            None => false,
+        };
+        let again = old.lives()?.into_iter().find(|again| *again != old.instance);
+        let after_a_boot = again.as_ref().is_some_and(|again| again.boot_id != old.instance.boot_id);
+        if comes_back || after_a_boot {
+            return if *self.step() == Step::Gone { self.add(Step::Ending) } else { Ok(()) };
+        }
+        let Some(again) = again else { return Ok(()) };
+        let by = started_by(again.pid).unwrap_or_else(|| "somebody who has ended since".into());
+        self.add(Step::Revived { by: by.clone() })?;
+        Err(Error::Revived { pid: again.pid, by })
     }
 }
 
@@ -62,10 +101,19 @@ impl Record {
     /// more. The unit's file stays as it is.
     ///
     /// # Errors
-    /// The manager does not do it, or it cannot be put on record.
-    pub async fn settle(&mut self, gap_ms: u64) -> Result<(), Error> {
-        if let Some(unit) = &self.predecessor.unit {
+    /// The manager does not do it, it cannot be put on record, or somebody starts the predecessor again.
+    pub async fn settle(&mut self, gap_ms: u64, limits: StopLimits) -> Result<(), Error> {
+        let old = &self.predecessor;
+        if let Some(unit) = &old.unit {
+            // A machine that went down meanwhile came up with it.
+            if unit.is_up().await? {
+                unit.stop(limits.unit).await?;
+            }
             unit.disable().await?;
+        }
+        if let Some(again) = old.lives()?.into_iter().next() {
+            let by = started_by(again.pid).unwrap_or_else(|| "somebody who has ended since".into());
+            return Err(Error::Revived { pid: again.pid, by });
         }
         crate::crash_point!("predecessor: settled");
         self.add(Step::Taken { gap_ms })
@@ -73,6 +121,24 @@ impl Record {
 }
 
 impl Predecessor {
+    /// The processes that are it: itself, or started again. Known by program and directory, and by the environment that it was
+    /// started with, which no title changes, or by its command line, which a supervisor does not change.
+    pub(super) fn lives(&self) -> Result<Vec<Instance>, Error> {
+        let path = Path::new("/proc");
+        let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let is_it = |instance: &Instance| {
+            // One that has ended meanwhile, or may not be looked into, is not it.
+            let Ok(Some(links)) = process::links(instance) else { return false };
+            let pid = instance.pid;
+            links.exe == self.program
+                && links.cwd == self.cwd
+                && (variables(pid).is_ok_and(|env| env == self.env)
+                    || words(&format!("/proc/{pid}/cmdline")).is_ok_and(|words| words == self.command))
+        };
+        Ok(pids.filter_map(|pid| process::identify(pid).ok().flatten()).filter(is_it).collect())
+    }
+
     /// Waits until nobody listens where it did but this program.
     async fn is_vacated(&self, limit: Duration) -> Result<(), Error> {
         let (begun, own) = (Instant::now(), process::own()?);

@@ -159,6 +159,17 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
+    /// It was ended and somebody started it again.
+    #[error(
+        "{by} started it again, as pid {pid}, after it was ended: take it out of there, so that nothing starts it by itself, and \
+         begin anew"
+    )]
+    Revived {
+        /// The new process.
+        pid: u32,
+        /// Who did.
+        by: String,
+    },
     /// It cannot be started again.
     #[error("starting {program} again; by hand: `cd {cwd} && {line}`")]
     Start {

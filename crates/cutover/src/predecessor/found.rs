@@ -196,7 +196,7 @@ fn read(path: &str) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })
 }
 
-fn words(path: &str) -> Result<Vec<String>, Error> {
+pub(super) fn words(path: &str) -> Result<Vec<String>, Error> {
     let text = read(path)?;
     let text = text.strip_suffix(&[0]).unwrap_or(&text);
     Ok(text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
@@ -244,4 +244,9 @@ fn ancestry(pid: u32) -> (Vec<u32>, Option<String>) {
         Some(format!("{} (pid {pid})", name.trim()))
     });
     (pids, parent)
+}
+
+/// The process that started one, by the name that the kernel knows it by.
+pub(super) fn started_by(pid: u32) -> Option<String> {
+    ancestry(pid).1
 }

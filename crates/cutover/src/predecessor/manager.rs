@@ -63,6 +63,13 @@ impl Unit {
         done(&["start", &self.name], limit).await
     }
 
+    /// Whether it runs, or is about to: one that is started again after a pause has no process meanwhile.
+    pub(super) async fn is_up(&self) -> Result<bool, Error> {
+        let shown = show(&self.name).await?.unwrap_or_default();
+        let state = shown.get("ActiveState").map(String::as_str);
+        Ok(matches!(state, Some("active" | "activating" | "reloading" | "deactivating")))
+    }
+
     /// The unit's main process, if one runs.
     pub(super) async fn main(&self) -> Result<Option<u32>, Error> {
         let shown = show(&self.name).await?.unwrap_or_default();

@@ -31,6 +31,11 @@ pub enum Step {
     Ending,
     /// It is gone: the address is ours.
     Gone,
+    /// Somebody started it again: it is in charge as before, and is not ended a second time.
+    Revived {
+        /// Who.
+        by: String,
+    },
     /// What took its place has proven itself on its address.
     Taken {
         /// From the old one's end to the new one's proof (ms).
@@ -164,6 +169,18 @@ impl Record {
         matches!(self.step(), Step::Found { .. } | Step::Imported { .. } | Step::Ending)
     }
 
+    /// Whether its end was begun, so that something else may have taken its place.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        matches!(self.step(), Step::Ending | Step::Gone | Step::Revived { .. } | Step::Taken { .. })
+    }
+
+    /// Whether somebody started the predecessor again after it was ended.
+    #[must_use]
+    pub fn is_revived(&self) -> bool {
+        matches!(self.step(), Step::Revived { .. })
+    }
+
     /// Whether the predecessor has the address again, or is to have it.
     #[must_use]
     pub fn is_given_back(&self) -> bool {
@@ -175,6 +192,19 @@ impl Record {
     pub fn when(&self, is: impl Fn(&Step) -> bool) -> Option<u64> {
         let line = self.lines.iter().rev().find(|line| is(&line.step))?;
         u64::try_from(line.at.as_millisecond()).ok()
+    }
+}
+
+impl Record {
+    /// Removes the files of the take-over. Answers which are left: one that somebody changed is theirs. Must be idempotent: it
+    /// may run again after a crash.
+    #[must_use = "what is left is told"]
+    pub fn remove_files(&self) -> Vec<PathBuf> {
+        let is_left = |file: &&Written| match std::fs::read_to_string(&file.path) {
+            Ok(text) => text != file.text || std::fs::remove_file(&file.path).is_err(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        self.files.iter().filter(is_left).map(|file| file.path.clone()).collect()
     }
 }
 

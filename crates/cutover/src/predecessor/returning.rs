@@ -1,10 +1,8 @@
 //! Bringing the predecessor back: its unit, or its own command line in its own directory and environment; and the proof.
 
-use super::found::variables;
-use super::{Error, Predecessor, Record};
+use super::{Error, Predecessor, Record, Step};
 use crate::probe::{Address, ProbeSettings, observe_service};
 use crate::store::Identity;
-use crate::supervisor::process;
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Between two questions.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long somebody who starts it again may take: as long as the longest pause that a supervisor makes by default.
+const AGAIN: Duration = Duration::from_secs(20);
 
 /// Where a process whose output went to no file says what it says now.
 const OUTPUT: &str = "predecessor.log";
@@ -36,7 +37,8 @@ impl Record {
         match &old.unit {
             // Also if it runs: it may have been taken out of what is started.
             Some(unit) => unit.restore(limit).await?,
-            None if old.runs()? => {}
+            // Also one that a command started which was killed before it listened.
+            None if old.comes_by_itself(self.is_kept_by_somebody()).await? => {}
             None => old.start(service)?,
         }
         crate::crash_point!("predecessor: started again");
@@ -46,26 +48,37 @@ impl Record {
     }
 }
 
-impl Predecessor {
-    /// Whether it lives, or was started again already: by a command that was killed before it listened, too. Known by program,
-    /// directory and the environment that it was started with, which no title changes.
-    fn runs(&self) -> Result<bool, Error> {
-        if process::is_alive(&self.instance)? {
-            return Ok(true);
+impl Record {
+    /// Whether somebody starts it again who is not known how to ask.
+    fn is_kept_by_somebody(&self) -> Patience {
+        match self.lines.iter().any(|line| matches!(line.step, Step::Revived { .. })) {
+            true => Patience::WithWhoeverStartsIt,
+            false => Patience::None,
         }
-        let path = Path::new("/proc");
-        let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source })?;
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        for instance in pids.map(process::identify) {
-            // One that has ended meanwhile, or may not be looked into, is not it.
-            let Ok(Some(instance)) = instance else { continue };
-            let Ok(Some(links)) = process::links(&instance) else { continue };
-            let is_its_own = links.exe == self.program && links.cwd == self.cwd;
-            if is_its_own && variables(instance.pid).is_ok_and(|env| env == self.env) {
+    }
+}
+
+/// Whether somebody is given the time to start it before we do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    None,
+    /// Two would run, of which one fights for the address for ever.
+    WithWhoeverStartsIt,
+}
+
+impl Predecessor {
+    /// Whether it lives, or comes to live within the time that is given to who starts it.
+    async fn comes_by_itself(&self, patience: Patience) -> Result<bool, Error> {
+        let begun = Instant::now();
+        loop {
+            if !self.lives()?.is_empty() {
                 return Ok(true);
             }
+            if patience == Patience::None || begun.elapsed() > AGAIN {
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        Ok(false)
     }
 
     /// Starts it as it was started before.

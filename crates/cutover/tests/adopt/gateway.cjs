@@ -1,5 +1,5 @@
 // What a gateway's preset asks of it, and no more: health, readiness, a hello over a WebSocket that needs the token, and a
-// validator. Files in its state directory tell a copy of it to misbehave: `broken` (it ends at once), `slow` (it listens later);
+// validator. Files in its state directory tell a copy of it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later);
 // and each of them, copy or not, to write a title over its command line: `titled`.
 'use strict';
 const crypto = require('node:crypto');
@@ -18,7 +18,7 @@ const port = Number(said('--port'));
 const token = process.env.OPENCLAW_GATEWAY_TOKEN || said('--token');
 const state = process.env.OPENCLAW_STATE_DIR;
 const told = (name) => __dirname.includes('/generations/') && fs.existsSync(path.join(state, name));
-if (told('broken')) process.exit(1);
+if (told('broken')) setTimeout(() => process.exit(1), told('slow') ? 1500 : 0);
 if (fs.existsSync(path.join(state, 'titled'))) process.title = 'openclaw-gateway';
 
 function frame(value) {
@@ -65,4 +65,4 @@ server.on('upgrade', (request, socket) => {
   });
 });
 process.on('SIGTERM', () => process.exit(0));
-setTimeout(() => server.listen(port, '127.0.0.1'), told('slow') ? 1500 : 0);
+if (!told('broken')) setTimeout(() => server.listen(port, '127.0.0.1'), told('slow') ? 1500 : 0);

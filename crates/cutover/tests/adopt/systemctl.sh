@@ -22,7 +22,9 @@ show)
     [ -f "$unit" ] || { printf 'MainPID=0\nFragmentPath=\nUnitFileState=\n'; exit 0; }
     enabled=disabled
     [ -f "../$unit.enabled" ] && enabled=enabled
-    printf 'MainPID=%s\nFragmentPath=%s\nUnitFileState=%s\n' "$(main)" "$FAKE_UNITS/$unit" "$enabled"
+    active=inactive
+    [ "$(main)" = 0 ] || active=active
+    printf 'MainPID=%s\nFragmentPath=%s\nUnitFileState=%s\nActiveState=%s\n' "$(main)" "$FAKE_UNITS/$unit" "$enabled" "$active"
     ;;
 enable) note && touch "../$unit.enabled" ;;
 disable) note && rm -f "../$unit.enabled" ;;

@@ -35,6 +35,8 @@ pub(crate) enum Started {
     UnderATitle,
     /// Plainly, as another account's.
     AsAnother,
+    /// By a shell that starts it again whenever it ends.
+    InALoop,
 }
 
 /// The other account.
@@ -80,15 +82,16 @@ impl World {
                 fs::remove_file(world.calls()).unwrap();
             }
             Started::Plainly => world.start_plain(None),
+            Started::InALoop => {
+                let script = format!("while :; do {line}; done");
+                world.start(&["/bin/sh".to_owned(), "-c".to_owned(), script], None);
+            }
             Started::UnderATitle => {
                 fs::write(world.path("claw/titled"), "").unwrap();
                 world.start_plain(None);
             }
             Started::AsAnother => {
-                fs::set_permissions(world.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-                for path in ["claw", "claw/openclaw.json", "work", "home"] {
-                    std::os::unix::fs::chown(world.path(path), Some(OTHER), Some(OTHER)).unwrap();
-                }
+                world.belongs_to_another();
                 world.start_plain(Some(OTHER));
             }
         }
@@ -96,8 +99,18 @@ impl World {
         world
     }
 
+    fn belongs_to_another(&self) {
+        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for path in ["claw", "claw/openclaw.json", "work", "home"] {
+            std::os::unix::fs::chown(self.path(path), Some(OTHER), Some(OTHER)).unwrap();
+        }
+    }
+
     fn start_plain(&self, account: Option<u32>) {
-        let line = self.line();
+        self.start(&self.line(), account);
+    }
+
+    fn start(&self, line: &[String], account: Option<u32>) {
         let mut command = Command::new(&line[0]);
         if let Some(account) = account {
             command.uid(account).gid(account);
@@ -184,6 +197,21 @@ impl World {
         command.env("FAKE_UNITS", self.units()).env("CUTOVER_CONFIG", self.path("etc/cutover.toml"));
         command.env("CUTOVER_STATE", self.path("state")).env_remove("CUTOVER_RUNTIME").stdin(Stdio::null());
         command
+    }
+
+    /// What a person, or a machine that comes up, has the service manager do.
+    pub(crate) fn manager(&self, verb: &str) {
+        let systemctl = self.path("bin/systemctl");
+        assert!(self.with_environment(&systemctl).args(["--user", verb, UNIT]).status().unwrap().success());
+    }
+
+    /// A daemon as something on the machine starts it; it dies at a point if one is named.
+    pub(crate) fn serve(&self, point: Option<&str>) -> Child {
+        let log =
+            fs::OpenOptions::new().append(true).create(true).open(self.path("state/daemon.log")).unwrap();
+        let mut command = self.cutover(&["serve"]);
+        command.envs(point.map(|point| ("CUTOVER_CRASH_POINT", point)));
+        command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     fn cutover(&self, words: &[&str]) -> Command {
@@ -296,12 +324,21 @@ impl World {
 
     /// The processes that serve as a gateway.
     pub(crate) fn gateways(&self) -> Vec<u32> {
-        self.processes(|line| line.contains("dist/index.js gateway"))
+        self.processes(|line| line.contains("dist/index.js gateway") && !line.contains(" -c "))
     }
 
     /// Whose a process is.
     pub(crate) fn account(&self, pid: u32) -> u32 {
         fs::metadata(format!("/proc/{pid}")).unwrap().uid()
+    }
+
+    /// Kills the daemons and waits until they are gone, and with them their locks.
+    pub(crate) fn kill_daemons(&self) {
+        self.until("the daemons' end", || {
+            let daemons = self.daemons();
+            daemons.iter().copied().for_each(kill);
+            daemons.is_empty()
+        });
     }
 
     pub(crate) fn daemons(&self) -> Vec<u32> {

@@ -6,20 +6,24 @@ use super::super::exit::ExitStatus;
 use super::super::follow::{self, Show};
 use super::super::outlet;
 use super::environment::carried;
-use super::takeover::{Takeover, import, probe, token_in};
+use super::takeover::{Takeover, import, probe};
 use super::{Desk, daemon, undo};
 use crate::conductor::View;
 use crate::predecessor::{self, Record, Step, Written};
 use anyhow::{Context, bail};
-use cutover_core::{Act, Installed, Report, RunId};
+use cutover_core::{Installed, Report, RunId};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// How often a take-over is gone on with whose run nobody brings to its end.
 const TRIES: u32 = 3;
+/// How long the daemon may take to settle it, beside the old service's start.
+const SETTLING: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Begins a take-over. Whatever speaks against it is found before anything is written.
 pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<ExitStatus> {
@@ -34,14 +38,12 @@ pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<Exi
         );
     }
     if daemon::answers(desk).await? {
-        let client = Client::new(&desk.scene.layout.control());
-        if client.call("status", json!({ "service": desk.name })).await.is_err() {
-            bail!(
-                "a daemon runs in {} and does not know {}: end it (its services go on) and type this again, which starts it with both",
-                desk.scene.layout.state.display(),
-                desk.name
-            );
-        }
+        bail!(
+            "a daemon runs in {}, and its configuration had no {} when it began: end it (its services go on) and type this again, which \
+             starts it with both",
+            desk.scene.layout.state.display(),
+            desk.name
+        );
     }
     if desk.has_a_story()? {
         bail!(
@@ -63,13 +65,18 @@ pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<Exi
     go_on(desk, record).await
 }
 
-/// Goes on with a take-over, from wherever it is. What fails is undone.
+/// Goes on with a take-over, from wherever it is. The daemon settles it, either way; this follows.
 pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<ExitStatus> {
     for _ in 0..TRIES {
         let error = match taken(desk, &mut record).await {
-            Ok(told) => {
+            Ok(Ended::Taken(told)) => {
                 desk.print(&record, &told);
                 return Ok(ExitStatus::Done);
+            }
+            Ok(Ended::GivenBack { why, took }) => {
+                daemon::end_or_restart(desk).await?;
+                undo::print(desk, &record, &why, took, &undo::left(&record));
+                return Ok(ExitStatus::UpdateFailed);
             }
             Err(error) => error,
         };
@@ -80,6 +87,7 @@ pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<Exi
             if let Some(now) = desk.current()? {
                 bail!("{}", unsettled(desk, &record, &now, &why));
             }
+            // No daemon does it.
             desk.say(&format!("the take-over failed: {why}\ngiving back what was taken"));
             undo::give_back(desk, record, &why).await?;
             return Ok(ExitStatus::UpdateFailed);
@@ -88,20 +96,17 @@ pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<Exi
         desk.say(&format!("{why}; the run is under way, so it is gone on with"));
     }
     bail!(
-        "the daemon does not stay to end the run that is under way (its words are in {}): `cutover adopt openclaw --apply` goes \
-         on with it",
+        "the daemon does not stay to end the run that is under way (its words are in {}): it is gone on with as soon as one is \
+         started, `cutover adopt openclaw --apply` does that",
         daemon::log(desk).display()
     )
 }
 
-/// What is ours has served since: it may have gone on to another version and other data, so nothing is given back unasked.
+/// What is ours serves, or a person decides: nothing is given back unasked.
 fn unsettled(desk: &Desk, record: &Record, now: &Installed, why: &str) -> String {
     let unit = record.predecessor.unit.as_ref().filter(|unit| unit.is_enabled);
     let unit = unit.map_or_else(String::new, |unit| {
-        format!(
-            "; {0} is still started at login, `systemctl --user disable {0}` ends that, and must come first where the daemon is to stay",
-            unit.name
-        )
+        format!("; {} is disabled as soon as that is settled, which the daemon goes on trying", unit.name)
     });
     format!(
         "{why}\n{0} {1} was installed here since, so the old service is not brought back unasked: `cutover status {0}` tells what \
@@ -117,7 +122,13 @@ struct Told {
     run: Option<RunId>,
 }
 
-async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Told> {
+/// How a take-over ended.
+enum Ended {
+    Taken(Told),
+    GivenBack { why: String, took: Duration },
+}
+
+async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
     for file in &record.files {
         write(file)?;
         crate::crash_point!("adopt: file written");
@@ -130,29 +141,59 @@ async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Told> {
     }
     let attended = daemon::attend(desk).await?;
     let report = run(desk, record).await?;
-    drop(attended);
-    // The daemon has added its own lines.
-    *record = Record::read(&desk.service())?.context("the record of the take-over is gone")?;
     if !report.ok {
         let causes: Vec<&str> = report.causes.iter().map(|cause| cause.fault.detail.as_str()).collect();
-        bail!("{}: {}", report.sentence, causes.join("; "));
+        let why = format!("{}: {}", report.sentence, causes.join("; "));
+        desk.say(&format!("the take-over failed: {why}\ngiving back what was taken"));
     }
-    let settings = desk.settings(record)?;
-    let asked = probe(&settings, &token_in(record)?)?;
-    let address = *settings.listen.first().context("the service has no address")?;
-    let version = record.predecessor.package.version.clone();
-    if let Err(why) = predecessor::answers(address, &asked, &version).await {
-        bail!("the run is verified, and on {address} {why}");
+    settled(desk, record).await?;
+    drop(attended);
+    match record.step() {
+        Step::Taken { gap_ms } => {
+            let ending = record.when(|step| *step == Step::Ending);
+            let gone = record.when(|step| *step == Step::Gone);
+            let stop_ms = gone.zip(ending).map(|(gone, ending)| gone.saturating_sub(ending));
+            Ok(Ended::Taken(Told { gap_ms: *gap_ms, stop_ms, run: report.run_id }))
+        }
+        Step::Returned { gap_ms } => {
+            let why = record.lines.iter().rev().find_map(|line| match &line.step {
+                Step::Returning { why } => Some(why.clone()),
+                _ => None,
+            });
+            let took = Duration::from_millis(*gap_ms);
+            Ok(Ended::GivenBack { why: why.unwrap_or(report.sentence), took })
+        }
+        _ => bail!("{}", report.sentence),
     }
-    let ending = record.when(|step| *step == Step::Ending);
-    let gone = record.when(|step| *step == Step::Gone);
-    let released =
-        report.steps.iter().rev().find(|step| step.name == Act::Release).and_then(|step| step.ended);
-    let released = released.or(report.ended);
-    let between = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
-    let gap_ms = between(ending, released).context("when the old process ended is not on record")?;
-    record.settle(gap_ms).await?;
-    Ok(Told { gap_ms, stop_ms: between(ending, gone), run: report.run_id })
+}
+
+/// Waits until the daemon has settled it. Its trouble with that, if it lasts, is an error.
+async fn settled(desk: &Desk, record: &mut Record) -> anyhow::Result<()> {
+    let client = Client::new(&desk.scene.layout.control());
+    let begun = Instant::now();
+    let limit = desk.settings(record)?.policy.start_deadline + SETTLING;
+    loop {
+        *record = Record::read(&desk.service())?.context("the record of the take-over is gone")?;
+        if matches!(record.step(), Step::Taken { .. } | Step::Returned { .. }) {
+            return Ok(());
+        }
+        // A person decides about maintenance; the daemon does not go on by itself.
+        let view = client.view(json!({ "service": desk.name })).await;
+        if let Ok(view) = &view
+            && view.report.standing == "maintenance"
+            && view.current.is_some()
+        {
+            bail!("{}", view.report.sentence);
+        }
+        if begun.elapsed() > limit {
+            let trouble = match view {
+                Ok(view) => view.trouble.unwrap_or_else(|| view.report.sentence),
+                Err(error) => format!("{error:#}"),
+            };
+            bail!("the daemon has not settled it after {limit:?}: {trouble}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The run that takes over: the one under way, the one that has ended, or a new one.

@@ -109,7 +109,21 @@ pub(super) async fn end(desk: &Desk) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Starts a daemon and leaves it to itself.
-pub(super) fn leave_one(desk: &Desk) -> anyhow::Result<()> {
-    spawn(desk).map(drop)
+/// Ends a daemon whose service was given back, and starts one again that has its other services, if there are any.
+pub(super) async fn end_or_restart(desk: &Desk) -> anyhow::Result<()> {
+    if end(desk).await? {
+        leave_one_for_others(desk)?;
+    }
+    Ok(())
+}
+
+/// Starts a daemon and leaves it to itself, if there are other services.
+pub(super) fn leave_one_for_others(desk: &Desk) -> anyhow::Result<()> {
+    let others = desk.config.exists()
+        && crate::config::load(&desk.config)
+            .is_ok_and(|settings| settings.services.keys().any(|name| *name != desk.name));
+    if others {
+        spawn(desk)?;
+    }
+    Ok(())
 }

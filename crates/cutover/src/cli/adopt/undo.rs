@@ -9,6 +9,8 @@ use super::{Desk, daemon};
 use crate::predecessor::{Record, Step};
 use anyhow::{Context, bail};
 use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Undoes a take-over, from wherever it is.
 pub(super) async fn command(desk: &Desk, record: Option<Record>) -> anyhow::Result<ExitStatus> {
@@ -39,69 +41,74 @@ pub(super) async fn command(desk: &Desk, record: Option<Record>) -> anyhow::Resu
     Ok(ExitStatus::Done)
 }
 
-/// Gives the address back and proves that the old service answers there. Must be idempotent: it may run again after a crash.
+/// Gives the address back and proves that the old service answers there. Must be idempotent: it may run again after a crash,
+/// of a daemon that did it too.
 pub(super) async fn give_back(desk: &Desk, mut record: Record, why: &str) -> anyhow::Result<()> {
     let settings = desk.settings(&record)?;
     let asked = probe(&settings, &token_in(&record)?)?;
     let limit = settings.policy.start_deadline;
-    if !matches!(record.step(), Step::Returning { .. }) {
-        record.add(Step::Returning { why: why.to_owned() })?;
-    }
-    for file in record.files.iter().filter(|file| !file.path.exists()) {
+    for file in record.files.iter().filter(|file| !file.path.exists() && !is_returned(&record)) {
         // Ending what is ours takes its configuration, which a return that was killed may have removed.
         write(file)?;
     }
     let had_a_daemon = daemon::end(desk).await?;
     crate::crash_point!("adopt: daemon ended");
-    let took = {
+    let (took, left) = {
         // Held until the old one answers: no daemon begins in between.
         let _lock = super::super::serve::lock(&desk.scene.layout)?;
-        desk.say("ending what is ours");
-        let executable = std::env::current_exe().context("finding this program")?;
-        let inherited: Vec<_> = std::env::vars_os().collect();
-        crate::conductor::vacate(settings, desk.scene.layout.clone(), executable, &inherited).await?;
-        desk.say("bringing the old service back");
-        record.bring_back(&desk.service(), &asked, limit).await?
-    };
-    let left = remove_files(&record);
-    let gap_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    record.add(Step::Returned { gap_ms })?;
-    let others = desk.config.exists()
-        && crate::config::load(&desk.config)
-            .is_ok_and(|settings| settings.services.keys().any(|name| *name != desk.name));
-    if had_a_daemon && others {
-        daemon::leave_one(desk)?;
-    }
-    let old = &record.predecessor;
-    if desk.scene.json == Output::Json {
-        outlet::result(format_args!(
-            "{:#}",
-            json!({ "service": desk.name, "version": old.package.version, "returnedMs": gap_ms, "left": left, "why": why })
-        ));
-    } else {
-        outlet::result(format_args!(
-            "{}: {} {} answers on {} again, verified after {took:.1?}.",
-            desk.name, old.package.name, old.package.version, old.addresses[0]
-        ));
-        for path in left {
-            outlet::result(format_args!(
-                "{path} was changed since it was written: take {} out of it yourself.",
-                desk.name
-            ));
+        // The daemon may have been at it, or have done it.
+        record = Record::read(&desk.service())?.unwrap_or(record);
+        if let Step::Returned { gap_ms } = record.step() {
+            (Duration::from_millis(*gap_ms), left(&record))
+        } else {
+            if !matches!(record.step(), Step::Returning { .. }) {
+                record.add(Step::Returning { why: why.to_owned() })?;
+            }
+            desk.say("ending what is ours");
+            let executable = std::env::current_exe().context("finding this program")?;
+            let inherited: Vec<_> = std::env::vars_os().collect();
+            crate::conductor::vacate(settings, desk.scene.layout.clone(), executable, &inherited).await?;
+            desk.say("bringing the old service back");
+            let took = record.bring_back(&desk.service(), &asked, limit).await?;
+            let left = record.remove_files();
+            record.add(Step::Returned { gap_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) })?;
+            (took, left)
         }
+    };
+    if had_a_daemon {
+        daemon::leave_one_for_others(desk)?;
     }
+    print(desk, &record, why, took, &left);
     Ok(())
 }
 
-/// Removes the files of the take-over. One that somebody changed is theirs: it is told.
-fn remove_files(record: &Record) -> Vec<String> {
-    let mut left = Vec::new();
-    for file in &record.files {
-        match std::fs::read_to_string(&file.path) {
-            Ok(text) if text == file.text && std::fs::remove_file(&file.path).is_ok() => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            _ => left.push(file.path.display().to_string()),
-        }
+fn is_returned(record: &Record) -> bool {
+    matches!(record.step(), Step::Returned { .. })
+}
+
+/// The files of a take-over that were left because somebody changed them.
+pub(super) fn left(record: &Record) -> Vec<PathBuf> {
+    record.files.iter().map(|file| file.path.clone()).filter(|path| path.exists()).collect()
+}
+
+pub(super) fn print(desk: &Desk, record: &Record, why: &str, took: Duration, left: &[PathBuf]) {
+    let old = &record.predecessor;
+    if desk.scene.json == Output::Json {
+        let told = json!({
+            "service": desk.name, "version": old.package.version, "returnedMs": took.as_millis(), "left": left, "why": why,
+        });
+        outlet::result(format_args!("{told:#}"));
+        return;
     }
-    left
+    outlet::result(format_args!(
+        "{}: {} {} answers on {} again, verified after {took:.1?}.",
+        desk.name, old.package.name, old.package.version, old.addresses[0]
+    ));
+    for path in left {
+        outlet::result(format_args!(
+            "{} was changed since it was written: take {} out of it yourself.",
+            path.display(),
+            desk.name
+        ));
+    }
 }

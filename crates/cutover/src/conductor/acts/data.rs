@@ -74,6 +74,7 @@ impl Executor {
             return Ok(Done::Skipped { why: "no state is declared".into() });
         }
         if settings.strategy == Strategy::StopStart {
+            self.succeed(&settings.policy).await?;
             self.nobody_runs().await?;
         }
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));

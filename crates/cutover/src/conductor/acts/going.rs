@@ -1,7 +1,7 @@
 //! Ending processes and moving the pointer.
 
 use super::{Executor, Outcome, chain, fault};
-use crate::predecessor::{Record, StopLimits};
+use crate::predecessor::{Record, Step, StopLimits};
 use crate::supervisor::{self, Live, StopBudget, Stopped};
 use cutover_core::{Done, Fault, Installed, Policy, RunId, Settings};
 use cutover_intent::Intent;
@@ -14,12 +14,19 @@ const ADDRESS: Duration = Duration::from_secs(10);
 /// How many of the youngest ended instances are looked through for children that outlived them.
 const ENDED_LOOKED_AT: usize = 3;
 
+/// How long a predecessor's end may take.
+pub(in super::super) fn stop_limits(policy: &Policy) -> StopLimits {
+    let budget = StopBudget { grace: policy.stop_grace, kill_wait: KILL_WAIT };
+    StopLimits { budget, unit: policy.hard_cap.mul_f64(0.5), address: KILL_WAIT }
+}
+
 impl Executor {
     /// Ends every process of the service while the front holds; what is in flight may finish within the drain limit.
     pub(super) async fn stop(&self, settings: &Settings) -> Outcome {
         let policy = &settings.policy;
         self.closed(policy.hold).await?;
-        let before = self.succeed(policy).await?;
+        // Whoever was started again after its end stays, until it is given its address back.
+        let before = if self.is_revived()? { String::new() } else { self.succeed(policy).await? };
         let (drained, stopped) = self.parting(policy.drain, self.stop_all(policy)).await;
         let (count, forced) = stopped?;
         let cut = drained.map_or_else(|| "no front".to_owned(), |cut| format!("{cut} exchanges cut"));
@@ -27,19 +34,19 @@ impl Executor {
         Ok(Done::Done { note: format!("{before}{count} processes ended{how}; {cut}") })
     }
 
-    /// Ends who served here before this service was ours, if it still does, and takes its address over.
-    async fn succeed(&self, policy: &Policy) -> Result<String, Fault> {
-        let service = self.site.directory();
-        let Some(mut record) = Record::read(&service).map_err(chain("predecessor"))? else {
+    /// Ends who served here before this service was ours, if it still does or does again, and takes its address over. Must be
+    /// idempotent: whatever is about to touch the state or to start the service makes sure of it.
+    pub(in super::super) async fn succeed(&self, policy: &Policy) -> Result<String, Fault> {
+        let Some(mut record) = self.predecessor_gone().await? else { return Ok(String::new()) };
+        if matches!(record.step(), Step::Taken { .. }) {
             return Ok(String::new());
-        };
+        }
         if !record.is_in_charge() {
             self.front.take_over(ADDRESS).await.map_err(|why| fault("address", why))?;
             return Ok(String::new());
         }
-        let budget = StopBudget { grace: policy.stop_grace, kill_wait: KILL_WAIT };
-        let limits = StopLimits { budget, unit: policy.hard_cap.mul_f64(0.5), address: KILL_WAIT };
-        let longest = limits.unit + budget.grace + ADDRESS;
+        let limits = stop_limits(policy);
+        let longest = limits.unit + limits.budget.grace + ADDRESS;
         // It gives its address up before it is gone: from that moment on nobody is refused.
         let (ended, ()) =
             tokio::try_join!(async { record.end(limits).await.map_err(chain("predecessor")) }, async {
@@ -48,6 +55,28 @@ impl Executor {
         let how = if ended.forced { " by KILL" } else { "" };
         let note = format!("{} ended{how} after {:?}; ", record.predecessor.instance, ended.took);
         Ok(note)
+    }
+
+    /// The record of who served before, if there is one; whether it stays gone is on it.
+    pub(super) async fn predecessor_gone(&self) -> Result<Option<Record>, Fault> {
+        let Some(mut record) = Record::read(&self.site.directory()).map_err(chain("predecessor"))? else {
+            return Ok(None);
+        };
+        if *record.step() == Step::Gone {
+            record.stays_gone().await.map_err(chain("predecessor"))?;
+        }
+        if let Step::Revived { by } = record.step() {
+            return Err(fault(
+                "predecessor",
+                format!("{by} started the old service again after it was ended"),
+            ));
+        }
+        Ok(Some(record))
+    }
+
+    fn is_revived(&self) -> Result<bool, Fault> {
+        let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
+        Ok(record.is_some_and(|record| record.is_revived()))
     }
 
     /// Ends the process once it owes nobody an answer over a WebSocket: at its farewell such a call would be lost, whereas

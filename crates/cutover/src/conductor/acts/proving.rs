@@ -80,6 +80,12 @@ impl Executor {
             Proof::Prove | Proof::Ready => (Enough::rounds(policy.streak, policy), policy.start_deadline),
         };
         let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
+        if proof == Proof::Prove
+            && let Some(record) = self.predecessor_gone().await?
+            && record.is_in_charge()
+        {
+            return Err(fault("predecessor", "the old service runs again, by its unit"));
+        }
         Ok(Done::Observed { expectation: prover.expectation, observations })
     }
 

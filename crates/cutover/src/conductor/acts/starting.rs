@@ -91,6 +91,7 @@ impl Executor {
     async fn spawn_for(&self, starting: &Starting<'_>, run: Option<&RunId>) -> Result<Arc<Live>, Fault> {
         let generation = starting.installed.generation;
         self.sealed(generation, Look::Entries).await?;
+        self.succeed(starting.policy).await?;
         // A little less than the act itself may take, so that the holder is named.
         self.port_free(starting.policy.hard_cap.mul_f64(0.9)).await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
