@@ -1,7 +1,8 @@
 //! Who served on a service's address before it was ours: read from the running process alone, ended, and brought back.
 //!
-//! Knows `/proc`, systemd's manager of a user, and a record beside the service that is durable before each step: at no
-//! moment is nobody in charge without a line that says how to go on. Must not know updates, generations or settings.
+//! Knows `/proc`, systemd's managers, what else starts a process again, and a record beside the service that is durable before
+//! each step: at no moment is nobody in charge without a line that says how to go on. Must not know updates, generations or
+//! settings.
 
 mod ending;
 mod error;
@@ -9,12 +10,13 @@ mod found;
 mod manager;
 mod package;
 mod record;
+mod respawner;
 mod returning;
 
 pub use ending::{Ended, StopLimits};
 pub use error::Error;
 pub use found::{Account, Predecessor, Search, find};
-pub use manager::Unit;
+pub use manager::{Manager, Unit};
 pub use package::Package;
 pub use record::{Line, Record, Step, Written};
 pub use returning::answers;

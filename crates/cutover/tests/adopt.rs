@@ -137,6 +137,45 @@ fn a_unit_is_stopped_and_disabled_once_the_copy_is_proven_and_enabled_and_starte
 }
 
 #[test]
+fn a_system_unit_takes_root_and_is_stopped_and_disabled_and_brought_back_like_a_user_s() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a_system_unit_takes_root: starting one takes root");
+        return;
+    }
+    let world = World::serving(Started::ByASystemUnit);
+    let old = only(&world.gateways());
+    let refused = world.adopt_as_another(&["--apply"]);
+    let said = told(&refused);
+    assert!(said.contains(&format!("kept by the system unit {UNIT}")) && said.contains("as root"), "{said}");
+    let said = ended(&world, &world.adopt(&[]), 0);
+    for line in
+        [format!("`systemctl stop {UNIT}`"), format!("`systemctl disable {UNIT}`: it starts no more at boot")]
+    {
+        assert!(said.contains(&line), "{line} is missing: {said}");
+    }
+    assert!(said.contains("user = \"nobody\""), "{said}");
+    assert_eq!((only(&world.gateways()), world.called_of_the_system().len()), (old, 0));
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    is_taken_over(&world, old);
+    assert_eq!(world.account(only(&world.gateways())), OTHER);
+    assert_eq!(world.called_of_the_system(), [format!("stop {UNIT}"), format!("disable {UNIT}")]);
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    assert_eq!(world.account(is_given_back(&world)), OTHER);
+    assert_eq!(world.called_of_the_system()[2..], [format!("enable {UNIT}"), format!("start {UNIT}")]);
+    assert!(world.called().is_empty());
+}
+
+#[test]
+fn what_a_known_program_starts_again_is_refused_with_what_to_type() {
+    let world = World::serving(Started::ByRunit);
+    let before = world.everything();
+    let said = told(&world.adopt(&["--apply"]));
+    assert!(said.contains("started again by runit (pid ") && said.contains("/down && sv down "), "{said}");
+    assert!(world.everything() == before, "something was changed");
+    only(&world.gateways());
+}
+
+#[test]
 fn a_process_of_another_account_stays_that_accounts_before_and_after() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: a_process_of_another_account: starting one takes root");

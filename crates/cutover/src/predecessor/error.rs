@@ -52,14 +52,37 @@ pub enum Error {
     },
     /// Something keeps the process that is not asked here.
     #[error(
-        "pid {pid} is kept by {unit}, a unit of the system's manager or of another user's, which would start it again: run this as \
-         the user whose manager keeps it; a system unit cannot be taken over yet, so stop it and start the gateway by hand first"
+        "pid {pid} is kept by {unit}, a unit of another user's manager, or one whose main process it is not, which would start it \
+         again: run this as the user whose manager keeps it, or stop it and start the gateway by hand first"
     )]
     KeptElsewhere {
         /// The process.
         pid: u32,
         /// The unit.
         unit: String,
+    },
+    /// The system's manager keeps the process, and it takes root to ask it.
+    #[error(
+        "pid {pid} is kept by the system unit {unit}: run this as root (`sudo cutover adopt openclaw …`), whose daemon runs it then"
+    )]
+    SystemUnit {
+        /// The process.
+        pid: u32,
+        /// The unit.
+        unit: String,
+    },
+    /// Something that is not asked here starts the process again.
+    #[error(
+        "pid {pid} is started again by {by} whenever it ends: type `{command}`, which ends it and keeps it from coming back, start \
+         the gateway by itself, and adopt it then"
+    )]
+    Respawned {
+        /// The process.
+        pid: u32,
+        /// What starts it.
+        by: String,
+        /// What to type.
+        command: String,
     },
     /// This program would be ended together with the process.
     #[error(

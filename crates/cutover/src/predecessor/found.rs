@@ -1,7 +1,7 @@
 //! Who serves now: everything about a process that can be read from the process.
 
 use super::manager::elsewhere;
-use super::{Error, Package, Unit};
+use super::{Error, Package, Unit, respawner};
 use crate::supervisor::{self, process};
 use cutover_core::Instance;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,9 @@ pub async fn find(search: &Search) -> Result<Predecessor, Error> {
     let port = addresses.first().map_or(search.port, SocketAddr::port);
     let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let (ancestors, parent) = ancestry(pid);
+    if let Some(respawner::Respawner { name: by, command }) = respawner::above(&ancestors, &env) {
+        return Err(Error::Respawned { pid, by, command });
+    }
     let unit = Unit::keeping(&ancestors, &env, &cgroup).await?;
     let own_cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let we_are_in = unit.as_ref().filter(|unit| own_cgroup == cgroup && cgroup.contains(&unit.name));

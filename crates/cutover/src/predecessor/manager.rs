@@ -1,4 +1,5 @@
-//! A unit of systemd's manager of this user. The program is found through PATH; the unit's file is never written to.
+//! A unit of systemd: of this user's manager, or of the system's. The program is found through PATH; the unit's file is never
+//! written to.
 
 use super::Error;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,36 @@ use tokio::process::Command;
 /// How long the manager may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(20);
 
+/// Which of systemd's managers a unit is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Manager {
+    /// This user's.
+    #[default]
+    User,
+    /// The machine's: only root changes anything there.
+    System,
+}
+
+impl Manager {
+    /// How it is called.
+    fn program(self) -> &'static str {
+        match self {
+            Self::User => "systemctl --user",
+            Self::System => "systemctl",
+        }
+    }
+
+    /// When it starts what is enabled.
+    #[must_use]
+    pub fn starts(self) -> &'static str {
+        match self {
+            Self::User => "at login",
+            Self::System => "at boot",
+        }
+    }
+}
+
 /// A unit that keeps a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
@@ -18,8 +49,11 @@ pub struct Unit {
     pub name: String,
     /// Its file.
     pub file: Option<PathBuf>,
-    /// Whether it is started at login.
+    /// Whether it is started at login, or at boot.
     pub is_enabled: bool,
+    /// Whose it is.
+    #[serde(default)]
+    pub manager: Manager,
 }
 
 impl Unit {
@@ -29,28 +63,46 @@ impl Unit {
         env: &BTreeMap<String, String>,
         cgroup: &str,
     ) -> Result<Option<Self>, Error> {
-        for name in candidates(env, cgroup) {
-            let Some(shown) = show(&name).await? else { return Ok(None) };
+        let users = candidates(env, cgroup).into_iter().map(|name| (Manager::User, name));
+        let systems = named(env, cgroup).into_iter().map(|name| (Manager::System, name));
+        let mut silent = None;
+        for (manager, name) in users.chain(systems) {
+            if silent == Some(manager) {
+                continue;
+            }
+            let Some(shown) = show(manager, &name).await? else {
+                silent = Some(manager);
+                continue;
+            };
             let main = shown.get("MainPID").and_then(|pid| pid.parse::<u32>().ok());
             if main.is_some_and(|main| main != 0 && pids.contains(&main)) {
+                if manager == Manager::System && !rustix::process::geteuid().is_root() {
+                    return Err(Error::SystemUnit { pid: pids[0], unit: name });
+                }
                 let file = shown.get("FragmentPath").filter(|path| !path.is_empty()).map(PathBuf::from);
                 let is_enabled = shown.get("UnitFileState").is_some_and(|state| state == "enabled");
-                return Ok(Some(Self { name, file, is_enabled }));
+                return Ok(Some(Self { name, file, is_enabled, manager }));
             }
         }
         Ok(None)
     }
 
+    /// What a person would type to have its manager do something with it.
+    #[must_use]
+    pub fn command(&self, verb: &str) -> String {
+        format!("{} {verb} {}", self.manager.program(), self.name)
+    }
+
     /// Stops it. It is still started at the next login: until what takes its place has proven itself, a machine that goes down
     /// comes back with it. Must be idempotent: it may run again after a crash.
     pub(super) async fn stop(&self, limit: Duration) -> Result<(), Error> {
-        done(&["stop", &self.name], limit).await
+        self.done("stop", limit).await
     }
 
-    /// Takes it out of what is started at login. Must be idempotent, as above.
+    /// Takes it out of what is started by itself. Must be idempotent, as above.
     pub(super) async fn disable(&self) -> Result<(), Error> {
         if self.is_enabled {
-            done(&["disable", &self.name], ANSWER).await?;
+            self.done("disable", ANSWER).await?;
         }
         Ok(())
     }
@@ -58,21 +110,25 @@ impl Unit {
     /// Puts it back and starts it. Must be idempotent, as above.
     pub(super) async fn restore(&self, limit: Duration) -> Result<(), Error> {
         if self.is_enabled {
-            done(&["enable", &self.name], ANSWER).await?;
+            self.done("enable", ANSWER).await?;
         }
-        done(&["start", &self.name], limit).await
+        self.done("start", limit).await
+    }
+
+    async fn done(&self, verb: &str, limit: Duration) -> Result<(), Error> {
+        called(self.manager, &[verb, &self.name], limit).await.map(drop)
     }
 
     /// Whether it runs, or is about to: one that is started again after a pause has no process meanwhile.
     pub(super) async fn is_up(&self) -> Result<bool, Error> {
-        let shown = show(&self.name).await?.unwrap_or_default();
+        let shown = show(self.manager, &self.name).await?.unwrap_or_default();
         let state = shown.get("ActiveState").map(String::as_str);
         Ok(matches!(state, Some("active" | "activating" | "reloading" | "deactivating")))
     }
 
     /// The unit's main process, if one runs.
     pub(super) async fn main(&self) -> Result<Option<u32>, Error> {
-        let shown = show(&self.name).await?.unwrap_or_default();
+        let shown = show(self.manager, &self.name).await?.unwrap_or_default();
         Ok(shown.get("MainPID").and_then(|pid| pid.parse().ok()).filter(|pid| *pid != 0))
     }
 }
@@ -85,13 +141,25 @@ pub(super) fn elsewhere(cgroup: &str, own: &str) -> Option<String> {
     units.filter(|name| !name.starts_with("user@")).map(ToOwned::to_owned).next()
 }
 
+fn is_unit(name: &str) -> bool {
+    name.ends_with(".service") && !name.starts_with("user@")
+}
+
+/// Names that the process itself gives.
+fn named(env: &BTreeMap<String, String>, cgroup: &str) -> Vec<String> {
+    let told = env.get("OPENCLAW_SYSTEMD_UNIT").filter(|name| !name.is_empty());
+    let told =
+        told.map(|name| if name.ends_with(".service") { name.clone() } else { format!("{name}.service") });
+    let mut names: Vec<String> = told.into_iter().collect();
+    let within = cgroup.lines().flat_map(|line| line.rsplit('/')).filter(|name| is_unit(name));
+    names.extend(within.map(Into::into));
+    names.dedup();
+    names
+}
+
 /// Names that the process itself gives, then its user's own units.
 fn candidates(env: &BTreeMap<String, String>, cgroup: &str) -> Vec<String> {
-    let is_unit = |name: &str| name.ends_with(".service") && !name.starts_with("user@");
-    let mut names: Vec<String> = env.get("OPENCLAW_SYSTEMD_UNIT").cloned().into_iter().collect();
-    names.extend(
-        cgroup.lines().flat_map(|line| line.rsplit('/')).filter(|name| is_unit(name)).map(Into::into),
-    );
+    let mut names = named(env, cgroup);
     let home = env.get("HOME").map(|home| Path::new(home).join(".config/systemd/user"));
     let configured = env.get("XDG_CONFIG_HOME").map(|home| Path::new(home).join("systemd/user"));
     for directory in home.into_iter().chain(configured) {
@@ -101,20 +169,15 @@ fn candidates(env: &BTreeMap<String, String>, cgroup: &str) -> Vec<String> {
         own.sort();
         names.extend(own);
     }
-    for name in &mut names {
-        if !name.ends_with(".service") {
-            name.push_str(".service");
-        }
-    }
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
 }
 
 /// What the manager tells of a unit; `None` where there is no manager to ask.
-async fn show(name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+async fn show(manager: Manager, name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
     let words = ["show", "--property=MainPID,FragmentPath,UnitFileState,ActiveState", name];
-    match called(&words, ANSWER).await {
+    match called(manager, &words, ANSWER).await {
         Ok(text) => {
             let pairs = text.lines().filter_map(|line| line.split_once('='));
             Ok(Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
@@ -123,6 +186,7 @@ async fn show(name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
         Err(Error::Manager { said, .. })
             if said.contains("No such file")
                 || said.contains("connect to bus")
+                || said.contains("not been booted")
                 || said.contains("No medium") =>
         {
             Ok(None)
@@ -131,15 +195,11 @@ async fn show(name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
     }
 }
 
-async fn done(words: &[&str], limit: Duration) -> Result<(), Error> {
-    called(words, limit).await.map(drop)
-}
-
-async fn called(words: &[&str], limit: Duration) -> Result<String, Error> {
-    let command = format!("systemctl --user {}", words.join(" "));
+async fn called(manager: Manager, words: &[&str], limit: Duration) -> Result<String, Error> {
+    let command = format!("{} {}", manager.program(), words.join(" "));
     let failed = |said: String| Error::Manager { command: command.clone(), said };
     let mut systemctl = Command::new("systemctl");
-    systemctl.arg("--user").args(words).stdin(Stdio::null()).kill_on_drop(true);
+    systemctl.args(manager.program().split(' ').skip(1)).args(words).stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(limit, systemctl.output()).await {
         Ok(output) => output.map_err(|error| failed(error.to_string()))?,
         Err(_) => return Err(failed(format!("no end within {limit:?}"))),

@@ -31,12 +31,16 @@ pub(crate) struct World {
 pub(crate) enum Started {
     Plainly,
     ByAUnit,
+    /// By a unit of the system's manager, as another account where we are root.
+    ByASystemUnit,
     /// Plainly, and it writes a title over its command line.
     UnderATitle,
     /// Plainly, as another account's.
     AsAnother,
     /// By a shell that starts it again whenever it ends.
     InALoop,
+    /// By a program that is called as runit's is.
+    ByRunit,
 }
 
 /// The other account.
@@ -73,6 +77,20 @@ impl World {
             world.variables().iter().map(|(name, value)| format!("Environment={name}={value}\n")).collect();
         fs::write(world.units().join(UNIT), format!("[Service]\n{variables}ExecStart={line}\n")).unwrap();
         match started {
+            Started::ByASystemUnit => {
+                world.belongs_to_another();
+                let mut unit = fs::read_to_string(world.units().join(UNIT)).unwrap();
+                unit.push_str(&format!("Environment=OPENCLAW_SYSTEMD_UNIT={UNIT}\nUser={OTHER}\n"));
+                fs::create_dir_all(world.system_units()).unwrap();
+                fs::write(world.system_units().join(UNIT), unit).unwrap();
+                fs::remove_file(world.units().join(UNIT)).unwrap();
+                for verb in ["enable", "start"] {
+                    assert!(
+                        world.with_environment(&systemctl).args([verb, UNIT]).status().unwrap().success()
+                    );
+                }
+                fs::remove_file(world.path("sys/calls")).unwrap();
+            }
             Started::ByAUnit => {
                 for verb in ["enable", "start"] {
                     let done =
@@ -82,6 +100,12 @@ impl World {
                 fs::remove_file(world.calls()).unwrap();
             }
             Started::Plainly => world.start_plain(None),
+            Started::ByRunit => {
+                let runsv = world.path("bin/runsv");
+                std::os::unix::fs::symlink("/bin/sh", &runsv).unwrap();
+                let script = format!("{line} & wait");
+                world.start(&[runsv.display().to_string(), "-c".to_owned(), script], None);
+            }
             Started::InALoop => {
                 let script = format!("while :; do {line}; done");
                 world.start(&["/bin/sh".to_owned(), "-c".to_owned(), script], None);
@@ -161,6 +185,26 @@ impl World {
         self.path("home/.config/systemd/user")
     }
 
+    pub(crate) fn system_units(&self) -> PathBuf {
+        self.path("sys/units")
+    }
+
+    /// The same of the system's manager.
+    pub(crate) fn called_of_the_system(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("sys/calls")).unwrap_or_default();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    /// `cutover adopt openclaw` as the other account.
+    pub(crate) fn adopt_as_another(&self, flags: &[&str]) -> Output {
+        // The built one may lie where nobody else may look.
+        let program = self.path("bin/cutover");
+        fs::copy(env!("CARGO_BIN_EXE_cutover"), &program).unwrap();
+        let mut command = self.with_environment(&program);
+        command.args(["adopt", "openclaw", "--port", &self.port.to_string()]).args(flags);
+        command.env("CUTOVER_STATE", self.path("home/state")).uid(OTHER).gid(OTHER).output().unwrap()
+    }
+
     fn calls(&self) -> PathBuf {
         self.path("home/.config/systemd/calls")
     }
@@ -194,6 +238,7 @@ impl World {
         let path =
             std::env::join_paths(std::iter::once(self.path("bin")).chain(std::env::split_paths(&path)));
         command.env("PATH", path.unwrap_or_else(|_| OsString::new())).env("HOME", self.path("home"));
+        command.env("FAKE_SYSTEM_UNITS", self.system_units());
         command.env("FAKE_UNITS", self.units()).env("CUTOVER_CONFIG", self.path("etc/cutover.toml"));
         command.env("CUTOVER_STATE", self.path("state")).env_remove("CUTOVER_RUNTIME").stdin(Stdio::null());
         command

@@ -116,14 +116,14 @@ fn findings(takeover: &Takeover, told: &Result<(), String>) -> Vec<Finding> {
         Some(unit) => {
             let enabled = if unit.is_enabled { "enabled" } else { "not enabled" };
             let file = unit.file.as_ref().map_or_else(String::new, |file| format!(", {}", file.display()));
-            add("kept by", format!("{} ({enabled}{file})", unit.name), "systemctl --user show".into());
+            add("kept by", format!("{} ({enabled}{file})", unit.name), unit.command("show"));
         }
         None => {
             let parent = old.parent.as_ref().map_or_else(|| "init".to_owned(), Clone::clone);
             add(
                 "kept by",
                 format!("nobody known; its parent is {parent}"),
-                "systemctl --user show, /proc".into(),
+                "systemctl --user show, systemctl show, /proc".into(),
             );
         }
     }
@@ -149,12 +149,12 @@ fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
     let grace = takeover.settings.policy.stop_grace;
     let pid = old.instance.pid;
     let end = match &old.unit {
-        Some(unit) => format!("`systemctl --user stop {}`", unit.name),
+        Some(unit) => format!("`{}`", unit.command("stop")),
         None => format!("TERM to pid {pid}, KILL after {grace:?}"),
     };
     let unit = old.unit.as_ref().filter(|unit| unit.is_enabled);
-    let settle =
-        unit.map(|unit| format!("`systemctl --user disable {}`: it starts no more at login", unit.name));
+    let settle = unit
+        .map(|unit| format!("`{}`: it starts no more {}", unit.command("disable"), unit.manager.starts()));
     let listen: Vec<String> = takeover.settings.listen.iter().map(ToString::to_string).collect();
     let mut steps = vec![
         format!(
@@ -181,9 +181,9 @@ fn undoing(takeover: &Takeover) -> Vec<String> {
     let old = &takeover.predecessor;
     let back = match &old.unit {
         Some(unit) if unit.is_enabled => {
-            format!("`systemctl --user enable {0}`, `systemctl --user start {0}`", unit.name)
+            format!("`{}`, `{}`", unit.command("enable"), unit.command("start"))
         }
-        Some(unit) => format!("`systemctl --user start {}`", unit.name),
+        Some(unit) => format!("`{}`", unit.command("start")),
         None => format!(
             "start `{}` again, in {} and with its own environment",
             shown(&old.command),
