@@ -213,6 +213,12 @@ pub enum Done {
         #[serde(default)]
         class: Option<DataClass>,
     },
+    /// Drain: by now the window in which the service may be stopped is closed.
+    #[serde(rename_all = "camelCase")]
+    Missed {
+        /// Which, in words.
+        why: String,
+    },
     /// Rehearse, Await, Drain: not done, for a reason that the report shows.
     #[serde(rename_all = "camelCase")]
     Skipped {

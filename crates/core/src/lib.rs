@@ -6,6 +6,7 @@
 mod act;
 mod event;
 mod finding;
+mod gate;
 mod ids;
 mod judge;
 mod notification;
@@ -25,6 +26,7 @@ mod words;
 pub use act::{Act, PREPARING, ROLLING_BACK, Ticket, cutting_over};
 pub use event::{Boot, Done, Event, Exit};
 pub use finding::{Finding, Level};
+pub use gate::{Approval, ApprovalRule, Awaited, Clearance, Day, Gate, Hold, Look, PlanId, Window};
 pub use ids::{BootId, Generation, Installed, Instance, Plugin, Release, RunId};
 pub use judge::{Evidence, Expectation, Fact, FactName, PluginsTold, Reading, Verdict, judge};
 pub use notification::{
@@ -42,7 +44,7 @@ pub use readings::{Effect, LayDown, Posture, Process, Wants, patience, posture, 
 pub use record::{Direction, Record, StepRecord};
 pub use refusal::Refusal;
 pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};
-pub use report::{Report, Serves, report};
+pub use report::{Awaits, Report, Serves, report};
 pub use state::{
     Aim, Base, Cut, Extent, Kept, Leave, Maintenance, Phase, Preparation, Restarts, Retreat, Retried,
     Revived, Run, Serving, State, Traffic, Tree, Watch, Wish,

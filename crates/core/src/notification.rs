@@ -1,7 +1,7 @@
 //! What the operator is told, and who knows it: folded from journal entries beside the state, which it never changes. It
 //! must not know how anybody is told.
 
-use crate::{Ending, Entry, Event, Fault, Record, RunId};
+use crate::{Act, Awaited, Ending, Entry, Event, Fault, Phase, PlanId, Record, RunId, State};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -72,6 +72,14 @@ pub enum About {
         /// It.
         run: RunId,
     },
+    /// A run is prepared and waits for a person's word.
+    #[serde(rename = "run.awaiting")]
+    RunAwaiting {
+        /// It.
+        run: RunId,
+        /// What is to be approved.
+        plan: PlanId,
+    },
     /// A run ended: the one terminal notification of it.
     #[serde(rename = "run.ended")]
     RunEnded {
@@ -98,6 +106,7 @@ impl About {
     pub fn word(&self) -> &'static str {
         match self {
             Self::RunBegun { .. } => "run.begun",
+            Self::RunAwaiting { .. } => "run.awaiting",
             Self::RunEnded { .. } => "run.ended",
             Self::AlarmRaised { .. } => "alarm.raised",
             Self::AlarmCleared { .. } => "alarm.cleared",
@@ -108,7 +117,7 @@ impl About {
     #[must_use]
     pub fn run(&self) -> Option<&RunId> {
         match self {
-            Self::RunBegun { run } | Self::RunEnded { run } => Some(run),
+            Self::RunBegun { run } | Self::RunAwaiting { run, .. } | Self::RunEnded { run } => Some(run),
             Self::AlarmRaised { .. } | Self::AlarmCleared { .. } => None,
         }
     }
@@ -192,6 +201,24 @@ impl Notifications {
         if let Some(ending) = ended {
             let run = &ending.run;
             self.owe(entry, format!("{run}:ended"), About::RunEnded { run: run.clone() });
+        }
+    }
+
+    /// Takes in that an entry led from a state to another: a run may wait for a person from then on.
+    pub fn follow(&mut self, entry: &Entry, before: &State, after: &State) {
+        let to_approve = |state: &State| match &state.phase {
+            Phase::Preparing(run) if run.act == Act::Await && run.awaited() == Awaited::Approval => {
+                Some((run.run.id.clone(), run.plan()?))
+            }
+            _ => None,
+        };
+        let asked = to_approve(after).filter(|asked| to_approve(before).as_ref() != Some(asked));
+        if let Some((run, plan)) = asked {
+            let id = format!("{run}:awaiting:{plan}");
+            // Who held it again and is asked for the same once more has been told.
+            if self.all.iter().all(|known| known.id.0 != id) {
+                self.owe(entry, id, About::RunAwaiting { run, plan });
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What somebody may ask for.
 
-use crate::{Installed, RunId};
+use crate::{Hold, Installed, PlanId, RunId};
 use serde::{Deserialize, Serialize};
 
 /// Which release an update wants.
@@ -44,6 +44,9 @@ pub enum Order {
     Update {
         /// Which.
         wanted: Wanted,
+        /// Whether it shall wait for a person's word in any case. Journals from before could not ask for that.
+        #[serde(default)]
+        hold: Hold,
     },
     /// Go back to an older sealed generation.
     Rollback {
@@ -60,6 +63,13 @@ pub enum Order {
     Restart,
     /// Give up a run that has not passed the cut, or a parked one.
     Cancel,
+    /// The run that is being prepared shall wait for a person's word before anything stops; one that was given counts no more.
+    Hold,
+    /// What is prepared may be switched to.
+    Approve {
+        /// Exactly this.
+        plan: PlanId,
+    },
     /// Leave Maintenance: try the target again.
     Retry,
     /// Leave Maintenance: back to the source.

@@ -1,5 +1,6 @@
 //! What an operator may decide about an update. Frozen into the run when it is ordered.
 
+use crate::Clearance;
 use serde::{Deserialize, Serialize};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -134,6 +135,9 @@ pub struct Policy {
     /// Whether a new version is rehearsed.
     #[serde(default)]
     pub rehearse: RehearsalRule,
+    /// What an update waits for before anything stops.
+    #[serde(default)]
+    pub clearance: Clearance,
 }
 
 impl Default for Policy {
@@ -157,6 +161,7 @@ impl Default for Policy {
             release: ReleaseRule::AfterProve,
             restore_after_release: RestoreAfterRelease::Refused,
             rehearse: RehearsalRule::Auto,
+            clearance: Clearance::default(),
         }
     }
 }
@@ -210,9 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_before_there_were_rehearsals_is_read_and_hashes_as_it_did() {
+    fn a_policy_of_before_there_were_rehearsals_and_clearances_is_read_and_hashes_as_it_did() {
         let mut written = serde_json::to_value(Policy::default()).unwrap();
-        written.as_object_mut().unwrap().remove("rehearse").unwrap();
+        for younger in ["rehearse", "clearance"] {
+            written.as_object_mut().unwrap().remove(younger).unwrap();
+        }
         assert_eq!(serde_json::from_value::<Policy>(written).unwrap(), Policy::default());
         let bytes = |rule: RehearsalRule| {
             let mut counter = Counter::default();

@@ -1,9 +1,9 @@
 //! What a state wants of the world: three readings, functions of the state alone.
 
 use crate::{
-    Act, Aim, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Leave, Maintenance, Phase,
-    Preparation, Release, Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving, Settings, State,
-    Ticket, Traffic, Tree, Wanted, Wish,
+    Act, Aim, Awaited, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Leave,
+    Maintenance, Phase, Preparation, Release, Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving,
+    Settings, State, Ticket, Traffic, Tree, Wanted, Window, Wish,
 };
 use std::time::Duration;
 
@@ -52,9 +52,9 @@ pub enum Effect {
         source: Option<Installed>,
     },
     /// Wait for a window or an approval.
-    Await,
-    /// Let the service finish its work while it serves.
-    Drain,
+    Await(Awaited),
+    /// Let the service finish its work while it serves. Must see at its end that one of these is still open, if there are any.
+    Drain(Vec<Window>),
     /// End every process of the service, proven gone. Must first see the front hold.
     Stop,
     /// Copy declared state under this run's name. Must first prove the old process gone (`StopStart`).
@@ -169,10 +169,7 @@ fn revives(maintenance: &Maintenance, current: &Installed) -> bool {
 
 fn act(state: &State) -> Option<(Ticket, Effect)> {
     match &state.phase {
-        Phase::Preparing(preparation) => {
-            let ticket = Ticket { run: preparation.run.id.clone(), act: preparation.act, round: 0 };
-            Some((ticket, preparing(preparation)?))
-        }
+        Phase::Preparing(preparation) => Some((preparation.ticket(), preparing(preparation)?)),
         Phase::CuttingOver(cut) => Some((cut.ticket(), forward(cut)?)),
         Phase::RollingBack(retreat) => Some((retreat.cut.ticket(), back(retreat)?)),
         Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => None,
@@ -189,8 +186,8 @@ fn preparing(preparation: &Preparation) -> Option<Effect> {
         (Act::Rehearse, Aim::Staged(target)) => {
             Effect::Rehearse { target: target.clone(), source: preparation.run.source.clone() }
         }
-        (Act::Await, _) => Effect::Await,
-        (Act::Drain, _) => Effect::Drain,
+        (Act::Await, _) => Effect::Await(preparation.awaited()),
+        (Act::Drain, _) => Effect::Drain(preparation.windows().to_vec()),
         _ => return None,
     };
     Some(effect)
@@ -331,12 +328,12 @@ fn limit(act: Act, settings: &Settings) -> Duration {
         Act::Signal => policy.drain + policy.stop_grace + KILL_SLACK,
         // The bulk of the state is copied meanwhile, which takes what it takes.
         Act::Drain => policy.drain + policy.hard_cap,
+        Act::Await => policy.clearance.limit,
         Act::Soak => policy.soak + policy.start_deadline,
         Act::Resolve
         | Act::Stage
         | Act::Preflight
         | Act::Rehearse
-        | Act::Await
         | Act::Snapshot
         | Act::Place
         | Act::Switch

@@ -137,6 +137,12 @@ impl Record {
                 self.close(entry, format!("the process ended: {exit:?}"));
             }
             Event::Recovered { .. } => self.close(entry, "interrupted".into()),
+            Event::Ordered { order: Order::Approve { .. }, actor, .. } => {
+                self.close(entry, format!("approved by {actor}"));
+            }
+            Event::Ordered { order: Order::Hold, actor, .. } if ticket_of(before) != ticket_of(after) => {
+                self.close(entry, format!("held by {actor}"));
+            }
             _ => {}
         }
         if let Some(ended) = ended.filter(|ended| ended.run == self.run) {
@@ -144,7 +150,10 @@ impl Record {
             self.ended = Some(entry.wall_ms);
             self.ending = Some(ended.clone());
         }
-        if after.open_run() == Some(&self.run) && ticket_of(before) != ticket_of(after) {
+        // Before the cut an act that was interrupted goes on under its ticket.
+        let goes_on = matches!(entry.event, Event::Recovered { .. }) || ticket_of(before) != ticket_of(after);
+        if after.open_run() == Some(&self.run) && goes_on {
+            self.close(entry, "begun again".into());
             self.enter(entry, after);
         }
         self.count_downtime(entry, before, after);
@@ -188,7 +197,7 @@ impl Record {
                 let warnings: Vec<Finding> = warnings.map(warning).collect();
                 self.findings.extend(warnings);
             }
-            Done::Skipped { .. } | Done::Started { .. } | Done::Done { .. } => {}
+            Done::Missed { .. } | Done::Skipped { .. } | Done::Started { .. } | Done::Done { .. } => {}
         }
     }
 
@@ -231,7 +240,7 @@ fn source(state: &State) -> Option<Installed> {
 /// The version that an order names, where it names one.
 fn asked_for(event: &Event) -> Option<String> {
     match event {
-        Event::Ordered { order: Order::Update { wanted: Wanted::Version(version) }, .. } => {
+        Event::Ordered { order: Order::Update { wanted: Wanted::Version(version), .. }, .. } => {
             Some(version.clone())
         }
         Event::Ordered { order: Order::Rollback { to, .. }, .. } => Some(to.release.version.clone()),
@@ -273,6 +282,7 @@ fn outcome(done: &Done) -> String {
         Done::AlreadyCurrent { release } => format!("already current: {}", release.version),
         Done::Staged { installed } => format!("generation {}", installed.generation),
         Done::Checked { findings, .. } => format!("{} findings", findings.len()),
+        Done::Missed { why } => why.clone(),
         Done::Skipped { why } => format!("skipped: {why}"),
         Done::Started { instance } => instance.to_string(),
         Done::Observed { observations, .. } => format!("proven, {} in a row", observations.streak),

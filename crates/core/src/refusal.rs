@@ -1,6 +1,6 @@
 //! Why the caller is told no. A refusal changes nothing and leaves nothing behind.
 
-use crate::RunId;
+use crate::{PlanId, RunId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -29,6 +29,14 @@ pub enum Refusal {
     /// The answer belongs to an act that is no longer under way.
     #[error("stale answer")]
     Stale,
+    /// What is to be approved is not what is prepared.
+    #[error(
+        "that is not what is prepared now, which is plan {plan}: look at it and approve that, or `cancel`"
+    )]
+    AnotherPlan {
+        /// What is.
+        plan: PlanId,
+    },
     /// The order means nothing in this state.
     #[error("{why}")]
     NotNow {

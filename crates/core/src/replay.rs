@@ -87,8 +87,12 @@ pub fn replay(checkpoint: &State, entries: &[Entry]) -> Result<State, Mismatch> 
 /// width. It finds drift between rules, not malice.
 #[must_use]
 pub fn fingerprint(state: &State) -> String {
+    fnv(state)
+}
+
+pub(crate) fn fnv(value: &impl Hash) -> String {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-    state.hash(&mut hasher);
+    value.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 

@@ -1,9 +1,9 @@
 //! What everybody reads: one object, made of the record of a run and the state after it.
 
-use crate::words::{condition, next, phase_word, recovery, sentence};
+use crate::words::{awaits, condition, next, phase_word, recovery, sentence};
 use crate::{
     Aim, Cause, Ending, Fact, Fault, Finding, Installed, Instance, Kind, Notification, Notifications, Phase,
-    Record, Resolution, RunId, Serving, State, Status, StepRecord, Writes, posture,
+    PlanId, Record, Resolution, RunId, Serving, State, Status, StepRecord, Writes, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,18 @@ pub struct Serves {
     pub generation: Option<crate::Generation>,
     /// What clients get: `serve`, `hold` or `maintain`.
     pub posture: String,
+}
+
+/// What a prepared run waits for before anything stops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Awaits {
+    /// What a person is to approve; none, if only the time is not right yet.
+    pub plan: Option<PlanId>,
+    /// When it may stop what serves, in words; none: at any time.
+    pub windows: Vec<String>,
+    /// The exact commands that go on or give up.
+    pub commands: Vec<String>,
 }
 
 /// The report object, the same on every channel.
@@ -73,6 +85,9 @@ pub struct Report {
     pub recovery: Vec<String>,
     /// What happens next by itself, or what is waited for.
     pub next: Option<String>,
+    /// What the run waits for before anything stops.
+    #[serde(default)]
+    pub awaits: Option<Awaits>,
     /// When the run began (ms of Unix time).
     pub started: Option<u64>,
     /// When it ended.
@@ -85,6 +100,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether the run goes on with a person's word only.
+    #[must_use]
+    pub fn awaits_a_person(&self) -> bool {
+        self.awaits.as_ref().is_some_and(|awaits| awaits.plan.is_some())
+    }
+
     /// The same with what is told of its run.
     #[must_use]
     pub fn told(mut self, notifications: &Notifications) -> Self {
@@ -131,6 +152,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         writes: ending.map_or(Writes::Kept, |ending| ending.writes),
         recovery: recovery(service, state),
         next: next(state, open),
+        awaits: if open { awaits(service, state) } else { None },
         started: record.map(|record| record.started),
         ended: record.and_then(|record| record.ended),
         reverted_by: record.and_then(|record| record.reverted_by.clone()),

@@ -2,7 +2,7 @@
 
 use crate::act;
 use crate::{
-    Act, Cause, DataOrder, Ending, Generation, Installed, Instance, Intake, Kind, Release, ReleaseRule,
+    Act, Cause, DataOrder, Ending, Gate, Generation, Installed, Instance, Intake, Kind, Release, ReleaseRule,
     RunId, Settings, Ticket, Wanted, Writes,
 };
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,17 @@ pub struct Preparation {
     pub aim: Aim,
     /// Where a fault leads back to.
     pub base: Base,
+    /// What it waits for before anything stops.
+    #[serde(default)]
+    pub gate: Gate,
+}
+
+impl Preparation {
+    /// The ticket of the act under way.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        Ticket { run: self.run.id.clone(), act: self.act, round: self.gate.round }
+    }
 }
 
 /// What every run carries.

@@ -93,7 +93,9 @@ fn ordered(state: &State, ordering: &Ordering<'_>) -> Result<Transition, Refusal
 fn past_the_cut(run: &Run, order: &Order) -> Refusal {
     let run = run.id.clone();
     match order {
-        Order::Start | Order::Stop | Order::Cancel | Order::Restart => Refusal::PastTheCut { run },
+        Order::Start | Order::Stop | Order::Cancel | Order::Hold | Order::Approve { .. } | Order::Restart => {
+            Refusal::PastTheCut { run }
+        }
         Order::Update { .. }
         | Order::Rollback { .. }
         | Order::Retry
@@ -189,9 +191,11 @@ fn recovered(state: &State, boot: Boot, live: Option<&Instance>) -> Transition {
     match &state.phase {
         Phase::CuttingOver(cut) => cutting_over::recovered(&next, cut, boot, live),
         Phase::RollingBack(retreat) => rolling_back::recovered(&next, retreat),
-        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) | Phase::Maintenance(_) => {
+        Phase::Preparing(preparation) => {
+            next.phase = Phase::Preparing(preparing::recovered(preparation));
             Transition::to(next)
         }
+        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => Transition::to(next),
     }
 }
 

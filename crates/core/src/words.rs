@@ -3,8 +3,8 @@
 
 use crate::report::{is_already_current, serves, target, wanted_version};
 use crate::{
-    Act, Cause, Direction, Kind, Phase, Posture, Process, Record, Resolution, Restarts, State, Status, Tree,
-    Wish, posture, wants,
+    Act, Awaited, Awaits, Cause, Direction, Kind, Phase, Posture, Preparation, Process, Record, Resolution,
+    Restarts, State, Status, Tree, Wish, posture, wants,
 };
 
 /// The sentence of an update whose restart failed (requirement M10).
@@ -41,8 +41,47 @@ pub(crate) fn sentence(
                 condition(state).trim_end_matches('.')
             )
         }
-        None => format!("{version}: {}.", phase_word(state)),
+        None => match waiting(state).filter(|_| state.open_run() == Some(&record.run)) {
+            Some((_, Awaited::Approval)) => {
+                format!("{version} is prepared and waits for an approval; {}", untouched(record))
+            }
+            Some((_, Awaited::Window(_))) => {
+                format!("{version} is prepared and waits for its window; {}", untouched(record))
+            }
+            Some((_, Awaited::Nothing)) | None => format!("{version}: {}.", phase_word(state)),
+        },
     }
+}
+
+/// The run that is prepared, and what it waits for.
+fn waiting(state: &State) -> Option<(&Preparation, Awaited)> {
+    match &state.phase {
+        Phase::Preparing(preparation) if preparation.act == Act::Await => {
+            Some((preparation, preparation.awaited()))
+        }
+        _ => None,
+    }
+}
+
+fn untouched(record: &Record) -> String {
+    match &record.before {
+        Some(before) => format!("{} is not touched meanwhile.", before.release.version),
+        None => "nothing is touched meanwhile.".into(),
+    }
+}
+
+/// What a prepared run waits for, with the commands that go on or give up.
+pub(crate) fn awaits(service: &str, state: &State) -> Option<Awaits> {
+    let (preparation, awaited) = waiting(state)?;
+    let plan = match awaited {
+        Awaited::Nothing => return None,
+        Awaited::Approval => preparation.plan(),
+        Awaited::Window(_) => None,
+    };
+    let approve = plan.iter().map(|plan| format!("cutover approve {service} --plan {plan}"));
+    let commands = approve.chain([format!("cutover cancel {service}")]).collect();
+    let windows = preparation.windows().iter().map(ToString::to_string).collect();
+    Some(Awaits { plan, windows, commands })
 }
 
 /// Whether a proven process of what the run installed serves now.
@@ -224,7 +263,11 @@ pub(crate) fn next(state: &State, open: bool) -> Option<String> {
         }),
         Phase::Idle if state.parked.is_some() => Some("start".into()),
         Phase::CuttingOver(_) | Phase::RollingBack(_) | Phase::Preparing(_) if open => {
-            Some("the run ends by itself".into())
+            Some(match waiting(state) {
+                Some((_, Awaited::Approval)) => "a person approves it, or cancels it".into(),
+                Some((_, Awaited::Window(_))) => "it goes on by itself when its window opens".into(),
+                Some((_, Awaited::Nothing)) | None => "the run ends by itself".into(),
+            })
         }
         _ => None,
     }

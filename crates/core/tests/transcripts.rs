@@ -14,10 +14,10 @@ mod cast;
 
 use cast::{Flaw, PLAIN, Rules, words};
 use cutover_core::{
-    Boot, DataClass, DataWish, Done, Effect, Entry, Event, Exit, Generation, Installed, LayDown, Order,
-    Phase, Process, Record, Recorded, Refusal, ReleaseRule, Report, Resolution, RestoreAfterRelease,
-    RollbackRule, RunId, Serving, Settings, State, Status, Strategy, Ticket, Transition, Wanted, Wish,
-    Writes, posture, replay, report, step, wants,
+    ApprovalRule, Base, Boot, DataClass, DataWish, Done, Effect, Entry, Event, Exit, Finding, Generation,
+    Hold, Installed, LayDown, Level, Order, Phase, PlanId, Preparation, Process, Record, Recorded, Refusal,
+    ReleaseRule, Report, Resolution, RestoreAfterRelease, RollbackRule, RunId, Serving, Settings, State,
+    Status, Strategy, Ticket, Transition, Wanted, Wish, Writes, posture, replay, report, step, wants,
 };
 use std::path::Path;
 
@@ -33,6 +33,8 @@ struct Telling {
     /// The ticket before the one under way.
     late: Option<Ticket>,
     recovery: Vec<String>,
+    /// What was to be approved so far.
+    plans: Vec<PlanId>,
     text: String,
 }
 
@@ -50,6 +52,8 @@ impl Telling {
                 "rollback never" => rules.rollback = RollbackRule::Never,
                 "released by data" => rules.release = ReleaseRule::ByData,
                 "released after the soak" => rules.release = ReleaseRule::AfterSoak,
+                "approved" => rules.approve = ApprovalRule::Always,
+                "in a window" => rules.hours = cast::Hours::Nightly,
                 "restore allowed" => rules.restore = RestoreAfterRelease::Allowed,
                 "kept stopped" => {
                     state.wish = Wish::Stopped;
@@ -69,6 +73,7 @@ impl Telling {
             runs: 0,
             late: None,
             recovery: Vec::new(),
+            plans: Vec::new(),
             text: String::new(),
         }
     }
@@ -91,7 +96,14 @@ impl Telling {
         let event = self.event(script);
         match self.take(&event) {
             Ok(()) => self.tell(),
-            Err(refusal) => self.line(&format!("  refused: {refusal}")),
+            Err(refusal) => {
+                // By its number: its name is a hash.
+                let named = |told: String, (at, plan): (usize, &PlanId)| {
+                    told.replace(&plan.0, &format!("{}", at + 1))
+                };
+                let told = self.plans.iter().enumerate().fold(refusal.to_string(), named);
+                self.line(&format!("  refused: {told}"));
+            }
         }
     }
 
@@ -154,6 +166,18 @@ impl Telling {
         self.line(&format!(
             "  {phase}{act}; front {front}; process {process}; told {status}; serving {serving}"
         ));
+        if let Some(awaits) = &told.awaits {
+            let what = if awaits.plan.is_some() { "a person" } else { "the time" };
+            let windows = if awaits.windows.is_empty() { "any" } else { "in its window" };
+            self.line(&format!("  waits for {what}; hours: {windows}; {}", told.sentence));
+        }
+        if let Some(plan) = told.awaits.and_then(|awaits| awaits.plan) {
+            if !self.plans.contains(&plan) {
+                self.plans.push(plan.clone());
+            }
+            let number = self.plans.iter().position(|known| *known == plan).map_or(0, |at| at + 1);
+            self.line(&format!("  to be approved: plan {number}"));
+        }
         if told.recovery != self.recovery {
             self.recovery = told.recovery;
             for command in self.recovery.clone() {
@@ -186,18 +210,19 @@ impl Telling {
             ["late", "proof", "of", pid] => self.late_proof(number(pid)),
             ["already", "current"] => {
                 let release = self.state.current.clone().expect("something is installed").release;
-                let ticket = self.ticket().expect("an act is under way");
-                Event::Finished { ticket, done: Done::AlreadyCurrent { release } }
+                self.finished(Done::AlreadyCurrent { release })
             }
             ["target", "says", "neutral"] => {
-                let ticket = self.ticket().expect("an act is under way");
                 let class = Some(DataClass::Neutral);
-                Event::Finished { ticket, done: Done::Checked { findings: Vec::new(), class } }
+                self.finished(Done::Checked { findings: Vec::new(), class })
             }
-            ["writes", "stay"] => {
-                let ticket = self.ticket().expect("an act is under way");
-                Event::Finished { ticket, done: Done::Skipped { why: "old code can go on with it".into() } }
+            ["opened"] => self.finished(Done::Done { note: "it opened".into() }),
+            ["missed"] => self.finished(Done::Missed { why: "it closed".into() }),
+            ["checked,", "with", "a", "warning"] => {
+                let findings = vec![Finding::new(Level::Warn, "port", "a stranger")];
+                self.finished(Done::Checked { findings, class: None })
             }
+            ["writes", "stay"] => self.finished(Done::Skipped { why: "old code can go on with it".into() }),
             ["fault", code] => {
                 let ticket = self.ticket().expect("an act is under way");
                 Event::Faulted { ticket, fault: cast::fault(code) }
@@ -215,7 +240,10 @@ impl Telling {
             ["ready", pid] => self.ready(number(pid)),
             ["degraded", code] => Event::Degraded { run: self.fresh_run(), fault: cast::fault(code) },
             ["watch", "ends"] => match &self.state.phase {
-                Phase::Watching(watch) => Event::WatchEnded { run: watch.run.clone() },
+                Phase::Watching(watch)
+                | Phase::Preparing(Preparation { base: Base::Watching(watch), .. }) => {
+                    Event::WatchEnded { run: watch.run.clone() }
+                }
                 _ => Event::WatchEnded { run: cast::run_id(0) },
             },
             ["tree", generation, "changed"] => Event::TreeChanged {
@@ -234,10 +262,20 @@ impl Telling {
         }
     }
 
+    /// This answer of the act under way.
+    fn finished(&self, done: Done) -> Event {
+        Event::Finished { ticket: self.ticket().expect("an act is under way"), done }
+    }
+
     fn ordered(&mut self, order: &str) -> Event {
+        let update = |hold| Order::Update { wanted: Wanted::Channel("latest".into()), hold };
         let kept = || self.state.previous.clone().expect("a version before this one").installed;
         let order = match order {
-            "update" => Order::Update { wanted: Wanted::Channel("latest".into()) },
+            "update" => update(Hold::AsRuled),
+            "update --hold" => update(Hold::Asked),
+            "hold" => Order::Hold,
+            "approve" => Order::Approve { plan: self.plan().expect("something is prepared") },
+            "approve what was prepared before" => Order::Approve { plan: self.plans[0].clone() },
             "rollback --data keep" => Order::Rollback { to: kept(), data: DataWish::Keep },
             "rollback --data restore" => Order::Rollback { to: kept(), data: DataWish::Restore },
             "start" => Order::Start,
@@ -273,7 +311,7 @@ impl Telling {
                 Done::Skipped { why: "old code can go on with it".into() }
             }
             Effect::Preflight { .. } => Done::Checked { findings: Vec::new(), class: None },
-            Effect::Rehearse { .. } | Effect::Await => Done::Skipped { why: "as configured".into() },
+            Effect::Rehearse { .. } | Effect::Await(_) => Done::Skipped { why: "as configured".into() },
             Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
             Effect::Prove { installed, instance } | Effect::Soak { installed, instance } => {
                 let expectation = cast::expectation(&installed, &instance.expect("a process to prove"));
@@ -318,6 +356,10 @@ impl Telling {
         let expectation = cast::expectation(&current, &cast::instance(pid));
         let observations = cast::as_expected(&expectation);
         Event::Ready { expectation, observations }
+    }
+
+    fn plan(&self) -> Option<PlanId> {
+        self.report().awaits.and_then(|awaits| awaits.plan)
     }
 
     fn fresh_run(&mut self) -> RunId {
@@ -383,6 +425,13 @@ macro_rules! transcripts {
 }
 
 transcripts! {
+    a_hold_stops_a_run_before_the_cut
+    an_approval_of_something_else_is_refused
+    an_update_waits_for_its_approval
+    an_update_waits_for_its_window
+    a_watch_ends_while_an_update_waits
+    what_serves_fails_while_an_update_waits
+    who_serves_again_by_itself_is_not_stopped_unasked
     a_changed_tree_is_sealed_again
     a_changed_tree_that_cannot_be_sealed_is_maintenance
     a_crash_at_boot_is_rolled_back

@@ -25,6 +25,7 @@ mod telling;
 mod tripped;
 mod upkeep;
 mod view;
+mod window;
 
 pub use chronicle::{Chronicle, Error as ChronicleError};
 pub use inbox::{Accepted, Expected, Handle, Progress};
@@ -33,7 +34,7 @@ pub use ledger::{Ledger, wall_ms};
 pub use offer::Available;
 pub use plan::Plan;
 pub use telling::{Telling, Trial};
-pub use view::View;
+pub use view::{View, Waiting};
 
 pub(crate) use age::youngest_first;
 pub(crate) use site::{free_port, passage, private_directory};
@@ -45,11 +46,12 @@ use acts::Executor;
 use alarm::Readiness;
 use crashes::Crashes;
 use cutover_core::{
-    Act, Boot, Entry, Event, Instance, Order, Phase, Posture, Process, Refusal, RunId, State, Target, Ticket,
-    Transition, patience, posture, report, wants,
+    Act, Awaited, Boot, Entry, Event, Instance, Order, Phase, Posture, Process, Refusal, RunId, State,
+    Target, Ticket, Transition, patience, posture, report, wants,
 };
 use front_link::FrontLink;
 use inbox::{Input, Reporter};
+use jiff::Timestamp;
 use offer::Offer;
 use site::Site;
 use std::ffi::OsString;
@@ -241,11 +243,32 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
         settings,
         limit_ms: patience(&chronicle.state)
             .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        waiting: waiting(chronicle),
         address: Some(site.address()),
         listen: site.settings.listen.clone(),
         seq: 0,
         chronicle: Arc::clone(chronicle),
     }
+}
+
+/// Until when the run under way waits, if it waits for something.
+fn waiting(chronicle: &Chronicle) -> Option<Waiting> {
+    let Phase::Preparing(preparation) = &chronicle.state.phase else { return None };
+    if preparation.act != Act::Await || preparation.awaited() == Awaited::Nothing {
+        return None;
+    }
+    let (windows, now) = (preparation.windows(), Timestamp::now());
+    let ms = |at: Timestamp| u64::try_from(at.as_millisecond()).ok();
+    // A zone that is not known ends the act, and says so.
+    let is_closed = !windows.is_empty() && !window::is_open(windows, now).unwrap_or(false);
+    let opens = if is_closed { window::opens(windows, now).ok().flatten() } else { None };
+    let record = chronicle.record(&preparation.run.id)?;
+    let first = record.steps.iter().find(|step| step.name == Act::Await)?;
+    let limit = u64::try_from(preparation.run.settings.policy.clearance.limit.as_millis()).ok();
+    Some(Waiting {
+        opens_at: opens.and_then(ms),
+        gives_up_at: limit.map(|limit| first.started.saturating_add(limit)),
+    })
 }
 
 /// When a process of this boot began, on the wall clock as it is now.
@@ -334,12 +357,15 @@ impl Conductor {
         let run = ledger::fresh_run();
         let settings = self.executor.site.settings.for_run();
         let before = (self.chronicle.state.open_run().cloned(), self.chronicle.state.parked.is_some());
+        // These are about the run under way.
+        let is_about_it = matches!(order, Order::Hold | Order::Approve { .. });
         match self.write(Event::Ordered { run, order, actor, settings }).await {
             Ok(()) => {
                 let state = &self.chronicle.state;
                 // A run that was under way already is not this order's; one that was parked goes on by it.
-                let is_its_own =
-                    state.open_run() != before.0.as_ref() || (before.1 && state.parked.is_none());
+                let is_its_own = is_about_it
+                    || state.open_run() != before.0.as_ref()
+                    || (before.1 && state.parked.is_none());
                 Ok(Accepted { run: state.open_run().filter(|_| is_its_own).cloned() })
             }
             Err(Unwritten::Refused(refusal)) => Err(refusal),

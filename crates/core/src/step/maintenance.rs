@@ -1,6 +1,6 @@
 //! Declared maintenance: a person decides. Its only exits are orders, and an old version known to be coherent.
 
-use super::{Ordering, Told, Transition, ending, resting, rolling_back, wished};
+use super::{Ordering, Told, Transition, ending, preparing, resting, rolling_back, wished};
 use crate::{
     Act, Aim, Base, Cause, Cut, DataOrder, Extent, Generation, Installed, Kind, Maintenance, Order, Phase,
     Refusal, Resolution, Restarts, Run, Serving, State, Status, Traffic, Tree, Writes,
@@ -71,7 +71,9 @@ pub(super) fn ordered(
     next.restarts = Restarts::Allowed;
     next.phase = match ordering.order {
         Order::Start | Order::Stop => return wished(state, ordering.order).map(Transition::to),
-        Order::Cancel => return Err(Refusal::NotNow { why: "no run is under way".into() }),
+        Order::Cancel | Order::Hold | Order::Approve { .. } => {
+            return Err(Refusal::NotNow { why: "no run is under way".into() });
+        }
         Order::Restart => {
             return Err(Refusal::NotNow {
                 why: "in maintenance: use `recover --retry`, `--rollback` or `--accept`".into(),
@@ -92,7 +94,7 @@ pub(super) fn ordered(
             }
             rolling_back::ordered(maintenance, ordering.run)
         }
-        Order::Update { wanted } => {
+        Order::Update { wanted, .. } => {
             in_step(state, maintenance)?;
             let run = Run {
                 source: state.current.clone(),
@@ -101,7 +103,8 @@ pub(super) fn ordered(
                 ..run_of(maintenance, ordering, Kind::Update)
             };
             let aim = Aim::Wanted(wanted.clone());
-            Phase::Preparing(resting::preparation(run, aim, Base::Maintenance(maintenance.clone())))
+            let preparation = resting::preparation(run, aim, Base::Maintenance(maintenance.clone()));
+            Phase::Preparing(resting::held(preparation, ordering.order))
         }
         Order::Accept => {
             in_step(state, maintenance)?;
@@ -194,7 +197,7 @@ fn not_coherent(maintenance: &Maintenance) -> Refusal {
 pub(super) fn ended_by_itself(state: &State, maintenance: &Maintenance) -> Transition {
     let mut next = state.clone();
     match &mut next.phase {
-        Phase::Preparing(preparation) => preparation.base = Base::Idle,
+        Phase::Preparing(preparation) => *preparation = preparing::at_rest(preparation),
         phase => *phase = Phase::Idle,
     }
     let told = Told::new(Status::RestartFailed, Resolution::OldVerified);

@@ -2,14 +2,13 @@
 
 use super::{Told, Transition, ending, wished};
 use crate::{
-    Act, Aim, Base, Cause, Cut, Done, Event, Extent, Fault, Installed, Maintenance, Order, Phase,
-    Preparation, Refusal, Resolution, Restarts, State, Status, Traffic, Tree, Wish, Writes, act,
+    Act, Aim, Approval, Awaited, Base, Cause, Cut, Done, Event, Extent, Fault, Hold, Installed, Kind, Look,
+    Maintenance, Order, Phase, PlanId, Preparation, Refusal, Resolution, Restarts, State, Status, Traffic,
+    Tree, Wish, Writes, act,
 };
 
 pub(super) fn step(state: &State, preparation: &Preparation, event: &Event) -> Result<Transition, Refusal> {
-    let under_way = |ticket: &crate::Ticket| {
-        ticket.run == preparation.run.id && ticket.act == preparation.act && ticket.round == 0
-    };
+    let under_way = |ticket: &crate::Ticket| *ticket == preparation.ticket();
     match event {
         Event::Finished { ticket, done } if under_way(ticket) => finished(state, preparation, done),
         Event::Faulted { ticket, fault } if under_way(ticket) => Ok(faulted(state, preparation, fault)),
@@ -33,6 +32,8 @@ pub(super) fn ordered(
             why: "the running tree is damaged: resealing it cannot be cancelled; `stop` stops the service"
                 .into(),
         }),
+        Order::Hold => held(preparation).map(|next| to(state, next)),
+        Order::Approve { plan } => approved(preparation, plan).map(|next| to(state, next)),
         Order::Update { .. }
         | Order::Rollback { .. }
         | Order::Restart
@@ -40,6 +41,68 @@ pub(super) fn ordered(
         | Order::RecoverRollback
         | Order::Accept => Err(Refusal::AlreadyRunning { run: preparation.run.id.clone() }),
     }
+}
+
+fn to(state: &State, preparation: Preparation) -> Transition {
+    let mut next = state.clone();
+    next.phase = Phase::Preparing(preparation);
+    Transition::to(next)
+}
+
+/// From here on it waits for a person's word, and one that was given counts no more. Nothing was stopped yet.
+fn held(preparation: &Preparation) -> Result<Preparation, Refusal> {
+    let why = match preparation.run.kind {
+        Kind::AutoRevert => "a version that fails is being taken back: that is not held",
+        Kind::TreeChanged => "the running tree is damaged: sealing it again is not held",
+        Kind::Update | Kind::Rollback | Kind::Accept => "",
+    };
+    if !why.is_empty() {
+        return Err(Refusal::NotNow { why: why.into() });
+    }
+    if preparation.awaited() == Awaited::Approval {
+        return Err(Refusal::AlreadySo);
+    }
+    let mut next = preparation.clone();
+    next.gate.hold = Hold::Asked;
+    next.gate.approval = Approval::Missing;
+    Ok(if matches!(next.act, Act::Await | Act::Drain) { next.again(Act::Await) } else { next })
+}
+
+/// A person's word on exactly what is prepared. It is looked at once more before anything stops.
+fn approved(preparation: &Preparation, plan: &PlanId) -> Result<Preparation, Refusal> {
+    let not_now = |why: &str| Err(Refusal::NotNow { why: why.into() });
+    match (preparation.awaited(), preparation.plan()) {
+        (Awaited::Approval, Some(now)) if preparation.act == Act::Await && now != *plan => {
+            Err(Refusal::AnotherPlan { plan: now })
+        }
+        (Awaited::Approval, Some(_)) if preparation.act == Act::Await => {
+            let mut next = preparation.clone();
+            next.gate.approval = Approval::Given;
+            next.gate.look = Look::Stale;
+            Ok(next.again(Act::Await))
+        }
+        (Awaited::Approval, _) => not_now(
+            "it is not prepared yet: what is approved is looked at first; `cutover status` shows when it waits",
+        ),
+        _ if preparation.gate.approval == Approval::Given => Err(Refusal::AlreadySo),
+        _ => not_now("the run does not wait for an approval"),
+    }
+}
+
+/// The old version serves again, so that stopping it takes what it always takes.
+pub(super) fn at_rest(preparation: &Preparation) -> Preparation {
+    let next = Preparation { base: Base::Idle, ..preparation.clone() };
+    let is_past = matches!(next.act, Act::Await | Act::Drain) && next.awaited() != Awaited::Nothing;
+    if is_past { next.again(Act::Await) } else { next }
+}
+
+/// Who was away while a window was waited for does not know how long.
+pub(super) fn recovered(preparation: &Preparation) -> Preparation {
+    let mut next = preparation.clone();
+    if next.act == Act::Await && next.awaited() != Awaited::Nothing {
+        next.gate.look = Look::Stale;
+    }
+    next
 }
 
 fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Transition, Refusal> {
@@ -55,19 +118,27 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
             }
             next.aim = Aim::Staged(installed.clone());
         }
-        (Act::Preflight, Done::Checked { class, .. }) => {
-            next.run.settings = preparation.run.settings.told(*class);
+        (Act::Preflight, Done::Checked { findings, class }) => next = preparation.looked(findings, *class),
+        (Act::Await, Done::Skipped { .. } | Done::Done { .. })
+            if preparation.awaited() == Awaited::Approval =>
+        {
+            return Err(Refusal::Unproven { why: "nobody has approved it".into() });
         }
-        (Act::Rehearse | Act::Await | Act::Drain, Done::Skipped { .. } | Done::Done { .. }) => {}
+        // It was waited for.
+        (Act::Await, Done::Done { .. }) => next.gate.look = Look::Stale,
+        (Act::Rehearse | Act::Await | Act::Drain, Done::Skipped { .. })
+        | (Act::Rehearse | Act::Drain, Done::Done { .. }) => {}
+        (Act::Drain, Done::Missed { .. }) => return Ok(to(state, next.again(Act::Await))),
         _ => return Err(Refusal::Stale),
+    }
+    if next.act == Act::Await && next.gate.look == Look::Stale {
+        return Ok(to(state, next.again(Act::Preflight)));
     }
     let Some(act) = act::after(&act::PREPARING, preparation.act) else {
         return cut(state, preparation);
     };
     next.act = act;
-    let mut state = state.clone();
-    state.phase = Phase::Preparing(next);
-    Ok(Transition::to(state))
+    Ok(to(state, next))
 }
 
 /// Nothing to do: no restart, nothing written but this.

@@ -2,8 +2,8 @@
 
 use super::{Ordering, Transition, cutting_over, preparing, wished};
 use crate::{
-    Act, Aim, Base, DataClass, DataOrder, DataWish, Expectation, Fault, Generation, Installed, Instance,
-    Kept, Kind, Maintenance, Observations, Order, Phase, Preparation, Process, Refusal, Restarts,
+    Act, Aim, Base, DataClass, DataOrder, DataWish, Expectation, Fault, Gate, Generation, Installed,
+    Instance, Kept, Kind, Maintenance, Observations, Order, Phase, Preparation, Process, Refusal, Restarts,
     RestoreAfterRelease, Retreat, Run, RunId, Serving, Settings, State, Tree, Verdict, Wish, judge, wants,
 };
 
@@ -12,14 +12,16 @@ pub(super) fn ordered(state: &State, ordering: &Ordering<'_>) -> Result<Transiti
         return parked_order(state, parked, ordering.order);
     }
     match ordering.order {
-        Order::Update { wanted } => {
+        Order::Update { wanted, .. } => {
             let aim = Aim::Wanted(wanted.clone());
             Ok(begin(state, ordering, Kind::Update, DataOrder::Keep, aim))
         }
         Order::Rollback { to, data } => rollback(state, ordering, to, *data),
         Order::Start | Order::Stop => wished(state, ordering.order).map(Transition::to),
         Order::Restart => restart(state),
-        Order::Cancel => Err(Refusal::NotNow { why: "no run is under way".into() }),
+        Order::Cancel | Order::Hold | Order::Approve { .. } => {
+            Err(Refusal::NotNow { why: "no run is under way".into() })
+        }
         Order::Retry | Order::RecoverRollback | Order::Accept => {
             Err(Refusal::NotNow { why: "the service is not in maintenance: nothing to recover".into() })
         }
@@ -131,7 +133,7 @@ fn begin(state: &State, ordering: &Ordering<'_>, kind: Kind, data: DataOrder, ai
     };
     let mut next = state.clone();
     next.restarts = Restarts::Allowed;
-    next.phase = Phase::Preparing(preparation(run, aim, base));
+    next.phase = Phase::Preparing(held(preparation(run, aim, base), ordering.order));
     Transition::to(next)
 }
 
@@ -142,7 +144,15 @@ pub(super) fn preparation(run: Run, aim: Aim, base: Base) -> Preparation {
         Aim::Resolved(_) => Act::Stage,
         Aim::Staged(_) => Act::Preflight,
     };
-    Preparation { run, act, aim, base }
+    Preparation { run, act, aim, base, gate: Gate::default() }
+}
+
+/// The same, held from its beginning if the order says so.
+pub(super) fn held(mut preparation: Preparation, order: &Order) -> Preparation {
+    if let Order::Update { hold, .. } = order {
+        preparation.gate.hold = *hold;
+    }
+    preparation
 }
 
 /// The process of a resting service proved itself once (rule 3).
@@ -197,12 +207,16 @@ pub(super) fn proven(
 }
 
 pub(super) fn watch_ended(state: &State, run: &RunId) -> Result<Transition, Refusal> {
-    let Phase::Watching(watch) = &state.phase else { return Err(Refusal::Stale) };
-    if watch.run != *run {
-        return Err(Refusal::Stale);
-    }
     let mut next = state.clone();
-    next.phase = Phase::Idle;
+    match &mut next.phase {
+        Phase::Watching(watch) if watch.run == *run => next.phase = Phase::Idle,
+        // A run may wait for longer than the one before it is watched.
+        Phase::Preparing(preparation) if matches!(&preparation.base, Base::Watching(watch) if watch.run == *run) =>
+        {
+            preparation.base = Base::Idle;
+        }
+        _ => return Err(Refusal::Stale),
+    }
     Ok(Transition::to(next))
 }
 

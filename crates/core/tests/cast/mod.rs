@@ -5,11 +5,12 @@
 pub(crate) mod words;
 
 use cutover_core::{
-    Act, Aim, Base, Boot, BootId, Cause, Code, Compared, Cut, DataClass, DataOrder, Ending, Event, Exchanges,
-    Exit, Expectation, Fact, FactName, Fault, FileIdentity, Generation, Installed, Instance, Intake, Kept,
-    Kind, Listener, Maintenance, Observations, OldProcess, Order, Owner, Phase, PluginsTold, Policy,
-    Preparation, Release, ReleaseRule, Resolution, RestoreAfterRelease, Retreat, RollbackRule, Run, RunId,
-    Seen, Serving, Settings, State, Status, Strategy, Verdict, Watch, Writes, judge,
+    Act, Aim, ApprovalRule, Base, Boot, BootId, Cause, Clearance, Code, Compared, Cut, DataClass, DataOrder,
+    Day, Ending, Event, Exchanges, Exit, Expectation, Fact, FactName, Fault, FileIdentity, Generation,
+    Installed, Instance, Intake, Kept, Kind, Listener, Maintenance, Observations, OldProcess, Order, Owner,
+    Phase, PluginsTold, Policy, Preparation, Release, ReleaseRule, Resolution, RestoreAfterRelease, Retreat,
+    RollbackRule, Run, RunId, Seen, Serving, Settings, State, Status, Strategy, Verdict, Watch, Window,
+    Writes, judge,
 };
 use std::collections::BTreeSet;
 
@@ -54,6 +55,15 @@ pub(crate) struct Rules {
     pub(crate) release: ReleaseRule,
     pub(crate) restore: RestoreAfterRelease,
     pub(crate) rollback: RollbackRule,
+    pub(crate) approve: ApprovalRule,
+    pub(crate) hours: Hours,
+}
+
+/// When an update may stop what serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hours {
+    Any,
+    Nightly,
 }
 
 /// Stop-start, neutral data, everything through the front, released after the proof, rolled back by itself.
@@ -64,6 +74,8 @@ pub(crate) const PLAIN: Rules = Rules {
     release: ReleaseRule::AfterProve,
     restore: RestoreAfterRelease::Refused,
     rollback: RollbackRule::Auto,
+    approve: ApprovalRule::Never,
+    hours: Hours::Any,
 };
 
 impl Rules {
@@ -73,9 +85,15 @@ impl Rules {
             restore_after_release: self.restore,
             rollback: self.rollback,
             streak: 3,
+            clearance: Clearance { approve: self.approve, windows: self.windows(), ..Clearance::default() },
             ..Policy::default()
         };
         Settings { strategy: self.strategy, class: self.class, intake: self.intake, policy }
+    }
+
+    fn windows(self) -> Vec<Window> {
+        let nightly = Window { days: Day::ALL.to_vec(), from: 3600, to: 7200, zone: "UTC".into() };
+        if self.hours == Hours::Nightly { vec![nightly] } else { Vec::new() }
     }
 }
 
@@ -341,7 +359,10 @@ pub(crate) fn trim(state: &mut State) {
     }
     match &mut state.phase {
         Phase::Idle | Phase::Watching(_) => {}
-        Phase::Preparing(preparation) => trim_base(&mut preparation.base),
+        Phase::Preparing(preparation) => {
+            preparation.gate.round = 0;
+            trim_base(&mut preparation.base);
+        }
         Phase::CuttingOver(cut) => trim_cut(cut),
         Phase::RollingBack(retreat) => {
             retreat.causes.clear();
@@ -386,7 +407,10 @@ pub(crate) fn age(state: &mut State, rounds: u8) {
     }
     match &mut state.phase {
         Phase::Idle | Phase::Watching(_) => {}
-        Phase::Preparing(preparation) => age_base(&mut preparation.base),
+        Phase::Preparing(preparation) => {
+            preparation.gate.round = rounds;
+            age_base(&mut preparation.base);
+        }
         Phase::CuttingOver(cut) => {
             cut.round = rounds;
             age_base(&mut cut.base);

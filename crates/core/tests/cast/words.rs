@@ -1,8 +1,8 @@
 //! States and events in few words, for traces and for the drawn machine.
 
 use cutover_core::{
-    Act, Base, Boot, DataOrder, Done, Event, Exit, Installed, Kind, Order, Phase, Resolution, Run, Serving,
-    State, Status, Tree, Wish,
+    Act, Base, Boot, DataOrder, Done, Event, Exit, Hold, Installed, Kind, Order, Phase, Resolution, Run,
+    Serving, State, Status, Tree, Wish,
 };
 use std::fmt::Write;
 
@@ -21,13 +21,16 @@ pub(crate) fn act(act: Act) -> String {
 
 pub(crate) fn order(order: &Order) -> &'static str {
     match order {
-        Order::Update { .. } => "update",
+        Order::Update { hold: Hold::AsRuled, .. } => "update",
+        Order::Update { hold: Hold::Asked, .. } => "update --hold",
         Order::Rollback { data: cutover_core::DataWish::Keep, .. } => "rollback --data keep",
         Order::Rollback { data: cutover_core::DataWish::Restore, .. } => "rollback --data restore",
         Order::Start => "start",
         Order::Stop => "stop",
         Order::Restart => "restart",
         Order::Cancel => "cancel",
+        Order::Hold => "hold",
+        Order::Approve { .. } => "approve",
         Order::Retry => "recover --retry",
         Order::RecoverRollback => "recover --rollback",
         Order::Accept => "recover --accept",
@@ -44,6 +47,7 @@ fn done(done: &Done) -> String {
         Done::AlreadyCurrent { release } => format!("already current {}", release.version),
         Done::Staged { installed } => format!("staged {}", place(installed)),
         Done::Checked { .. } => "checked".into(),
+        Done::Missed { .. } => "missed".into(),
         Done::Skipped { .. } => "skipped".into(),
         Done::Started { instance } => format!("started {instance}"),
         Done::Observed { expectation, .. } => format!("observed {}", expectation.instance),

@@ -3,9 +3,9 @@
 
 use super::cast;
 use cutover_core::{
-    Act, Aim, AlarmId, Boot, Cut, DataClass, DataWish, Done, Event, Exchanges, Exit, Expectation, FactName,
-    Generation, Installed, Instance, NotificationId, Order, Outcome, Phase, Preparation, Release, Retreat,
-    RunId, Settings, State, TargetId, Ticket, Wanted,
+    Act, Aim, AlarmId, Base, Boot, Cut, DataClass, DataWish, Done, Event, Exchanges, Exit, Expectation,
+    FactName, Finding, Generation, Hold, Installed, Instance, Level, NotificationId, Order, Outcome, Phase,
+    PlanId, Preparation, Release, Retreat, RunId, Settings, State, TargetId, Ticket, Wanted,
 };
 
 /// What is known of an event before `step` sees it.
@@ -80,8 +80,12 @@ fn plain(event: Event) -> Case {
 }
 
 fn orders(state: &State, pool: &Pool, settings: &Settings, cases: &mut Vec<Case>) {
+    let update = |hold| Order::Update { wanted: Wanted::Channel("latest".into()), hold };
     let mut orders = vec![
-        Order::Update { wanted: Wanted::Channel("latest".into()) },
+        update(Hold::AsRuled),
+        update(Hold::Asked),
+        Order::Hold,
+        Order::Approve { plan: PlanId("of something else".into()) },
         Order::Start,
         Order::Stop,
         Order::Restart,
@@ -90,6 +94,9 @@ fn orders(state: &State, pool: &Pool, settings: &Settings, cases: &mut Vec<Case>
         Order::RecoverRollback,
         Order::Accept,
     ];
+    if let Phase::Preparing(preparation) = &state.phase {
+        orders.extend(preparation.plan().map(|plan| Order::Approve { plan }));
+    }
     let stranger = Installed { generation: pool.generation, release: pool.release.clone() };
     let older = state.previous.as_ref().map(|kept| kept.installed.clone());
     for to in [older, state.current.clone(), Some(stranger)].into_iter().flatten() {
@@ -113,8 +120,8 @@ fn trees(pool: &Pool, settings: &Settings, cases: &mut Vec<Case>) {
 /// The ticket of the act under way, read from the state and not from `wants`.
 pub(crate) fn ticket(state: &State) -> Option<Ticket> {
     match &state.phase {
-        Phase::Preparing(Preparation { run, act, .. }) => {
-            Some(Ticket { run: run.id.clone(), act: *act, round: 0 })
+        Phase::Preparing(Preparation { run, act, gate, .. }) => {
+            Some(Ticket { run: run.id.clone(), act: *act, round: gate.round })
         }
         Phase::CuttingOver(cut) | Phase::RollingBack(Retreat { cut, .. }) => {
             Some(Ticket { run: cut.run.id.clone(), act: cut.act, round: cut.round })
@@ -126,6 +133,7 @@ pub(crate) fn ticket(state: &State) -> Option<Ticket> {
 /// Every answer under the right ticket, whether it fits the act or not.
 fn answers(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
     let Some(ticket) = ticket(state) else { return };
+    let warning = Finding::new(Level::Warn, "import", "");
     let mut done = vec![
         Done::Resolved { release: pool.release.clone() },
         Done::AlreadyCurrent { release: pool.release.clone() },
@@ -133,6 +141,8 @@ fn answers(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
         Done::Staged { installed: Installed { generation: pool.generation, release: cast::release(77) } },
         Done::Checked { findings: Vec::new(), class: None },
         Done::Checked { findings: Vec::new(), class: Some(DataClass::Neutral) },
+        Done::Checked { findings: vec![warning], class: None },
+        Done::Missed { why: String::new() },
         Done::Skipped { why: String::new() },
         Done::Done { note: String::new() },
     ];
@@ -287,7 +297,9 @@ fn readiness(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
 fn watch(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
     cases.push(plain(Event::Degraded { run: pool.run.clone(), fault: cast::fault("crash_limit") }));
     cases.push(plain(Event::WatchEnded { run: pool.run.clone() }));
-    if let Phase::Watching(watch) = &state.phase {
+    if let Phase::Watching(watch) | Phase::Preparing(Preparation { base: Base::Watching(watch), .. }) =
+        &state.phase
+    {
         cases.push(plain(Event::WatchEnded { run: watch.run.clone() }));
     }
 }

@@ -148,7 +148,9 @@ the world is in `crates/core/src/readings.rs`.
 fn cause(event: &Event) -> &'static str {
     match event {
         Event::Ordered { order, .. } => match words::order(order) {
-            "update" => "order update",
+            "update" | "update --hold" => "order update",
+            "hold" => "order hold",
+            "approve" => "order approve",
             "rollback --data keep" | "rollback --data restore" => "order rollback",
             "start" => "order start",
             "stop" => "order stop",

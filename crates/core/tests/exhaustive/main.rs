@@ -12,12 +12,13 @@ mod cast;
 
 mod alphabet;
 mod drawing;
+mod gate;
 mod promises;
 
 use cast::{Name, PLAIN, Rules};
 use cutover_core::{
-    DataClass, Event, Intake, Phase, ReleaseRule, RestoreAfterRelease, Retreat, RollbackRule, Settings,
-    State, Strategy, Transition, step,
+    ApprovalRule, DataClass, Event, Intake, Phase, ReleaseRule, RestoreAfterRelease, Retreat, RollbackRule,
+    Settings, State, Strategy, Transition, step,
 };
 use drawing::Drawing;
 use promises::Taken;
@@ -221,6 +222,7 @@ fn services() -> Vec<(&'static str, Vec<Settings>)> {
     let restoring = Rules { restore: RestoreAfterRelease::Allowed, ..MIGRATING };
     let never = Rules { rollback: RollbackRule::Never, ..PLAIN };
     let signal = Rules { strategy: Strategy::Signal, ..PLAIN };
+    let cleared = Rules { approve: ApprovalRule::Always, hours: cast::Hours::Nightly, ..MIGRATING };
     let deaf = Rules { rollback: RollbackRule::Never, ..Rules { strategy: Strategy::Signal, ..MIGRATING } };
     let mut services: Vec<_> = [
         ("neutral data", PLAIN),
@@ -231,6 +233,7 @@ fn services() -> Vec<(&'static str, Vec<Settings>)> {
         ("neutral, rollback never", never),
         ("neutral, signal", signal),
         ("migrated, signal, rollback never", deaf),
+        ("migrated, approved, in a window", cleared),
     ]
     .into_iter()
     .map(|(name, rules)| (name, vec![rules.settings()]))

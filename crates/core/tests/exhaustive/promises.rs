@@ -2,6 +2,7 @@
 //! words of the documentation; must not call what it checks to find out what is right.
 
 use super::alphabet::{Case, Nature, ticket};
+use super::gate;
 use cutover_core::{
     Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation,
     Installed, Instance, Kind, LayDown, Leave, Maintenance, Order, Phase, Posture, Process, Refusal,
@@ -17,7 +18,7 @@ pub(crate) struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    fn after(&self) -> Option<&State> {
+    pub(crate) fn after(&self) -> Option<&State> {
         self.result.as_ref().ok().map(|transition| &transition.state)
     }
 
@@ -35,18 +36,18 @@ impl Taken<'_> {
     }
 }
 
-type Broken = Result<(), String>;
+pub(crate) type Broken = Result<(), String>;
 
 /// A promise about every transition.
 pub(crate) type Move = (&'static str, fn(&Taken<'_>) -> Broken);
 /// A promise about every state.
 pub(crate) type Place = (&'static str, fn(&State) -> Broken);
 
-fn hold(holds: bool, otherwise: &str) -> Broken {
+pub(crate) fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 24] = [
+pub(crate) const MOVES: [Move; 28] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -74,9 +75,13 @@ pub(crate) const MOVES: [Move; 24] = [
     ),
     ("ok derives from the status", ok_derives_from_the_status),
     ("telling changes nothing", telling_changes_nothing),
+    ("nothing stops without the approval that it takes", gate::the_cut_has_its_approval),
+    ("an approval is of exactly what is prepared", gate::an_approval_is_of_what_is_prepared),
+    ("what waited is looked at again before anything stops", gate::what_waited_is_looked_at_again),
+    ("a hold is obeyed or refused", gate::a_hold_is_obeyed),
 ];
 
-pub(crate) const PLACES: [Place; 12] = [
+pub(crate) const PLACES: [Place; 14] = [
     ("the front serves only a proven or waived live process", serve_needs_a_live_process),
     ("every state that does not rest has an act", every_restless_state_has_an_act),
     ("every act has a limit", every_act_has_a_limit),
@@ -89,6 +94,8 @@ pub(crate) const PLACES: [Place; 12] = [
     ("a damaged tree is not served", a_damaged_tree_is_not_served),
     ("data is laid down only where it must be", data_is_laid_down_where_it_must),
     ("acknowledged writes are given up with leave only", writes_are_given_up_with_leave_only),
+    ("waiting changes nothing for clients", gate::waiting_changes_nothing_for_clients),
+    ("what is awaited is told, and taken by the name that is told", gate::what_is_awaited_is_told),
 ];
 
 fn a_stale_answer_is_refused(taken: &Taken<'_>) -> Broken {

@@ -24,9 +24,8 @@ impl Options<'_> {
             Effect::Preflight { .. } => {
                 self.finish(ticket, Done::Checked { findings: Vec::new(), class: None })
             }
-            Effect::Rehearse { .. } | Effect::Await | Effect::Drain | Effect::Nothing(_) => {
-                self.finish(ticket, done());
-            }
+            Effect::Await(_) => self.finish(ticket, Done::Skipped { why: String::new() }),
+            Effect::Rehearse { .. } | Effect::Drain(_) | Effect::Nothing(_) => self.finish(ticket, done()),
             Effect::Stop => self.stop(ticket),
             Effect::Signal => self.signal(ticket),
             Effect::Snapshot(run) => self.snapshot(ticket, &run),

@@ -3,7 +3,7 @@
 
 use super::{Budget, Front, Label, Options, Owner, Way, World};
 use crate::cast;
-use cutover_core::{Act, Boot, DataWish, Event, Order, Phase, Wanted, wants};
+use cutover_core::{Act, Boot, DataWish, Event, Hold, Order, Phase, Wanted, wants};
 use std::collections::BTreeSet;
 
 impl Options<'_> {
@@ -39,7 +39,7 @@ impl Options<'_> {
         if state.current.as_ref().is_none_or(|current| cast::release_number(&current.release) < 3) {
             asked.push((
                 Label("ORDER update", None),
-                Order::Update { wanted: Wanted::Channel(String::new()) },
+                Order::Update { wanted: Wanted::Channel(String::new()), hold: Hold::AsRuled },
             ));
         }
         if let Some(kept) = &state.previous {

@@ -7,7 +7,7 @@ mod row;
 
 use super::rpc::Failure;
 use crate::conductor::{Handle, Intercepted, Interceptor, View, wall_ms};
-use cutover_core::{Kind, Order, Phase, Report, RunId, Wanted};
+use cutover_core::{Hold, Kind, Order, Phase, Report, RunId, Wanted};
 use cutover_front::{Claim, Claimed, Fill, Say};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -204,7 +204,8 @@ impl Desk {
             let message = format!("{}: {commands}", view.report.condition);
             return Err(Denial::new("maintenance", message));
         }
-        let order = Order::Update { wanted: Wanted::Channel(self.channel.clone()) };
+        let wanted = Wanted::Channel(self.channel.clone());
+        let order = Order::Update { wanted, hold: Hold::AsRuled };
         match self.handle.order(order, ACTOR.into(), crate::conductor::Expected::default()).await {
             Ok(accepted) => accepted.run.ok_or_else(|| Denial::new("refused", "The order began no run.")),
             Err(refusal) => {
@@ -309,9 +310,9 @@ impl Desk {
     }
 }
 
-/// Whether nothing more is to be waited for: it ended, or it is parked and a person decides.
+/// Whether nothing more is to be waited for: it ended, or a person decides.
 fn is_at_an_end(report: &Report) -> bool {
-    report.ended.is_some() || report.phase == "parked"
+    report.ended.is_some() || report.phase == "parked" || report.awaits_a_person()
 }
 
 /// The run under way, if it does what the button would.

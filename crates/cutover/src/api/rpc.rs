@@ -2,7 +2,7 @@
 
 use super::logs;
 use crate::conductor::{Expected, Handle};
-use cutover_core::{DataWish, Generation, Installed, Order, Refusal, RunId, Wanted};
+use cutover_core::{DataWish, Generation, Hold, Installed, Order, Refusal, RunId, Wanted};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ impl Registry {
             "update.plan" => self.plan(&params).await,
             "update.run" => {
                 let wanted = self.wanted(&params)?;
-                self.order(&params, Order::Update { wanted }, actor).await
+                self.order(&params, Order::Update { wanted, hold: Hold::AsRuled }, actor).await
             }
             "update.rollback" => {
                 let order = self.rollback(&params)?;

@@ -1,6 +1,7 @@
 //! The executor: turns an effect into calls of rooms and the result into an event. One file per group of acts; each
 //! must be idempotent, since the same ticket may run again after a crash at any line.
 
+mod clearing;
 mod configuration;
 mod data;
 mod going;
@@ -82,8 +83,12 @@ impl Executor {
     /// Does one act and reports its end.
     pub(super) async fn perform(self, assignment: Assignment) {
         let (ticket, limit) = (assignment.ticket.clone(), assignment.limit);
+        let waits = matches!(assignment.effect, Effect::Await(_));
         let outcome = match tokio::time::timeout(limit, self.act(assignment)).await {
             Ok(outcome) => outcome,
+            Err(_) if waits => {
+                Err(fault("timeout", "what it waited for did not come in time: see `policy.await_limit`"))
+            }
             Err(_) => Err(fault("timeout", format!("not done within {limit:?}"))),
         };
         crate::crash_point!("act done");
@@ -117,8 +122,11 @@ impl Executor {
             Effect::Rehearse { target, source } => {
                 self.rehearse(ticket, &target, source.as_ref(), &settings.policy).await
             }
-            Effect::Await => unneeded("no window or approval is configured"),
-            Effect::Drain => self.warm(ticket, settings).await,
+            Effect::Await(awaited) => self.clear(ticket, &awaited).await,
+            Effect::Drain(windows) => match self.warm(ticket, settings).await {
+                Ok(done) => self.in_time(&windows, done),
+                Err(fault) => Err(fault),
+            },
             Effect::Stop => {
                 self.measure(&ticket.run).await;
                 self.stop(settings).await

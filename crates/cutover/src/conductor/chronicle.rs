@@ -95,6 +95,7 @@ impl Chronicle {
         }
         let begun = Record::begun(entry, &before, &self.state);
         self.notifications.add(entry, begun.as_ref(), ended.as_ref());
+        self.notifications.follow(entry, &before, &self.state);
         if let Some(record) = begun {
             self.reverts(&record, &before);
             self.records.push(record);

@@ -6,8 +6,8 @@ use super::front_link::Wanted;
 use super::upkeep::{self, Upkeep};
 use super::{Conductor, Task};
 use cutover_core::{
-    Act, Boot, Effect, Phase, Posture, Process, Report, RunId, Settings, State, Ticket, patience, posture,
-    report, wants,
+    Act, Base, Boot, Effect, Phase, Posture, Preparation, Process, Record, Report, RunId, Settings, State,
+    Ticket, patience, posture, report, wants,
 };
 use cutover_front::Notice;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ impl Conductor {
             ticket: ticket.clone(),
             effect,
             settings: settings_of(state).unwrap_or_else(|| self.executor.site.settings.for_run()),
-            limit: patience(state).unwrap_or(self.executor.site.settings.policy.hard_cap),
+            limit: self.limit(state, &ticket),
             served: acts::served(state),
             skipped: state.skipped.clone(),
             before: self.chronicle.record(&ticket.run).and_then(|record| record.baseline),
@@ -76,8 +76,20 @@ impl Conductor {
         (ticket, Task(task))
     }
 
+    /// How long an act may last. What is waited for is waited for once, however often the run is looked at meanwhile.
+    fn limit(&self, state: &State, ticket: &Ticket) -> Duration {
+        let limit = patience(state).unwrap_or(self.executor.site.settings.policy.hard_cap);
+        let first = |record: &Record| record.steps.iter().find(|step| step.name == Act::Await).cloned();
+        match (ticket.act, self.booted, self.chronicle.record(&ticket.run).and_then(first)) {
+            (Act::Await, Boot::Same, Some(step)) => limit.saturating_sub(since(step.began_boot_ms)),
+            _ => limit,
+        }
+    }
+
     fn watch(&mut self, state: &State) {
-        let Phase::Watching(watch) = &state.phase else {
+        let (Phase::Watching(watch) | Phase::Preparing(Preparation { base: Base::Watching(watch), .. })) =
+            &state.phase
+        else {
             self.watch_ends = None;
             return;
         };
@@ -94,9 +106,7 @@ impl Conductor {
             last.began_boot_ms.checked_add(last.took_ms?)
         };
         match (self.booted, committed()) {
-            (Boot::Same, Some(then)) => {
-                Duration::from_millis(cutover_intent::boot_time_ms().saturating_sub(then))
-            }
+            (Boot::Same, Some(then)) => since(then),
             _ => Duration::ZERO,
         }
     }
@@ -142,6 +152,11 @@ impl Conductor {
             run_id: report.run_id.filter(|_| about_a_run).map(|run| run.0),
         }
     }
+}
+
+/// How long ago a moment of the boot-time clock is.
+fn since(then_ms: u64) -> Duration {
+    Duration::from_millis(cutover_intent::boot_time_ms().saturating_sub(then_ms))
 }
 
 /// What went wrong, for everybody: the stable word alone. The whole story quotes logs and paths, and strangers read this.

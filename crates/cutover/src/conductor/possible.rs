@@ -1,19 +1,23 @@
 //! Which orders would be taken now, and why the others would not: asked of `step` itself, so that whoever offers an order
 //! offers exactly what is accepted. A reading; the answer to the order itself is what counts.
 
-use cutover_core::{DataWish, Event, Order, Refusal, RunId, Settings, State, Wanted, step};
+use cutover_core::{
+    DataWish, Event, Hold, Order, Phase, PlanId, Refusal, RunId, Settings, State, Wanted, step,
+};
 use std::collections::BTreeMap;
 
 /// Why each order would be refused in `state`; `None` for those that would be taken.
 pub(super) fn orders(state: &State, settings: &Settings) -> BTreeMap<String, Option<String>> {
     let all = [
-        ("update", Some(Order::Update { wanted: Wanted::Channel(String::new()) })),
+        ("update", Some(Order::Update { wanted: Wanted::Channel(String::new()), hold: Hold::AsRuled })),
         ("rollback_keep", back(state, DataWish::Keep)),
         ("rollback_restore", back(state, DataWish::Restore)),
         ("start", Some(Order::Start)),
         ("stop", Some(Order::Stop)),
         ("restart", Some(Order::Restart)),
         ("cancel", Some(Order::Cancel)),
+        ("hold", Some(Order::Hold)),
+        ("approve", Some(Order::Approve { plan: prepared(state) })),
         ("retry", Some(Order::Retry)),
         ("recover_rollback", Some(Order::RecoverRollback)),
         ("accept", Some(Order::Accept)),
@@ -30,6 +34,15 @@ fn back(state: &State, data: DataWish) -> Option<Order> {
     let kept = state.previous.as_ref().map(|kept| &kept.installed);
     let to = kept.or(state.current.as_ref())?.clone();
     Some(Order::Rollback { to, data })
+}
+
+/// What there is to approve, if there is anything.
+fn prepared(state: &State) -> PlanId {
+    match &state.phase {
+        Phase::Preparing(preparation) => preparation.plan(),
+        _ => None,
+    }
+    .unwrap_or_else(|| PlanId(String::new()))
 }
 
 fn refused(state: &State, order: Order, settings: &Settings) -> Option<String> {

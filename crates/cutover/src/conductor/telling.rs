@@ -160,7 +160,7 @@ fn message(view: &View, notification: &Notification, site: &Site) -> Message {
     };
     let fault = match &notification.about {
         About::AlarmRaised { fault } | About::AlarmCleared { fault } => Some(fault),
-        About::RunBegun { .. } | About::RunEnded { .. } => None,
+        About::RunBegun { .. } | About::RunAwaiting { .. } | About::RunEnded { .. } => None,
     };
     let alarm = fault.map(|fault| json!({ "code": fault.code, "detail": secrets.hidden_in(&fault.detail) }));
     let body = json!({
@@ -191,6 +191,12 @@ fn text(service: &str, about: &About, report: Option<&Report>) -> String {
             let origin = report.origin.as_ref().map_or("trouble", |origin| origin.code.as_str());
             format!("{service}: a run began by itself because of `{origin}`. {}", report.sentence)
         }
+        (About::RunAwaiting { plan, .. }, Some(report)) => match &report.awaits {
+            Some(awaits) if awaits.plan.as_ref() == Some(plan) => {
+                format!("{service}: {} What to type: {}", report.sentence, awaits.commands.join(" | "))
+            }
+            _ => format!("{service}: plan {plan} was to be approved; by now: {}", report.sentence),
+        },
         (About::RunEnded { .. }, Some(report)) => {
             let mut text = format!("{service}: {}", report.sentence);
             if !report.recovery.is_empty() {
@@ -199,7 +205,7 @@ fn text(service: &str, about: &About, report: Option<&Report>) -> String {
             }
             text
         }
-        (About::RunBegun { run } | About::RunEnded { run }, None) => {
+        (About::RunBegun { run } | About::RunAwaiting { run, .. } | About::RunEnded { run }, None) => {
             format!("{service}: {} {run}, of which the record is not kept any more.", about.word())
         }
     }

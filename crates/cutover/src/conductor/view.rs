@@ -10,6 +10,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// How long a prepared run waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// When its next window opens (ms of Unix time), where it has one and none is open.
+    pub opens_at: Option<u64>,
+    /// When it is given up (ms of Unix time).
+    pub gives_up_at: Option<u64>,
+}
+
 /// What can be seen of a service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +60,9 @@ pub struct View {
     pub orders: BTreeMap<String, Option<String>>,
     /// How long the act under way, or the watch, may last at most (ms).
     pub limit_ms: Option<u64>,
+    /// Until when what the run waits for is waited for.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
     /// The service's own address.
     pub address: Option<std::net::SocketAddr>,
     /// The front's addresses.

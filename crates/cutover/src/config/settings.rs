@@ -651,6 +651,7 @@ fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {
             Some(RehearseFragment::Always) => RehearsalRule::Always,
             Some(RehearseFragment::Auto) | None => RehearsalRule::Auto,
         },
+        clearance: default.clearance,
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn reason(report: &Report) -> Option<String> {
         Some(code) => code,
         None if report.reverted_by.is_some() => "reverted".into(),
         None if report.phase == "parked" => "restart_scheduled".into(),
+        None if report.awaits_a_person() => "approval_required".into(),
         None => "not_serving".into(),
     })
 }

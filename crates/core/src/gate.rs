@@ -1,0 +1,290 @@
+//! What stands between a prepared run and its cut: a person's word, and a window of time. It must not know what time it is.
+
+use crate::{Act, Aim, Base, DataClass, Finding, Kind, Level, Preparation, Settings, replay};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+/// Whether an update waits for a person's word before anything stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalRule {
+    /// It does not.
+    #[default]
+    Never,
+    /// Each does.
+    Always,
+}
+
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Day {
+    /// Monday.
+    Mon,
+    /// Tuesday.
+    Tue,
+    /// Wednesday.
+    Wed,
+    /// Thursday.
+    Thu,
+    /// Friday.
+    Fri,
+    /// Saturday.
+    Sat,
+    /// Sunday.
+    Sun,
+}
+
+impl Day {
+    /// All, from Monday on.
+    pub const ALL: [Self; 7] = [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
+}
+
+/// Hours in which a service may be stopped for an update: open while the wall clock of its zone stands in them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Window {
+    /// The days on which it begins, in order.
+    pub days: Vec<Day>,
+    /// From this second of the day on.
+    pub from: u32,
+    /// Up to this one, not included; no later than `from` means: of the next day.
+    pub to: u32,
+    /// The zone of its clock, as the IANA database names it.
+    pub zone: String,
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clock = |second: u32| {
+            let minutes = format!("{:02}:{:02}", second / 3600, second / 60 % 60);
+            if second.is_multiple_of(60) { minutes } else { format!("{minutes}:{:02}", second % 60) }
+        };
+        if self.days.len() < Day::ALL.len() {
+            let days: Vec<String> = self.days.iter().map(|day| format!("{day:?}")).collect();
+            write!(f, "{} ", days.join(", "))?;
+        }
+        write!(f, "{}-{} {}", clock(self.from), clock(self.to), self.zone)
+    }
+}
+
+/// What a policy wants of an update before anything stops.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Clearance {
+    /// A person's word.
+    pub approve: ApprovalRule,
+    /// One of these is open; empty: at any time.
+    pub windows: Vec<Window>,
+    /// How long both are waited for.
+    pub limit: Duration,
+}
+
+impl Default for Clearance {
+    fn default() -> Self {
+        Self { approve: ApprovalRule::Never, windows: Vec::new(), limit: Duration::from_secs(14 * 86_400) }
+    }
+}
+
+impl Hash for Clearance {
+    /// What is not said leaves no mark: a state that was written down before there was such a rule is still that state.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if *self != Self::default() {
+            (self.approve, &self.windows, self.limit).hash(state);
+        }
+    }
+}
+
+/// Whether a person wants this run to wait for his word, whatever the policy says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// Nobody does: the policy says whether it waits.
+    #[default]
+    AsRuled,
+    /// Somebody does.
+    Asked,
+}
+
+/// A person's word on what is prepared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approval {
+    /// Not given, or given to something else.
+    #[default]
+    Missing,
+    /// Given to exactly what is prepared.
+    Given,
+}
+
+/// How old the last look at what is prepared is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Look {
+    /// Nothing was waited for since.
+    #[default]
+    Fresh,
+    /// The ground may have moved: it is looked at again before anything stops.
+    Stale,
+}
+
+/// How far a run is with what it waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Gate {
+    /// Re-entries of acts before the cut; part of the ticket.
+    pub round: u8,
+    /// Whether somebody holds it.
+    pub hold: Hold,
+    /// Whether it is approved.
+    pub approval: Approval,
+    /// Whether the last look still counts.
+    pub look: Look,
+    /// The rules as they were ordered, before the target was asked what it does to the data.
+    pub ordered: Option<Settings>,
+    /// The kinds of what the last look warned of, sorted, one for each warning.
+    pub warned: Vec<String>,
+}
+
+impl Hash for Gate {
+    /// A run that never had to wait leaves no mark, as in journals from before there was a gate; nor does what was noted
+    /// at a look, which decides nothing by itself.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let waited = (self.round, self.hold, self.approval, self.look);
+        if waited != <(u8, Hold, Approval, Look)>::default() {
+            waited.hash(state);
+        }
+    }
+}
+
+/// Names exactly what a person approves: this run's target, source, data, rules and warnings. Another look that finds the same
+/// keeps the name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlanId(pub String);
+
+impl fmt::Display for PlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a run waits for before anything stops.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Awaited {
+    /// Nothing.
+    Nothing,
+    /// A person's word.
+    Approval,
+    /// One of these to be open.
+    Window(Vec<Window>),
+}
+
+impl Preparation {
+    /// Whether the policy's clearance binds this run. Who goes back, seals again or leaves maintenance is not kept waiting:
+    /// what serves then is worse than any hour.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.run.kind == Kind::Update && !matches!(self.base, Base::Maintenance(_))
+    }
+
+    /// Whether it takes a person's word.
+    #[must_use]
+    pub fn needs_approval(&self) -> bool {
+        let by_rule = self.run.settings.policy.clearance.approve == ApprovalRule::Always;
+        self.gate.hold == Hold::Asked || (by_rule && self.is_bound())
+    }
+
+    /// The windows in which it may stop what serves; none: at any time.
+    #[must_use]
+    pub fn windows(&self) -> &[Window] {
+        if self.is_bound() { &self.run.settings.policy.clearance.windows } else { &[] }
+    }
+
+    /// What it waits for now, or would if it were that far.
+    #[must_use]
+    pub fn awaited(&self) -> Awaited {
+        match (self.gate.approval, self.windows()) {
+            (Approval::Missing, _) if self.needs_approval() => Awaited::Approval,
+            (_, []) => Awaited::Nothing,
+            (_, windows) => Awaited::Window(windows.to_vec()),
+        }
+    }
+
+    /// What an approval is given to; `None` before it is known.
+    #[must_use]
+    pub fn plan(&self) -> Option<PlanId> {
+        let Aim::Staged(target) = &self.aim else { return None };
+        let run = &self.run;
+        let what = (&run.id, run.kind, &run.source, target, &run.data, &run.settings, &self.gate.warned);
+        Some(PlanId(replay::fnv(&what)))
+    }
+
+    /// The same after a look at it. An approval of something else is none.
+    pub(crate) fn looked(&self, findings: &[Finding], class: Option<DataClass>) -> Self {
+        let mut next = self.clone();
+        let ordered = self.gate.ordered.clone().unwrap_or_else(|| self.run.settings.clone());
+        next.run.settings = ordered.told(class);
+        next.gate.ordered = Some(ordered);
+        let warnings = findings.iter().filter(|finding| finding.level == Level::Warn);
+        next.gate.warned = warnings.map(|finding| finding.kind.clone()).collect();
+        next.gate.warned.sort_unstable();
+        next.gate.look = Look::Fresh;
+        if next.plan() != self.plan() {
+            next.gate.approval = Approval::Missing;
+        }
+        next
+    }
+
+    /// Back before what is already done, or to the same act with another answer to come.
+    pub(crate) fn again(mut self, act: Act) -> Self {
+        self.act = act;
+        self.gate.round = self.gate.round.wrapping_add(1);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_told_as_it_is_written() {
+        let window = |days: &[Day], to| Window {
+            days: days.to_vec(),
+            from: 22 * 3600,
+            to,
+            zone: "Europe/Berlin".into(),
+        };
+        assert_eq!(window(&Day::ALL, 4 * 3600).to_string(), "22:00-04:00 Europe/Berlin");
+        let weekend = window(&[Day::Sat, Day::Sun], 23 * 3600 + 61);
+        assert_eq!(weekend.to_string(), "Sat, Sun 22:00-23:01:01 Europe/Berlin");
+    }
+
+    #[test]
+    fn what_never_waited_is_read_and_hashes_as_it_did_before_there_was_a_gate() {
+        struct Counter(usize);
+        impl Hasher for Counter {
+            fn finish(&self) -> u64 {
+                self.0 as u64
+            }
+            fn write(&mut self, bytes: &[u8]) {
+                self.0 += bytes.len();
+            }
+        }
+        let bytes = |value: &dyn Fn(&mut Counter)| {
+            let mut counter = Counter(0);
+            value(&mut counter);
+            counter.0
+        };
+        let looked = Gate { warned: vec!["import".into()], ..Gate::default() };
+        assert_eq!(bytes(&|counter| looked.hash(counter)), 0);
+        assert!(bytes(&|counter| Gate { round: 1, ..Gate::default() }.hash(counter)) > 0);
+        assert_eq!(bytes(&|counter| Clearance::default().hash(counter)), 0);
+        let asked = Clearance { approve: ApprovalRule::Always, ..Clearance::default() };
+        assert!(bytes(&|counter| asked.hash(counter)) > 0);
+        assert_eq!(serde_json::from_str::<Gate>("{}").unwrap(), Gate::default());
+    }
+}
