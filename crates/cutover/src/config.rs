@@ -2,6 +2,7 @@
 //! Knows keys, defaults and where files lie. Must not know what an update is.
 
 mod amount;
+mod clearance;
 mod conflict;
 mod file;
 mod fragment;

@@ -320,6 +320,13 @@ pub(super) struct PolicyFragment {
     pub restore_after_release: Option<bool>,
     /// Whether a new version is first started in isolation, on a copy of the state, before anything stops (default "auto").
     pub rehearse: Option<RehearseFragment>,
+    /// Whether an update waits for `cutover approve` before anything stops (default "never").
+    pub approve: Option<ApproveFragment>,
+    /// When an update may stop the service; without a word at any time.
+    #[serde(default)]
+    pub windows: Vec<WindowFragment>,
+    /// How long a prepared update waits for its approval and its window (14d).
+    pub await_limit: Option<Span>,
     /// Size at which the service's log is rotated (10MiB).
     pub log_size: Option<Size>,
     /// Rotated log files kept (5).
@@ -379,6 +386,50 @@ pub(super) enum LevelFragment {
     Warn,
     /// It is told as good to know.
     Note,
+}
+
+/// Approval rules.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ApproveFragment {
+    /// It does not, unless somebody holds it.
+    Never,
+    /// Each update does.
+    Always,
+}
+
+/// Hours in which an update may stop the service.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WindowFragment {
+    /// The days on which it begins; default: every day.
+    pub days: Option<Vec<DayFragment>>,
+    /// When it begins, as "02:00".
+    pub from: String,
+    /// When it ends; no later than `from` means of the next day.
+    pub to: String,
+    /// The time zone of its clock, as "Europe/Berlin" or "UTC"; default: the machine's when the daemon begins.
+    pub zone: Option<String>,
+}
+
+/// Days of the week.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum DayFragment {
+    /// Monday.
+    Mon,
+    /// Tuesday.
+    Tue,
+    /// Wednesday.
+    Wed,
+    /// Thursday.
+    Thu,
+    /// Friday.
+    Fri,
+    /// Saturday.
+    Sat,
+    /// Sunday.
+    Sun,
 }
 
 /// Rehearsal rules.

@@ -1,5 +1,6 @@
 //! Checked settings: what the rooms take. A value of these types is usable as it stands.
 
+use super::clearance::clearance;
 use super::fragment::{
     ButtonFragment, File, ForwardedFragment, InputsFragment, LevelFragment, OneOrMany, PolicyFragment,
     PortFragment, PreflightFragment, RehearseFragment, ReleaseFragment, RollbackFragment, ScriptsFragment,
@@ -9,8 +10,8 @@ use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
 use super::question::{QuestionSettings, questions};
 use cutover_core::{
-    DataClass, Finding, Intake, Level, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease, RollbackRule,
-    Strategy,
+    Clearance, DataClass, Finding, Intake, Level, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease,
+    RollbackRule, Strategy,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -323,7 +324,11 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         Some(InputsFragment::Own) => Intake::Own,
         Some(InputsFragment::Front) | None => Intake::Front,
     };
-    let policy = policy(&fragment.policy, &fragment);
+    let clearance = clearance(&fragment.policy).unwrap_or_else(|more| {
+        complaints.extend(more);
+        Clearance::default()
+    });
+    let policy = Policy { clearance, ..policy(&fragment.policy, &fragment) };
     let questions = keep(questions(&fragment.preflight.data), &mut complaints).unwrap_or_default();
     let state = fragment.state.iter().map(|state| state_settings(state, &fragment.env)).collect();
     let (Some(source), Some(version), true) = (source, version, complaints.is_empty()) else {
