@@ -9,6 +9,8 @@ mod stage;
 mod accounts;
 #[path = "story/authority.rs"]
 mod authority;
+#[path = "story/awaiting.rs"]
+mod awaiting;
 #[path = "story/beginning.rs"]
 mod beginning;
 #[path = "story/button.rs"]

@@ -2,7 +2,7 @@
 
 use super::logs;
 use crate::conductor::{Expected, Handle};
-use cutover_core::{DataWish, Generation, Hold, Installed, Order, Refusal, RunId, Wanted};
+use cutover_core::{DataWish, Generation, Hold, Installed, Order, PlanId, Refusal, RunId, Wanted};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -64,6 +64,8 @@ struct Params {
     data: Option<DataWish>,
     run_id: Option<RunId>,
     recover: Option<Recovery>,
+    plan: Option<PlanId>,
+    hold: bool,
     actor: Option<String>,
     expected: Expected,
     limit: Option<usize>,
@@ -98,13 +100,19 @@ impl Registry {
             "update.plan" => self.plan(&params).await,
             "update.run" => {
                 let wanted = self.wanted(&params)?;
-                self.order(&params, Order::Update { wanted, hold: Hold::AsRuled }, actor).await
+                let hold = if params.hold { Hold::Asked } else { Hold::AsRuled };
+                self.order(&params, Order::Update { wanted, hold }, actor).await
             }
             "update.rollback" => {
                 let order = self.rollback(&params)?;
                 self.order(&params, order, actor).await
             }
             "update.cancel" => self.order(&params, Order::Cancel, actor).await,
+            "update.hold" => self.order(&params, Order::Hold, actor).await,
+            "update.approve" => {
+                let plan = self.plan_to_approve(&params)?;
+                self.order(&params, Order::Approve { plan }, actor).await
+            }
             "update.recover" => {
                 let order = match params.recover {
                     Some(Recovery::Retry) => Order::Retry,
@@ -149,6 +157,8 @@ impl Registry {
             "update.run",
             "update.rollback",
             "update.cancel",
+            "update.hold",
+            "update.approve",
             "update.recover",
             "update.runs.list",
             "update.runs.get",
@@ -255,6 +265,26 @@ impl Registry {
                 .map_err(|fault| Failure::new(&fault.code, fault.detail))?,
         };
         Ok(Order::Rollback { to, data: params.data.unwrap_or(DataWish::Keep) })
+    }
+
+    /// What is approved must be named: whoever approves has looked at it.
+    fn plan_to_approve(&self, params: &Params) -> Result<PlanId, Failure> {
+        if let Some(plan) = &params.plan {
+            return Ok(plan.clone());
+        }
+        let view = self.service(params)?.view();
+        let message = match view.report.awaits.as_ref().filter(|awaits| awaits.plan.is_some()) {
+            Some(awaits) => format!(
+                "say what is approved: {} The command is `{}`",
+                view.report.sentence,
+                awaits.commands.join("` or `")
+            ),
+            None => format!(
+                "say what is approved: `plan`; {} waits for no approval now, see `cutover status`",
+                view.service
+            ),
+        };
+        Err(Failure::new("invalid_params", message))
     }
 
     async fn plan(&self, params: &Params) -> Result<Value, Failure> {

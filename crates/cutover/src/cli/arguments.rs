@@ -68,6 +68,9 @@ pub(crate) enum Command {
         /// Only plan.
         #[arg(long)]
         dry_run: bool,
+        /// Wait for `cutover approve` before anything stops, whatever the policy says.
+        #[arg(long, conflicts_with = "dry_run")]
+        hold: bool,
         #[command(flatten)]
         wait: Wait,
     },
@@ -126,6 +129,21 @@ pub(crate) enum Command {
     Cancel {
         #[command(flatten)]
         service: Service,
+    },
+    /// Let the run under way wait for `cutover approve` before anything stops.
+    Hold {
+        #[command(flatten)]
+        service: Service,
+    },
+    /// Let a prepared run that waits for it go on, and follow it. It is looked at once more before anything stops.
+    Approve {
+        #[command(flatten)]
+        service: Service,
+        /// What is approved, as `cutover status` names it. Anything else is refused.
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// List runs, newest first.
     History {

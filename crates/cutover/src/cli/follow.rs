@@ -92,10 +92,11 @@ async fn follow<T>(
     }
 }
 
-/// The run's report, if it has ended. A parked run has no end to wait for.
+/// The run's report, if it has ended. A run that waits for a person has no end to wait for.
 async fn finished(client: &Client, view: &View, run: &RunId) -> anyhow::Result<Option<Report>> {
     let about_it = view.report.run_id.as_ref() == Some(run);
-    if about_it && view.report.phase != "finished" && view.report.phase != "parked" {
+    let for_a_person = view.report.phase == "parked" || view.report.awaits_a_person();
+    if about_it && view.report.phase != "finished" && !for_a_person {
         return Ok(None);
     }
     if about_it {

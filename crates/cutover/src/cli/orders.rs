@@ -24,9 +24,10 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
     match command {
         Command::Plan { wanted, explain } => desk.plan(&wanted, explain).await,
         Command::Update { wanted, dry_run: true, .. } => desk.plan(&wanted, false).await,
-        Command::Update { wanted, wait, .. } => {
-            let params =
-                json!({ "service": wanted.service, "version": wanted.to, "channel": wanted.channel });
+        Command::Update { wanted, hold, wait, .. } => {
+            let params = json!({
+                "service": wanted.service, "version": wanted.to, "channel": wanted.channel, "hold": hold,
+            });
             desk.run("update.run", params, &wait).await
         }
         Command::Rollback { service, to, data, wait } => {
@@ -45,6 +46,11 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
         Command::Stop { service, wait } => desk.rest("service.stop", &service, &wait).await,
         Command::Restart { service, wait } => desk.rest("service.restart", &service, &wait).await,
         Command::Cancel { service } => desk.cancel(&service).await,
+        Command::Hold { service } => desk.hold(&service).await,
+        Command::Approve { service, plan, wait } => {
+            let params = json!({ "service": service.service, "plan": plan });
+            desk.run("update.approve", params, &wait).await
+        }
         Command::Status { service, watch } => desk.status(service.as_deref(), watch).await,
         Command::History { service, limit } => desk.history(&service, limit).await,
         Command::Show { run } => desk.show(&RunId(run)).await,
@@ -230,6 +236,14 @@ impl Desk<'_> {
         self.print(&answer, |answer| {
             format!("{}: cancelled; {}", word(&answer["service"]), word(&answer["condition"]))
         });
+        Ok(ExitStatus::Done)
+    }
+
+    async fn hold(&self, service: &Service) -> anyhow::Result<ExitStatus> {
+        let answer = self.client.call("update.hold", service_params(service)).await?;
+        let name = answer["service"].as_str().unwrap_or_default();
+        let view: View = self.client.view(json!({ "service": name })).await?;
+        self.print(&view, |view| format!("held before anything stops\n{}", print::status(view)));
         Ok(ExitStatus::Done)
     }
 

@@ -15,6 +15,7 @@ pub(super) fn status(view: &View) -> String {
     if let Some(status) = report.status {
         let _ = write!(text, "; last run {status}");
     }
+    text.push_str(&awaits(view));
     if let Some(available) = &view.available {
         let _ = write!(text, "\n  available: {} ({})", available.version, available.channel);
     }
@@ -27,6 +28,33 @@ pub(super) fn status(view: &View) -> String {
     view.tellings.iter().filter_map(telling).for_each(|line| text.push_str(&line));
     commands(&mut text, report);
     text
+}
+
+/// What a prepared run waits for, until when, and what to type.
+fn awaits(view: &View) -> String {
+    let Some(awaits) = &view.report.awaits else { return String::new() };
+    let mut text = format!("\n  {}", view.report.sentence);
+    let (opens, gives_up) =
+        view.waiting.as_ref().map_or((None, None), |waiting| (waiting.opens_at, waiting.gives_up_at));
+    if !awaits.windows.is_empty() {
+        let _ = write!(text, "\n  it may stop what serves in: {}", awaits.windows.join("; "));
+    }
+    if let Some(opens) = opens.and_then(moment) {
+        let _ = write!(text, "\n  the next begins {opens}");
+    }
+    if let Some(gives_up) = gives_up.and_then(moment) {
+        let _ = write!(text, "\n  given up {gives_up}");
+    }
+    for command in &awaits.commands {
+        let _ = write!(text, "\n  {command}");
+    }
+    text
+}
+
+/// A moment in this machine's time, with its zone.
+fn moment(ms: u64) -> Option<String> {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(at.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string())
 }
 
 /// The end of a run.
@@ -50,6 +78,9 @@ pub(super) fn ending(report: &Report) -> String {
         );
     } else {
         let _ = write!(text, "\nserving now: nothing ({})", report.serving.posture);
+    }
+    if let Some(awaits) = &report.awaits {
+        let _ = write!(text, "\nwhat to type:\n  {}", awaits.commands.join("\n  "));
     }
     if let Some(downtime) = report.downtime_ms {
         let _ = write!(text, "\nheld for {downtime} ms");

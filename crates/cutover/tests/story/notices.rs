@@ -365,3 +365,28 @@ async fn a_program_is_told_in_a_clean_environment_and_who_was_named_later_is_not
     assert!(!text.contains("sesame"), "{text}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_told_learns_once_that_a_run_waits_for_a_person_and_what_to_type() -> anyhow::Result<()> {
+    let receiver = Receiver::new().await?;
+    let releases = [("1.0.0", good()), ("2.0.0", good())];
+    let mut world = world(&with_policy(&receiver.notify(), &[]), &releases).await?;
+    serving(&world, "1.0.0").await?;
+    reported(&world, &["update", "web", "--to", "2.0.0", "--hold"]).await?;
+    let asked = receiver.has("run.awaiting", 1).await?[0].clone();
+    let plan = asked.body["report"]["awaits"]["plan"].as_str().context("a plan")?.to_owned();
+    let text = asked.body["text"].as_str().unwrap_or_default();
+    assert!(text.contains(&format!("cutover approve web --plan {plan}")), "{text}");
+    let is_told = |view: &View| {
+        let asked = view.report.notices.iter().find(|notice| notice.about.word() == "run.awaiting");
+        asked.is_some_and(|notice| notice.deliveries.iter().all(|delivery| delivery.outcome.is_some()))
+    };
+    world.until("the outcome", is_told).await?;
+    world.kill_daemon()?;
+    world.start_daemon().await?;
+    let ended = reported(&world, &["approve", "web", "--plan", &plan]).await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    receiver.has("run.ended", 2).await?;
+    assert_eq!(receiver.of("run.awaiting").len(), 1, "{:#?}", receiver.all());
+    Ok(())
+}
