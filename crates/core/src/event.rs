@@ -63,6 +63,10 @@ pub enum Event {
         /// from before this was a setting mean 78.
         #[serde(default = "ex_config")]
         restart_prevent_exit_status: Vec<i32>,
+        /// Exit codes by which a process that is in order asks to be started again. Journals from before this was a setting
+        /// mean none.
+        #[serde(default)]
+        restart_force_exit_status: Vec<i32>,
     },
     /// The process of a resting service proved itself once.
     #[serde(rename_all = "camelCase")]

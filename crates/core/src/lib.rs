@@ -50,4 +50,4 @@ pub use state::{
     Revived, Run, Serving, State, Traffic, Tree, Watch, Wish,
 };
 pub use status::{Cause, Ending, Fault, Kind, Resolution, Status, Writes};
-pub use step::{STEP_VERSION, Transition, step};
+pub use step::{STEP_VERSION, Transition, asks_for_a_restart, step};

@@ -43,8 +43,9 @@ impl Transition {
 pub fn step(state: &State, event: &Event) -> Result<Transition, Refusal> {
     match event {
         Event::Ordered { run, order, settings, .. } => ordered(state, &Ordering { run, order, settings }),
-        Event::Exited { instance, exit, restart_prevent_exit_status } => {
-            Ok(exited(state, instance, exit, restart_prevent_exit_status))
+        Event::Exited { instance, exit, restart_prevent_exit_status, restart_force_exit_status } => {
+            let codes = Codes { prevent: restart_prevent_exit_status, force: restart_force_exit_status };
+            Ok(exited(state, instance, exit, &codes))
         }
         Event::FrontLost => Ok(Transition::to(state.clone())),
         Event::Recovered { boot, live, .. } => Ok(recovered(state, *boot, live.as_ref())),
@@ -134,10 +135,34 @@ fn spawned(state: &State, generation: crate::Generation) -> State {
     next
 }
 
+/// What exit codes of a service mean, as its settings say.
+struct Codes<'a> {
+    /// Starting again cannot help.
+    prevent: &'a [i32],
+    /// It asks to be started again.
+    force: &'a [i32],
+}
+
+/// Whether the end of a process was its own wish to be started again: it had proven itself, and ended with a code that
+/// its settings name for that. What never was in order has not asked for anything.
+#[must_use]
+pub fn asks_for_a_restart(state: &State, instance: &Instance, exit: &Exit, force: &[i32]) -> bool {
+    let was_proven = matches!(&state.serving, Serving::Proven(live) if live == instance);
+    was_proven && matches!(exit, Exit::Code(code) if force.contains(code))
+}
+
 /// A process ended. Always a fact; where nobody depends on that process it is information only.
-fn exited(state: &State, instance: &Instance, exit: &Exit, prevented: &[i32]) -> Transition {
+fn exited(state: &State, instance: &Instance, exit: &Exit, codes: &Codes<'_>) -> Transition {
     let mut next = forget(state, instance);
     match &state.phase {
+        // It was in order and wants to begin anew: an interruption, and no evidence against the target.
+        Phase::CuttingOver(cut)
+            if cut.live.as_ref() == Some(instance)
+                && matches!(cut.act, Act::Prove | Act::Release | Act::Soak)
+                && asks_for_a_restart(state, instance, exit, codes.force) =>
+        {
+            cutting_over::recovered(&next, cut, Boot::Same, None)
+        }
         Phase::CuttingOver(cut)
             if cut.live.as_ref() == Some(instance)
                 && matches!(cut.act, Act::Prove | Act::Release | Act::Soak) =>
@@ -152,7 +177,7 @@ fn exited(state: &State, instance: &Instance, exit: &Exit, prevented: &[i32]) ->
             // How a process ends that was asked to says nothing about the next one.
             let was_asked = state.leaving.as_ref() == Some(instance);
             if let Exit::Code(code) = exit
-                && prevented.contains(code)
+                && codes.prevent.contains(code)
                 && !was_asked
             {
                 next.restarts = Restarts::Halted { code: *code };

@@ -445,6 +445,7 @@ transcripts! {
     a_forbidden_start_is_not_repeated
     a_forbidden_start_of_migrated_data_stays_down
     a_good_update
+    a_process_that_asks_to_begin_anew_in_the_soak_is_proven_again
     a_parked_run_is_cancelled
     a_parked_run_outlives_a_changed_tree
     a_reboot_while_going_back_begins_again

@@ -226,8 +226,17 @@ pub(crate) fn ordered(run: RunId, order: Order, settings: &Settings) -> Event {
 /// The exit code after which the cast's services are not started again by themselves.
 pub(crate) const LAST_EXIT: i32 = 78;
 
+/// The exit code by which the cast's services ask to be started again.
+pub(crate) const AGAIN_EXIT: i32 = 0;
+
 pub(crate) fn exited(instance: Instance, exit: Exit) -> Event {
-    Event::Exited { instance, exit, restart_prevent_exit_status: vec![LAST_EXIT] }
+    let (prevent, force) = (vec![LAST_EXIT], vec![AGAIN_EXIT]);
+    Event::Exited {
+        instance,
+        exit,
+        restart_prevent_exit_status: prevent,
+        restart_force_exit_status: force,
+    }
 }
 
 pub(crate) fn recovered(boot: Boot, live: Option<Instance>) -> Event {

@@ -275,7 +275,7 @@ fn processes(pool: &Pool, cases: &mut Vec<Case>) {
         cases.push(plain(Event::Spawned { generation: *generation, keeper: cast::instance(97) }));
     }
     for instance in &pool.instances {
-        for exit in [Exit::Code(1), Exit::Code(cast::LAST_EXIT)] {
+        for exit in [Exit::Code(1), Exit::Code(cast::LAST_EXIT), Exit::Code(cast::AGAIN_EXIT)] {
             cases.push(plain(cast::exited(instance.clone(), exit)));
         }
         cases.push(plain(cast::recovered(Boot::Same, Some(instance.clone()))));

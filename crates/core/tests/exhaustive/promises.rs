@@ -47,7 +47,7 @@ pub(crate) fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 28] = [
+pub(crate) const MOVES: [Move; 29] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -73,6 +73,7 @@ pub(crate) const MOVES: [Move; 28] = [
         "a process is not started again after the exit that forbids it, and after no other",
         only_a_last_exit_halts,
     ),
+    ("a proven process that asks to begin anew is no fault", a_wish_to_begin_anew_is_no_fault),
     ("ok derives from the status", ok_derives_from_the_status),
     ("telling changes nothing", telling_changes_nothing),
     ("nothing stops without the approval that it takes", gate::the_cut_has_its_approval),
@@ -423,7 +424,7 @@ fn a_changed_tree_is_not_served_on(taken: &Taken<'_>) -> Broken {
 }
 
 fn only_a_last_exit_halts(taken: &Taken<'_>) -> Broken {
-    let (Event::Exited { instance, exit, restart_prevent_exit_status }, Some(after)) =
+    let (Event::Exited { instance, exit, restart_prevent_exit_status, .. }, Some(after)) =
         (&taken.case.event, taken.after())
     else {
         return Ok(());
@@ -439,6 +440,28 @@ fn only_a_last_exit_halts(taken: &Taken<'_>) -> Broken {
         after.restarts == taken.before.restarts,
         "an ordinary exit changed whether the service is started again",
     )
+}
+
+/// The first such end in a run is answered by another start; too many of them are a fault like any other.
+fn a_wish_to_begin_anew_is_no_fault(taken: &Taken<'_>) -> Broken {
+    let Event::Exited { instance, exit, restart_force_exit_status, .. } = &taken.case.event else {
+        return Ok(());
+    };
+    let (Phase::CuttingOver(cut), Some(after)) = (&taken.before.phase, taken.after()) else { return Ok(()) };
+    let was_proven = taken.before.serving == Serving::Proven(instance.clone());
+    let counts = cut.live.as_ref() == Some(instance)
+        && matches!(cut.act, Act::Prove | Act::Release | Act::Soak)
+        && matches!(exit, Exit::Code(code) if restart_force_exit_status.contains(code));
+    if !counts || cut.run.kind == Kind::Accept {
+        return Ok(());
+    }
+    let starts = matches!(&after.phase, Phase::CuttingOver(next)
+        if next.act == Act::Start && next.live.is_none() && next.attempts > cut.attempts);
+    if was_proven && cut.attempts < 2 {
+        hold(starts && after.serving == Serving::Unproven, "a process in order that asks for it is not started again")
+    } else {
+        hold(!starts || was_proven, "what never proved itself is given another try")
+    }
 }
 
 fn ok_derives_from_the_status(taken: &Taken<'_>) -> Broken {

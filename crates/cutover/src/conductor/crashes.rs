@@ -20,6 +20,16 @@ impl Crashes {
     /// Takes one more in. A process that lived for a whole window was no part of a loop.
     pub(super) fn add(&mut self, lived: Duration, told: String, policy: &Policy) {
         self.in_a_row = if lived >= policy.crash_window { 1 } else { self.in_a_row.saturating_add(1) };
+        self.count(told, policy);
+    }
+
+    /// Takes in the end of a process that was in order and asked to begin anew: part of no loop of crashes. One that does
+    /// nothing else is as good as one that crashes, so that it counts for the policy's limit.
+    pub(super) fn add_wish(&mut self, told: String, policy: &Policy) {
+        self.count(told, policy);
+    }
+
+    fn count(&mut self, told: String, policy: &Policy) {
         self.last = told;
         let now = Instant::now();
         self.at.push_back(now);

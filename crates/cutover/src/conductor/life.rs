@@ -6,7 +6,8 @@ use crate::conductor::inbox::Input;
 use crate::conductor::ledger::fresh_run;
 use crate::supervisor::Live;
 use cutover_core::{
-    Act, Boot, Event, Exit, Fault, Instance, Kind, Phase, Process, Restarts, Serving, State, wants,
+    Act, Boot, Event, Exit, Fault, Instance, Kind, Phase, Process, Restarts, Serving, State,
+    asks_for_a_restart, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,14 +108,24 @@ impl Conductor {
             || matches!(self.tending, Some((Upkeep::Stop(_), _)));
         let live = if was_live { self.live.take() } else { None };
         let told = format!("{exit:?}");
-        self.blame(live.as_deref(), &told).await;
+        let force = &self.executor.site.settings.restart_force_exit_status;
+        let begins_anew = asks_for_a_restart(&self.chronicle.state, &instance, &exit, force);
+        if begins_anew {
+            let service = &self.executor.site.settings.name;
+            tracing::info!(service, %instance, exit = told, "it ended to be started again");
+        } else {
+            self.blame(live.as_deref(), &told).await;
+        }
         let _ = self.apply(self.exited(instance, exit)).await;
         let acted_on = matches!(wants(&self.chronicle.state).process, Process::LeaveAlone);
         if !was_live || asked_for || acted_on {
             return;
         }
         let policy = self.executor.site.settings.policy.clone();
-        self.crashes.add(self.born.elapsed(), told.clone(), &policy);
+        match begins_anew {
+            true => self.crashes.add_wish(told.clone(), &policy),
+            false => self.crashes.add(self.born.elapsed(), told.clone(), &policy),
+        }
         if self.crashes.recent() >= policy.crash_limit as usize {
             let (count, window) = (self.crashes.recent(), policy.crash_window);
             let detail = format!("{count} exits within {window:?}, the last: {told}");
@@ -143,8 +154,10 @@ impl Conductor {
     }
 
     fn exited(&self, instance: Instance, exit: Exit) -> Event {
-        let restart_prevent_exit_status = self.executor.site.settings.restart_prevent_exit_status.clone();
-        Event::Exited { instance, exit, restart_prevent_exit_status }
+        let settings = &self.executor.site.settings;
+        let restart_prevent_exit_status = settings.restart_prevent_exit_status.clone();
+        let restart_force_exit_status = settings.restart_force_exit_status.clone();
+        Event::Exited { instance, exit, restart_prevent_exit_status, restart_force_exit_status }
     }
 
     /// A new process that ended while it was being proven left more in its log than an exit code: that is the fault.

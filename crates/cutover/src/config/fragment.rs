@@ -310,6 +310,10 @@ pub(super) struct PolicyFragment {
     /// Exit codes after which it is not started again by itself, as systemd's `RestartPreventExitStatus=` ([]).
     #[serde(default)]
     pub restart_prevent_exit_status: Vec<i32>,
+    /// Exit codes by which a process that has proven itself asks to be started again, as systemd's
+    /// `RestartForceExitStatus=` ([]): no crash, and in the soak no fault.
+    #[serde(default)]
+    pub restart_force_exit_status: Vec<i32>,
     /// Generations kept beside the current one (2).
     pub keep: Option<u32>,
     /// "auto" (the default): back to the old version; or "never": maintenance, and a person decides.

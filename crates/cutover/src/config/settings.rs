@@ -107,6 +107,8 @@ pub struct ServiceSettings {
     pub policy: Policy,
     /// Exit codes after which it is not started again by itself.
     pub restart_prevent_exit_status: Vec<i32>,
+    /// Exit codes by which a proven process asks to be started again.
+    pub restart_force_exit_status: Vec<i32>,
     /// What warnings and blocks of a preflight weigh, by their kind.
     pub preflight: BTreeMap<String, Level>,
     /// The target's own validator of the configuration, with placeholders; empty: nobody is asked.
@@ -365,6 +367,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         notify,
         policy,
         restart_prevent_exit_status: fragment.policy.restart_prevent_exit_status,
+        restart_force_exit_status: fragment.policy.restart_force_exit_status,
         preflight: preflight(&fragment.preflight),
         validate: fragment.preflight.validate,
         questions,
@@ -543,6 +546,12 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
                 "write an absolute path, or one that begins with {home}/ or {env:NAME}, a variable in `env`";
             complaints.push(Complaint::new(format!("state[{at}].path"), problem));
         }
+    }
+    let PolicyFragment { restart_prevent_exit_status: prevent, restart_force_exit_status: force, .. } =
+        &service.policy;
+    if let Some(code) = force.iter().find(|code| prevent.contains(code)) {
+        let problem = format!("{code} stands in `restart_prevent_exit_status` too: it can mean one of them");
+        complaints.push(Complaint::new("policy.restart_force_exit_status", problem));
     }
     if service.policy.streak == Some(0) {
         complaints.push(Complaint::new("policy.streak", "at least one passing round proves a process"));

@@ -134,6 +134,40 @@ async fn r33_a_crash_in_the_soak_rolls_back() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_asks_to_be_started_again_in_the_soak_is_proven_again_and_not_taken_back()
+-> anyhow::Result<()> {
+    let rules = [("soak", "\"2s\""), ("restart_force_exit_status", "[0]")];
+    let world = world(&with_policy("", &rules), &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    let run = world.update("2.0.0").await?;
+    let soaking = world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    let first = soaking.process.unwrap();
+    // It ends in good order, with 0.
+    signal(first.pid, Signal::TERM)?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(
+        (report.status, report.resolution, report.ok),
+        (Some(Status::RestartVerified), Resolution::None, true),
+        "{:?}",
+        report.causes
+    );
+    assert_eq!(starts_of(&world, "2.0.0"), 2);
+    assert_ne!(serving(&world, "2.0.0").await?.process.unwrap(), first);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_does_nothing_but_ask_to_be_started_again_is_taken_back() -> anyhow::Result<()> {
+    let restless = Knobs { crash_after_ms: Some(700), exit_code: Some(0), ..good() };
+    let rules = [("soak", "\"3s\""), ("restart_force_exit_status", "[0]")];
+    let world = world(&with_policy("", &rules), &[("1.0.0", good()), ("2.0.0", restless)]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
+    assert!((1..=2).contains(&starts_of(&world, "2.0.0")), "{}", starts_of(&world, "2.0.0"));
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r33_r77_a_crash_loop_in_the_watch_window_reverts_and_the_channel_does_not_bring_it_back()
 -> anyhow::Result<()> {
     let rules = with_policy("", &[("crash_limit", "2")]);
