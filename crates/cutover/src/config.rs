@@ -11,6 +11,7 @@ mod notify;
 mod plugins;
 mod preset;
 mod question;
+mod repair;
 mod script;
 mod settings;
 mod trust;
@@ -22,6 +23,7 @@ pub(crate) use plugins::fill_plugins;
 pub use plugins::{PluginPolicy, PluginSettings, PluginWanted};
 pub use preset::preset_command;
 pub use question::QuestionSettings;
+pub use repair::{RepairRule, RepairSettings};
 pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub use settings::{

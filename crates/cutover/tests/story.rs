@@ -39,6 +39,8 @@ mod process;
 mod proof;
 #[path = "story/rehearsal.rs"]
 mod rehearsal;
+#[path = "story/repair.rs"]
+mod repair;
 #[path = "story/state.rs"]
 mod state;
 #[path = "story/stock_client.rs"]

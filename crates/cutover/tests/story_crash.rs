@@ -195,6 +195,62 @@ async fn a_daemon_that_dies_after_its_keepers_go_adopts_what_runs() -> anyhow::R
     Ok(())
 }
 
+/// 2.0.0 refuses a configuration with `old`, and mends it by itself.
+const MENDS: &str = r#"env = { SAMPLE_STATE = "{world}/data", SAMPLE_CONFIG = "{world}/data/config.json" }
+state = [{ path = "{world}/data", kind = "files" }]
+preflight = { validate = ["{root}/bin/gateway", "sample-gateway", "check"], repair = { run = [
+    "/bin/sh", "-c", "echo {} > {world}/data/config.json",
+], files = ["{world}/data/config.json"] } }"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_while_a_mended_configuration_is_laid_down_lays_it_down_once() -> anyhow::Result<()>
+{
+    // Before it takes the old one's place, and when it has and nothing was executed yet.
+    for point in ["mended written", "start: before go"] {
+        let rules = [("rehearse", "\"always\""), ("repair", "\"apply\"")];
+        let plan = Plan { service: with_policy(MENDS, &rules), ..Plan::new(executable()) };
+        let refuses = Knobs { reject_config_key: Some("old".into()), ..Knobs::default() };
+        let mut world = unserved(plan, &[("1.0.0", Knobs::default()), ("2.0.0", refuses)])?;
+        let config = world.path().join("data/config.json");
+        std::fs::write(&config, "{\"old\":1}")?;
+        world.start_daemon().await?;
+        world.install("1.0.0").await?;
+        serving(&world, "1.0.0").await?;
+        world.kill_daemon()?;
+        world.start_daemon_with(&[("CUTOVER_CRASH_POINT", point)]).await?;
+        let run = world.update("2.0.0").await?;
+        let first = dies_or_ends(&mut world, &run).await?;
+        if let Some(report) = first {
+            // Without isolation the update ends before anything is stopped, and there is nothing to interrupt.
+            assert_eq!(report.status, Some(Status::UpdateFailed), "{report:#?}");
+            println!("skipped: {point}: {:?}", report.causes);
+            continue;
+        }
+        world.start_daemon().await?;
+        let report = world.end_of(&run).await?;
+        assert_eq!(report.status, Some(Status::RestartVerified), "{point}: {report:#?}");
+        assert_eq!(std::fs::read_to_string(&config)?, "{}\n");
+        let beside: Vec<_> =
+            std::fs::read_dir(world.path().join("data"))?.flatten().map(|entry| entry.file_name()).collect();
+        assert!(!beside.iter().any(|name| name.to_string_lossy().contains("mended")), "{beside:?}");
+        assert_eq!(starts_of(&world, "2.0.0"), 1);
+    }
+    Ok(())
+}
+
+/// Waits until the daemon has died, or the run has ended before.
+async fn dies_or_ends(world: &mut World, run: &RunId) -> anyhow::Result<Option<Report>> {
+    let begun = Instant::now();
+    while matches!(world.daemon_mut().unwrap().try_wait(), Ok(None)) {
+        anyhow::ensure!(begun.elapsed() < LIMIT, "neither: {}", world.tail_of_daemon_log());
+        if let Some(report) = ended(world, run).await {
+            return Ok(Some(report));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(None)
+}
+
 /// Waits until the daemon has died.
 async fn dies(world: &mut World) -> anyhow::Result<()> {
     let begun = Instant::now();

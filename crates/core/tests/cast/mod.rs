@@ -231,12 +231,7 @@ pub(crate) const AGAIN_EXIT: i32 = 0;
 
 pub(crate) fn exited(instance: Instance, exit: Exit) -> Event {
     let (prevent, force) = (vec![LAST_EXIT], vec![AGAIN_EXIT]);
-    Event::Exited {
-        instance,
-        exit,
-        restart_prevent_exit_status: prevent,
-        restart_force_exit_status: force,
-    }
+    Event::Exited { instance, exit, restart_prevent_exit_status: prevent, restart_force_exit_status: force }
 }
 
 pub(crate) fn recovered(boot: Boot, live: Option<Instance>) -> Event {

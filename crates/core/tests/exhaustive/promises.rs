@@ -458,7 +458,10 @@ fn a_wish_to_begin_anew_is_no_fault(taken: &Taken<'_>) -> Broken {
     let starts = matches!(&after.phase, Phase::CuttingOver(next)
         if next.act == Act::Start && next.live.is_none() && next.attempts > cut.attempts);
     if was_proven && cut.attempts < 2 {
-        hold(starts && after.serving == Serving::Unproven, "a process in order that asks for it is not started again")
+        hold(
+            starts && after.serving == Serving::Unproven,
+            "a process in order that asks for it is not started again",
+        )
     } else {
         hold(!starts || was_proven, "what never proved itself is given another try")
     }

@@ -10,6 +10,7 @@ mod preflight;
 mod preparing;
 mod proving;
 mod rehearsing;
+mod repairing;
 mod starting;
 mod sweeping;
 mod traffic;
@@ -118,7 +119,9 @@ impl Executor {
                 self.resolve(&wanted, served.as_ref(), &skipped, &settings.policy).await
             }
             Effect::Stage(release) => self.stage(ticket, &release).await,
-            Effect::Preflight { target, source } => self.preflight(&target, source.as_ref()).await,
+            Effect::Preflight { target, source } => {
+                self.preflight(&ticket.run, &target, source.as_ref()).await
+            }
             Effect::Rehearse { target, source } => {
                 self.rehearse(ticket, &target, source.as_ref(), &settings.policy).await
             }

@@ -96,7 +96,7 @@ impl Executor {
         plan.space = self.space(&resolved).await?;
         let ticket = Ticket { run: cutover_core::RunId("plan".into()), act: Act::Stage, round: 0 };
         let target = self.staged(&ticket, &resolved.release).await?;
-        let looked = self.findings(&target, before.as_ref()).await?;
+        let looked = self.findings(&target, before.as_ref(), None).await?;
         let told = settings.told(looked.class);
         (plan.findings, plan.data) = (looked.findings, told.class);
         plan.acts = cutting_over(&told, &DataOrder::Keep);

@@ -72,6 +72,11 @@ impl Site {
                 format!("service.{name}.state: nothing says where {} is; write absolute paths", config::HOME)
             })?;
         }
+        for file in settings.repair.iter_mut().flat_map(|repair| &mut repair.files) {
+            *file = at_home(file, &env).with_context(|| {
+                format!("service.{name}.preflight.repair.files: nothing says where {} is", config::HOME)
+            })?;
+        }
         if let Some(problem) = config::scripted(&settings, &env) {
             bail!(problem);
         }

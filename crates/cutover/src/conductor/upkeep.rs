@@ -109,7 +109,7 @@ impl Executor {
         if self.already(installed, policy).await?.is_some() {
             return Ok(());
         }
-        if let Err(fault) = self.spawn(&Starting { installed, policy }).await {
+        if let Err(fault) = self.spawn(&Starting { installed, policy, mended: Vec::new() }).await {
             if fault.code == TREE_CHANGED {
                 self.tree_changed(installed, fault.clone()).await;
             }

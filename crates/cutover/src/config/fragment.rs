@@ -4,6 +4,7 @@ use super::amount::{Size, Span};
 use super::notify::NotifyFragment;
 use super::plugins::PluginFragment;
 use super::question::QuestionFragment;
+use super::repair::{RepairFragment, RepairRuleFragment};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -331,6 +332,8 @@ pub(super) struct PolicyFragment {
     pub windows: Vec<WindowFragment>,
     /// How long a prepared update waits for its approval and its window (14d).
     pub await_limit: Option<Span>,
+    /// What becomes of a configuration that the target refuses and can mend by itself (default "offer").
+    pub repair: Option<RepairRuleFragment>,
     /// Size at which the service's log is rotated (10MiB).
     pub log_size: Option<Size>,
     /// Rotated log files kept (5).
@@ -378,6 +381,8 @@ pub(super) struct PreflightFragment {
     /// `state`.
     #[serde(default)]
     pub validate: Vec<String>,
+    /// The target's own repair of a configuration that it refuses; see `policy.repair`.
+    pub repair: Option<RepairFragment>,
 }
 
 /// How much a finding weighs.

@@ -9,6 +9,7 @@ use super::fragment::{
 use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
 use super::question::{QuestionSettings, questions};
+use super::repair::{RepairSettings, repair};
 use cutover_core::{
     Clearance, DataClass, Finding, Intake, Level, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease,
     RollbackRule, Strategy,
@@ -113,6 +114,8 @@ pub struct ServiceSettings {
     pub preflight: BTreeMap<String, Level>,
     /// The target's own validator of the configuration, with placeholders; empty: nobody is asked.
     pub validate: Vec<String>,
+    /// The target's own repair of a configuration that it refuses.
+    pub repair: Option<RepairSettings>,
     /// What the target is asked about declared data.
     pub questions: Vec<QuestionSettings>,
     /// Requests that the front holds at most.
@@ -332,6 +335,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     });
     let policy = Policy { clearance, ..policy(&fragment.policy, &fragment) };
     let questions = keep(questions(&fragment.preflight.data), &mut complaints).unwrap_or_default();
+    let repair = keep(repair(&fragment), &mut complaints).flatten();
     let state = fragment.state.iter().map(|state| state_settings(state, &fragment.env)).collect();
     let (Some(source), Some(version), true) = (source, version, complaints.is_empty()) else {
         return Err(complaints);
@@ -370,6 +374,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         restart_force_exit_status: fragment.policy.restart_force_exit_status,
         preflight: preflight(&fragment.preflight),
         validate: fragment.preflight.validate,
+        repair,
         questions,
         held_max: fragment.policy.held_max.unwrap_or(4096),
         log_size: fragment.policy.log_size.map_or(10 << 20, |size| size.0),
@@ -520,7 +525,8 @@ fn rules(service: &Service, listen: &[SocketAddr], port: Port, complaints: &mut 
     }
     let asked = service.preflight.data.iter().map(|question| ("preflight.data", &question.ask));
     let commands = [("command", &service.command), ("preflight.validate", &service.preflight.validate)];
-    for (key, words) in commands.into_iter().chain(asked) {
+    let mends = service.preflight.repair.iter().map(|repair| ("preflight.repair.run", &repair.run));
+    for (key, words) in commands.into_iter().chain(asked).chain(mends) {
         if words.iter().any(|word| word.contains("{node}")) && service.node.is_none() {
             let problem = format!("`{{node}}` is used in `{key}`: name the interpreter's path");
             complaints.push(Complaint::new("node", problem));
@@ -586,7 +592,7 @@ fn state_settings(
 }
 
 /// A path with the service's own variables filled in. Whose home `{home}` is, is known where the service runs.
-fn located(path: &Path, env: &BTreeMap<String, String>) -> PathBuf {
+pub(super) fn located(path: &Path, env: &BTreeMap<String, String>) -> PathBuf {
     PathBuf::from(fill_env(&path.to_string_lossy(), env))
 }
 

@@ -46,7 +46,7 @@ pub struct Conditions {
 }
 
 /// What a version said.
-enum Answer {
+pub(super) enum Answer {
     Accepted {
         after: Duration,
     },
@@ -132,7 +132,16 @@ pub(super) fn warned(kind: &str, text: String, advice: Option<&str>) -> Finding 
 /// Only a program's own end with a code of its own is its answer, or that there is no such program: one that is killed,
 /// by whomever, has not said what it thinks.
 fn asked(command: &Sandbox, conditions: &Conditions) -> Answer {
-    match tried(command, conditions) {
+    answer(tried(command, conditions), conditions)
+}
+
+/// The same of a copy that is there already.
+pub(super) fn asked_of(command: &Sandbox, copied: &Copied, conditions: &Conditions) -> Answer {
+    answer(tried_on(command, copied, conditions), conditions)
+}
+
+fn answer(tried: Result<Tried, Untried>, conditions: &Conditions) -> Answer {
+    match tried {
         Ok(Tried { exit: Exit::Code(0), after, .. }) => Answer::Accepted { after },
         Ok(Tried { exit: Exit::Code(code), said: [stdout, stderr], .. }) => {
             Answer::Refused { how: format!("exit code {code}"), issues: issues(&stdout, &stderr) }
@@ -174,10 +183,22 @@ pub(super) fn tried(command: &Sandbox, conditions: &Conditions) -> Result<Tried,
     if conditions.stop.is_asked() {
         return unknown("given up".into());
     }
-    let copied = match Copied::of(&conditions.state, &conditions.scratch, &conditions.moment) {
-        Ok(copied) => copied,
-        Err(why) => return unknown(why),
-    };
+    match Copied::of(&conditions.state, &conditions.scratch, &conditions.moment) {
+        Ok(copied) => tried_on(command, &copied, conditions),
+        Err(why) => unknown(why),
+    }
+}
+
+/// Tries a command of a version on this copy.
+pub(super) fn tried_on(
+    command: &Sandbox,
+    copied: &Copied,
+    conditions: &Conditions,
+) -> Result<Tried, Untried> {
+    let unknown = |why| Err(Untried::Other { why, advice: None });
+    if conditions.stop.is_asked() {
+        return unknown("given up".into());
+    }
     let house = copied.furnish(command.clone());
     // Read before the program can write to its copy.
     let secrets = copied.secrets(&command.env);

@@ -5,7 +5,7 @@
 use super::secrets::Secrets;
 use crate::causes::told;
 use crate::sandbox::{Cover, Sandbox};
-use crate::store::snapshot::{self, Moment, StatePath};
+use crate::store::snapshot::{self, Content, Lying, Mended, Moment, StatePath};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +42,20 @@ impl Copied {
     pub fn furnish(&self, house: Sandbox) -> Sandbox {
         let file_max = house.file_max.max(self.largest().saturating_mul(2));
         Sandbox { covers: self.covers.clone(), file_max, ..house }
+    }
+
+    /// Where the copies lie.
+    #[must_use]
+    pub(super) fn lying(&self) -> Vec<Lying> {
+        self.covers.iter().map(|cover| Lying { live: cover.live.clone(), at: cover.copy.clone() }).collect()
+    }
+
+    /// Gives the copy the mended contents, as the live state will have them.
+    ///
+    /// # Errors
+    /// In words for a person, if it is not what was mended.
+    pub fn mend(&self, files: &[Mended]) -> Result<(), String> {
+        snapshot::exchange(files, &self.lying(), Content::After).map_err(|error| told(&error))
     }
 
     /// What must not be repeated of what a command says that has this environment and sees this copy.

@@ -9,6 +9,7 @@
 //! snapshot.json    written last; without it there is no snapshot
 //! frozen           from here on the snapshot is immutable
 //! restore.json     what a restore moves where, durable before the first move
+//! mended.json      contents of files that the target's own command mended on a copy
 //! ```
 //!
 //! Every function blocks, and may be run again with the same arguments after a crash at any line.
@@ -20,6 +21,7 @@ mod database;
 mod error;
 mod found;
 mod layout;
+mod mended;
 mod place;
 mod record;
 mod restore;
@@ -39,6 +41,7 @@ pub use content::Digest;
 pub use database::{Fingerprint, Table};
 pub use error::Error;
 pub use layout::{StateKind, StatePath};
+pub use mended::{Content, Lying, Mended, at_home, exchange, keep_mended, mended, text_of};
 pub use record::Moment;
 pub use restore::{Restored, restore, restore_has_begun};
 

@@ -81,7 +81,7 @@ impl Executor {
         Ok(Some(asked.await.expect("BUG: asking about the data panicked")))
     }
 
-    fn conditions(&self, scratch: PathBuf, stop: Stop) -> Conditions {
+    pub(super) fn conditions(&self, scratch: PathBuf, stop: Stop) -> Conditions {
         Conditions {
             executable: self.site.executable.clone(),
             state: self.site.state_paths(),
@@ -94,7 +94,7 @@ impl Executor {
 
     /// A command of one generation, as the settings have it under a key, in a house in which only its own release and its
     /// interpreter are to be seen of what lies in private places.
-    fn validator(
+    pub(super) fn validator(
         &self,
         installed: &Installed,
         launch: &Launch,

@@ -55,7 +55,7 @@ fn open(directory: &Path) -> Result<Snapshot, snapshot::Error> {
 }
 
 impl Executor {
-    fn snapshot_directory(&self, run: &RunId) -> PathBuf {
+    pub(super) fn snapshot_directory(&self, run: &RunId) -> PathBuf {
         self.site.snapshots().join(&run.0)
     }
 

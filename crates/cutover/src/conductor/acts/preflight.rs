@@ -1,13 +1,14 @@
 //! The preflight act: everything that is looked at before anything stops, and what weighs how much here.
 
 use super::proving::{Proof, Prover};
+use super::repairing::Patient;
 use super::{Executor, Outcome, blocking, chain, fault};
 use crate::config::{self, PluginSettings, SourceSettings};
 use crate::predecessor::{Predecessor, Record};
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
 use crate::store::{Need, snapshot};
 use crate::supervisor::{self, Launch, Live};
-use cutover_core::{DataClass, Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, Seen};
+use cutover_core::{DataClass, Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, RunId, Seen};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -34,8 +35,13 @@ impl Looked {
 
 impl Executor {
     /// Looks for what would break, while the old version still serves.
-    pub(super) async fn preflight(&self, target: &Installed, source: Option<&Installed>) -> Outcome {
-        let Looked { findings, class } = self.findings(target, source).await?;
+    pub(super) async fn preflight(
+        &self,
+        run: &RunId,
+        target: &Installed,
+        source: Option<&Installed>,
+    ) -> Outcome {
+        let Looked { findings, class } = self.findings(target, source, Some(run)).await?;
         let blocks: Vec<String> = findings
             .iter()
             .filter(|finding| finding.level == Level::Block)
@@ -47,11 +53,13 @@ impl Executor {
         Ok(Done::Checked { findings, class })
     }
 
-    /// What a person should know, and what would keep the release from working, weighed by the service's own policy.
+    /// What a person should know, and what would keep the release from working, weighed by the service's own policy. What is
+    /// mended is kept for `run`; a plan keeps nothing.
     pub(in super::super) async fn findings(
         &self,
         target: &Installed,
         source: Option<&Installed>,
+        run: Option<&RunId>,
     ) -> Result<Looked, Fault> {
         self.after_sweeping().await;
         self.succession(target)?;
@@ -82,11 +90,15 @@ impl Executor {
         let mut class = None;
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
-            findings.extend(self.validated(target, source, &launch).await?);
+            let validated = self.validated(target, source, &launch).await?;
+            let patient = Patient { target, source, launch: &launch, run };
+            let (validated, mended) = self.mended_findings(&patient, validated).await?;
+            findings.extend(validated);
             if let Some(told) = self.asked_about_data(target, &launch).await? {
                 findings.extend(told.findings);
                 class = Some(told.class);
             }
+            class = class.max(mended);
         }
         findings.extend(self.shortened_soak(class));
         Ok(Looked { findings: config::weighed(findings, &self.site.settings.preflight), class })

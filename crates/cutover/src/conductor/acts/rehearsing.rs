@@ -6,6 +6,7 @@
 use super::house::{Purpose, Right};
 use super::preflight::family;
 use super::proving::{Proof, expectation};
+use super::repairing::unshown;
 use super::trial::{Standing, Trial};
 use super::{Enough, Executor, Outcome, chain, fault};
 use crate::causes::told;
@@ -13,6 +14,7 @@ use crate::conductor::ledger::moment;
 use crate::preflight::{self, Copied, Host, Secrets, Stop};
 use crate::rehearsal::{self, End, Next, Rehearsal, Sighting};
 use crate::sandbox::Sandbox;
+use crate::store::snapshot::Mended;
 use crate::supervisor::Launch;
 use cutover_core::{Done, Expectation, Fault, Finding, Installed, Level, Policy, RehearsalRule, Ticket};
 use std::path::Path;
@@ -61,13 +63,29 @@ enum Played {
 }
 
 impl Executor {
-    /// Rehearses the target where that is possible.
+    /// Rehearses the target where that is possible; with a mended configuration there is no way on without.
     pub(super) async fn rehearse(
         &self,
         ticket: &Ticket,
         target: &Installed,
         source: Option<&Installed>,
         policy: &Policy,
+    ) -> Outcome {
+        let mended = self.mended(&ticket.run).await?;
+        let is_mended = !mended.is_empty();
+        match self.rehearsed(ticket, target, source, policy, &mended).await? {
+            Done::Skipped { why } if is_mended => Err(unshown(&why)),
+            done => Ok(done),
+        }
+    }
+
+    async fn rehearsed(
+        &self,
+        ticket: &Ticket,
+        target: &Installed,
+        source: Option<&Installed>,
+        policy: &Policy,
+        mended: &[Mended],
     ) -> Outcome {
         let begun = Instant::now();
         match self.absence(target, source, policy.rehearse).await? {
@@ -89,7 +107,7 @@ impl Executor {
             end: begun + policy.hard_cap.mul_f64(share),
         };
         let version = &target.release.version;
-        let why = match self.played(target, &turn(TARGET)).await? {
+        let why = match self.played(target, &turn(TARGET), mended).await? {
             Played::Passed { how } => return Ok(Done::Done { note: format!("{version} {how}") }),
             Played::Not { why } => return left_out(policy.rehearse, why),
             Played::Refuted { why } => return Err(failed(version, &why)),
@@ -97,7 +115,7 @@ impl Executor {
         };
         let Some(source) = source else { return Err(failed(version, &why)) };
         let running = &source.release.version;
-        match self.played(source, &turn(SOURCE)).await? {
+        match self.played(source, &turn(SOURCE), &[]).await? {
             Played::Passed { .. } => {
                 Err(failed(version, &format!("{why}; {running}, which runs, passes there")))
             }
@@ -133,6 +151,16 @@ impl Executor {
             Some(Absence::Impossible(why)) => (Level::Warn, format!("no rehearsal: {why}")),
         };
         Ok(Finding::new(level, KIND, text))
+    }
+
+    /// Why there will be no rehearsal, if there will be none, in words.
+    pub(super) async fn unrehearsed(
+        &self,
+        target: &Installed,
+        source: Option<&Installed>,
+    ) -> Result<Option<String>, Fault> {
+        let absence = self.absence(target, source, self.site.settings.policy.rehearse).await?;
+        Ok(absence.map(|(Absence::Needless(why) | Absence::Impossible(why))| why))
     }
 
     /// Why there will be no rehearsal, if there will be none.
@@ -187,7 +215,12 @@ impl Executor {
     }
 
     /// One rehearsal of one generation, on a copy of its own.
-    async fn played(&self, installed: &Installed, turn: &Turn<'_>) -> Result<Played, Fault> {
+    async fn played(
+        &self,
+        installed: &Installed,
+        turn: &Turn<'_>,
+        mended: &[Mended],
+    ) -> Result<Played, Fault> {
         let Turn { ticket, policy, scratch, right, end } = *turn;
         let (launch, house) = self.scene(installed)?;
         let ours = self.site.layout.state.canonicalize().map_err(chain(KIND))?;
@@ -205,11 +238,15 @@ impl Executor {
         };
         let room = Room { audience, rehearsal: Rehearsal { house, order }, stop, end };
         let (state, executable) = (self.site.state_paths(), self.site.executable.clone());
-        let (scratch, right) = (scratch.to_owned(), Arc::clone(right));
+        let (scratch, right, mended) = (scratch.to_owned(), Arc::clone(right), mended.to_owned());
         self.progress(ticket, format!("copying state to rehearse {}", installed.release.version), 0, None);
         let played = tokio::task::spawn_blocking(move || {
             let _right = right;
-            match Copied::of(&state, &scratch, &moment()) {
+            let copied = Copied::of(&state, &scratch, &moment()).and_then(|copied| {
+                copied.mend(&mended)?;
+                Ok(copied)
+            });
+            match copied {
                 Ok(copied) => room.play(&copied, &executable),
                 Err(why) => Played::Not { why },
             }

@@ -3,7 +3,7 @@
 use super::{Executor, Reported, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::conductor::seal_watch::Look;
-use crate::store::snapshot::Comparison;
+use crate::store::snapshot::{Comparison, Content, Mended};
 use crate::supervisor::{self, Live};
 use cutover_core::{DataClass, Done, Event, Fault, Generation, Installed, Policy, RunId, Settings, Ticket};
 use std::fs::File;
@@ -24,6 +24,8 @@ const STALE_MAX: u8 = 5;
 pub(in super::super) struct Starting<'a> {
     pub installed: &'a Installed,
     pub policy: &'a Policy,
+    /// What of live state is given its mended content before anything is executed.
+    pub mended: Vec<Mended>,
 }
 
 impl Executor {
@@ -40,9 +42,13 @@ impl Executor {
             return Ok(Reported::Done(Done::Started { instance: live.instance().clone() }));
         }
         let compare = compare.filter(|_| settings.class != DataClass::None);
+        let mut mended = Vec::new();
         if let Some(run) = compare
             && !has_run(&self.site.instance_directories(), installed.generation, &ticket.run)?
         {
+            mended = self.mended(run).await?;
+            // What was laid down for a start that did not come about is no change that anybody made.
+            self.exchange_back(&mended).await?;
             match self.still_equal(run).await? {
                 Comparison::Equal => {}
                 Comparison::Changed { .. } if ticket.round < STALE_MAX => {
@@ -56,7 +62,7 @@ impl Executor {
                 }
             }
         }
-        let starting = Starting { installed, policy: &settings.policy };
+        let starting = Starting { installed, policy: &settings.policy, mended };
         let live = self.spawn_for(&starting, Some(&ticket.run)).await?;
         Ok(Reported::Done(Done::Started { instance: live.instance().clone() }))
     }
@@ -107,6 +113,8 @@ impl Executor {
         let keeper = prepared.keeper.clone();
         let spawned = Event::Spawned { generation, keeper };
         self.reporter.fact(spawned).await.map_err(chain("stale"))?;
+        // From this fact on a rollback takes the state back.
+        self.exchange(starting.mended.clone(), Content::After).await?;
         crate::crash_point!("start: before go");
         let live = match prepared.go(KEEPER).await {
             Ok(live) => live,

@@ -107,6 +107,18 @@ pub enum Error {
         /// Where the candidate should be.
         path: PathBuf,
     },
+    /// A file to be mended is no plain text, is too large, or lies outside of declared state.
+    #[error("{} is no plain text file of declared `state`", path.display())]
+    Unmendable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody changed a file since it was mended on a copy; it is left as it is.
+    #[error("{} was changed since it was mended on a copy: order the update again", path.display())]
+    NotAsMended {
+        /// The file.
+        path: PathBuf,
+    },
     /// A restore from this snapshot has begun to move live state and has not finished.
     #[error("a restore from {} is unfinished; finish it before discarding the snapshot", dir.display())]
     RestoreUnfinished {

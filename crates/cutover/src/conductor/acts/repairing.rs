@@ -1,0 +1,150 @@
+//! What becomes of a configuration that the target refuses and can mend by itself: tried on a copy before anything stops,
+//! rehearsed, and laid down after the stop, where the snapshot holds what it was.
+
+use super::house::Purpose;
+use super::{Executor, chain, fault};
+use crate::config::{RepairRule, RepairSettings};
+use crate::preflight::{self, Mend, Mending, Stop};
+use crate::store::snapshot::{self, Content, Mended};
+use crate::supervisor::Launch;
+use cutover_core::{DataClass, Fault, Finding, Installed, Level, RunId};
+use std::time::Duration;
+
+const KIND: &str = "configuration";
+
+/// Longest time that mending a copy may take. OpenClaw's doctor took 29 s to 72 s on two busy cores.
+const MENDING: Duration = Duration::from_secs(240);
+
+/// Whose preflight it is, and what it found so far.
+pub(super) struct Patient<'a> {
+    pub target: &'a Installed,
+    pub source: Option<&'a Installed>,
+    pub launch: &'a Launch,
+    /// The run that may change something; a plan may not.
+    pub run: Option<&'a RunId>,
+}
+
+impl Executor {
+    /// Findings of the validator, with what the target's own repair would come to. If it is kept for the run, what the
+    /// target refuses is no block any more, and the run's data counts as migrated: to go back means to take it back.
+    pub(super) async fn mended_findings(
+        &self,
+        patient: &Patient<'_>,
+        findings: Vec<Finding>,
+    ) -> Result<(Vec<Finding>, Option<DataClass>), Fault> {
+        if let Some(run) = patient.run {
+            self.keep(run, Vec::new()).await?;
+        }
+        let is_refused = Finding::any_blocks(&findings);
+        let Some(repair) = self.site.settings.repair.clone().filter(|_| is_refused) else {
+            return Ok((findings, None));
+        };
+        let version = &patient.target.release.version;
+        let with = |text: String, level| {
+            let mut findings = findings.clone();
+            findings.push(Finding::new(level, KIND, text));
+            findings
+        };
+        if repair.rule == RepairRule::Never {
+            return Ok((findings, None));
+        }
+        let (files, how) = match self.mend(patient, &repair).await? {
+            Mend::Mended { files, how } => (files, how),
+            Mend::Not { why } => {
+                let text = format!("{version}'s own repair (`preflight.repair`) does not help: {why}");
+                return Ok((with(text, Level::Note), None));
+            }
+        };
+        if repair.rule == RepairRule::Offer {
+            let text = format!(
+                "{version}'s own repair would make it acceptable, as a copy has shown: {how}; \
+                 `policy.repair = \"apply\"` lets a run lay that down, otherwise change the configuration yourself"
+            );
+            return Ok((with(text, Level::Note), None));
+        }
+        if let Some(why) = self.unrehearsed(patient.target, patient.source).await? {
+            let text = format!(
+                "{version}'s own repair would make it acceptable ({how}), and is applied after a rehearsal only: {why}"
+            );
+            return Ok((with(text, Level::Note), None));
+        }
+        if let Some(run) = patient.run {
+            self.keep(run, files).await?;
+        }
+        let text = format!(
+            "{version}'s own repair of it is rehearsed, and laid down after the stop (`policy.repair`): {how}; a rollback \
+             restores what it was"
+        );
+        let lowered = findings.into_iter().map(|finding| match finding.level {
+            Level::Block => Finding { level: Level::Warn, ..finding },
+            Level::Warn | Level::Note => finding,
+        });
+        let findings = lowered.chain([Finding::new(Level::Warn, KIND, text)]).collect();
+        Ok((findings, Some(DataClass::Migrated)))
+    }
+
+    async fn mend(&self, patient: &Patient<'_>, repair: &RepairSettings) -> Result<Mend, Fault> {
+        let Patient { target, launch, .. } = *patient;
+        let validate = ("preflight.validate", self.site.settings.validate.as_slice());
+        let validator = self.validator(target, launch, validate)?;
+        let command = self.validator(target, launch, ("preflight.repair.run", &repair.run))?;
+        // Given up with this act, wherever that is: what is begun here ends with it.
+        let (_interest, stop) = Stop::pair().map_err(chain("preflight"))?;
+        let (scratch, right) = self.copies(Purpose::Validation).await?;
+        let conditions = self.conditions(scratch, stop);
+        let mending = Mending { command, limit: MENDING, files: repair.files.clone(), validator, conditions };
+        let mended = tokio::task::spawn_blocking(move || {
+            let _right = right;
+            preflight::mend(&mending)
+        });
+        Ok(mended.await.expect("BUG: mending a configuration panicked"))
+    }
+
+    async fn keep(&self, run: &RunId, files: Vec<Mended>) -> Result<(), Fault> {
+        let directory = self.snapshot_directory(run);
+        self.with_hands("repair", move || snapshot::keep_mended(&directory, &files)).await
+    }
+
+    /// What is kept for a run.
+    pub(super) async fn mended(&self, run: &RunId) -> Result<Vec<Mended>, Fault> {
+        let directory = self.snapshot_directory(run);
+        super::blocking("repair", move || snapshot::mended(&directory)).await
+    }
+
+    /// Takes back what was laid down and never started with. What has neither content is for the comparison to tell.
+    pub(super) async fn exchange_back(&self, files: &[Mended]) -> Result<(), Fault> {
+        let (files, paths) = (files.to_owned(), self.site.state_paths());
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.with_hands("repair", move || {
+            let roots = snapshot::at_home(&paths)?;
+            for file in files {
+                let found = snapshot::text_of(&file.path, &roots)?;
+                if [&file.before, &file.after].into_iter().any(|known| found.as_ref() == Some(known)) {
+                    snapshot::exchange(&[file], &roots, Content::Before)?;
+                }
+            }
+            Ok::<_, snapshot::Error>(())
+        })
+        .await
+    }
+
+    /// Gives live state the wanted contents of what was mended. Must be called only while nothing runs.
+    pub(super) async fn exchange(&self, files: Vec<Mended>, wanted: Content) -> Result<(), Fault> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let paths = self.site.state_paths();
+        self.with_hands("repair", move || snapshot::exchange(&files, &snapshot::at_home(&paths)?, wanted))
+            .await
+    }
+}
+
+/// A repair is laid down after a rehearsal that has shown that it helps, and never without.
+pub(super) fn unshown(why: &str) -> Fault {
+    fault(
+        "repair",
+        format!("the configuration was mended on a copy, and no rehearsal has shown that this helps: {why}"),
+    )
+}

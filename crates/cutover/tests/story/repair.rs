@@ -1,0 +1,158 @@
+//! A configuration that the target refuses and can mend by itself: on a copy, in a rehearsal, then for good. Where the
+//! kernel isolates nothing, these stories say so.
+
+use crate::rehearsal::isolates;
+use crate::stage::{
+    assert_told, executable, reported, serving, signal, told, unserved, update, view, with_policy,
+};
+use cutover::demo::{Plan, SERVICE, World};
+use cutover_core::{Report, Resolution, Status};
+use rustix::process::Signal;
+use sample_gateway::Knobs;
+use std::path::PathBuf;
+
+/// 2.0.0 refuses a configuration with `old`, by exit code 78 when it starts and by its own check; its repair makes another of it,
+/// and changes more than that.
+const MENDS: &str = r#"env = { SAMPLE_STATE = "{world}/data", SAMPLE_CONFIG = "{world}/data/config.json" }
+state = [{ path = "{world}/data", kind = "files" }]
+preflight = { validate = ["{root}/bin/gateway", "sample-gateway", "check"], repair = { run = ["/bin/sh", "-c", '''
+grep -q '"2.0.0"' "$0/release.json" || exit 9
+echo trace > {world}/data/trace
+cat > {world}/data/config.json <<'END'
+{"new":{"token":"a-secret-that-nobody-tells"},"kept":1}
+END
+''', "{root}"], files = ["{world}/data/config.json"] } }"#;
+
+const OLD: &str = r#"{"old":true,"kept":1}"#;
+
+fn refuses() -> Knobs {
+    Knobs { reject_config_key: Some("old".into()), ..Knobs::default() }
+}
+
+fn config(world: &World) -> PathBuf {
+    world.path().join("data/config.json")
+}
+
+/// 1.0.0 serves with the old configuration, as the service of `rules`.
+async fn with_old_configuration(rules: &[(&str, &str)]) -> anyhow::Result<World> {
+    let plan = with_policy(MENDS, rules);
+    let world = unconfigured(&plan).await?;
+    serving(&world, "1.0.0").await?;
+    Ok(world)
+}
+
+async fn unconfigured(service: &str) -> anyhow::Result<World> {
+    let plan = Plan { service: service.to_owned(), ..Plan::new(executable()) };
+    let mut world = unserved(plan, &[("1.0.0", Knobs::default()), ("2.0.0", refuses())])?;
+    std::fs::write(config(&world), OLD)?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    Ok(world)
+}
+
+fn all_findings(report: &Report) -> String {
+    report.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_is_offered_with_the_keys_that_it_would_change_and_nothing_is_changed() -> anyhow::Result<()>
+{
+    if !isolates("a repair that is offered") {
+        return Ok(());
+    }
+    let world = with_old_configuration(&[("rehearse", "\"always\"")]).await?;
+    let before = view(&world).await?.process;
+    let plan = told(&world.cutover(&["plan", SERVICE, "--to", "2.0.0"]).await?);
+    let offer = "2.0.0's own repair would make it acceptable, as a copy has shown: \
+                 config.json: removes old, adds new.token";
+    assert!(plan.contains(offer), "{plan}");
+    assert!(plan.contains("policy.repair = \"apply\""), "{plan}");
+    assert!(!plan.contains("a-secret-that-nobody-tells"), "{plan}");
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    assert!(ended.0.causes[0].fault.detail.contains("old"), "{:?}", ended.0.causes);
+    assert_eq!(view(&world).await?.process, before, "nothing was stopped for it");
+    assert_eq!(std::fs::read_to_string(config(&world))?, OLD);
+    assert!(!world.path().join("data/trace").exists(), "the repair wrote to live state");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_was_rehearsed_is_laid_down_after_the_stop_and_a_rollback_takes_it_back()
+-> anyhow::Result<()> {
+    if !isolates("a repair that is applied") {
+        return Ok(());
+    }
+    let world = with_old_configuration(&[("rehearse", "\"always\""), ("repair", "\"apply\"")]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let findings = all_findings(&ended.0);
+    assert!(findings.contains("is rehearsed, and laid down after the stop"), "{findings}");
+    serving(&world, "2.0.0").await?;
+    let mended = std::fs::read_to_string(config(&world))?;
+    assert!(mended.contains("\"new\"") && !mended.contains("\"old\""), "{mended}");
+    assert!(!world.path().join("data/trace").exists(), "more was laid down than the files that count");
+    // What a person has of it is the whole way back.
+    let back = reported(&world, &["rollback", SERVICE, "--data", "restore"]).await?;
+    assert_told(&back, Status::RestartVerified, Resolution::None, 0);
+    assert_eq!(std::fs::read_to_string(config(&world))?, OLD);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_with_a_mended_configuration_that_fails_after_the_switch_leaves_the_old_one()
+-> anyhow::Result<()> {
+    if !isolates("a repair that is taken back") {
+        return Ok(());
+    }
+    let rules = [
+        ("rehearse", "\"always\""),
+        ("repair", "\"apply\""),
+        ("soak", "\"3s\""),
+        ("restore_after_release", "true"),
+    ];
+    let world = with_old_configuration(&rules).await?;
+    let run = world.update("2.0.0").await?;
+    let soaking = world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    assert_ne!(std::fs::read_to_string(config(&world))?, OLD);
+    signal(soaking.process.unwrap().pid, Signal::KILL)?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(
+        (report.status, report.resolution),
+        (Some(Status::RestartFailed), Resolution::OldVerified),
+        "{:?}",
+        report.causes
+    );
+    assert_eq!(std::fs::read_to_string(config(&world))?, OLD);
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_rehearsal_nothing_is_mended() -> anyhow::Result<()> {
+    if !isolates("a repair that is not rehearsed") {
+        return Ok(());
+    }
+    let world = with_old_configuration(&[("repair", "\"apply\"")]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let plan = told(&world.cutover(&["plan", SERVICE, "--to", "2.0.0"]).await?);
+    assert!(plan.contains("is applied after a rehearsal only: `policy.rehearse` is \"never\""), "{plan}");
+    assert_eq!(std::fs::read_to_string(config(&world))?, OLD);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_does_not_help_is_told_with_its_reason() -> anyhow::Result<()> {
+    if !isolates("a repair that does not help") {
+        return Ok(());
+    }
+    let helpless =
+        MENDS.replace("{\"new\":{\"token\":\"a-secret-that-nobody-tells\"},\"kept\":1}", "{\"old\":2}");
+    assert_ne!(helpless, MENDS);
+    let world =
+        unconfigured(&with_policy(&helpless, &[("repair", "\"apply\""), ("rehearse", "\"always\"")])).await?;
+    let plan = told(&world.cutover(&["plan", SERVICE, "--to", "2.0.0"]).await?);
+    assert!(plan.contains("does not help: what it makes of it is refused as well (exit code 78)"), "{plan}");
+    Ok(())
+}
