@@ -324,11 +324,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     };
     rules(&fragment, &listen, port, &mut complaints);
     complaints.extend(super::trust::exposed(&fragment, &listen));
-    let intake = match fragment.inputs {
-        _ if listen.is_empty() => Intake::Direct,
-        Some(InputsFragment::Own) => Intake::Own,
-        Some(InputsFragment::Front) | None => Intake::Front,
-    };
+    let intake = intake(fragment.inputs, &listen);
     let clearance = clearance(&fragment.policy).unwrap_or_else(|more| {
         complaints.extend(more);
         Clearance::default()
@@ -384,6 +380,14 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
 
 fn keep<T>(result: Result<T, Complaint>, complaints: &mut Vec<Complaint>) -> Option<T> {
     result.map_err(|complaint| complaints.push(complaint)).ok()
+}
+
+fn intake(inputs: Option<InputsFragment>, listen: &[SocketAddr]) -> Intake {
+    match inputs {
+        _ if listen.is_empty() => Intake::Direct,
+        Some(InputsFragment::Own) => Intake::Own,
+        Some(InputsFragment::Front) | None => Intake::Front,
+    }
 }
 
 fn name_is_plain(name: &str, complaints: &mut Vec<Complaint>) {

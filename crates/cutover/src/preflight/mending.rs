@@ -11,7 +11,7 @@ use crate::sandbox::{Exit, Sandbox};
 use crate::store::snapshot::{self, Mended};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is tried.
@@ -116,11 +116,11 @@ fn mended_files(mending: &Mending) -> Result<Vec<Mended>, String> {
 }
 
 /// A real parent and the name, where the parent is there.
-fn real(path: &PathBuf) -> PathBuf {
+fn real(path: &Path) -> PathBuf {
     let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
     match (parent, path.file_name()) {
         (Some(parent), Some(name)) => parent.join(name),
-        _ => path.clone(),
+        _ => path.to_owned(),
     }
 }
 

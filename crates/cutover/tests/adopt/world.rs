@@ -50,8 +50,7 @@ impl World {
     /// A gateway that serves.
     pub(crate) fn serving(started: Started) -> Self {
         let directory = tempfile::Builder::new().prefix("cutover-adopt-").tempdir().unwrap();
-        let port = free_address().unwrap().port();
-        let world = Self { directory, port };
+        let world = Self { directory, port: free_address().unwrap().port() };
         let package = world.package();
         for path in
             [package.join("dist"), world.units(), world.path("claw"), world.path("bin"), world.path("work")]

@@ -187,7 +187,7 @@ async fn settled(desk: &Desk, record: &mut Record) -> anyhow::Result<()> {
         }
         if begun.elapsed() > limit {
             let trouble = match view {
-                Ok(view) => view.trouble.unwrap_or_else(|| view.report.sentence),
+                Ok(view) => view.trouble.unwrap_or(view.report.sentence),
                 Err(error) => format!("{error:#}"),
             };
             bail!("the daemon has not settled it after {limit:?}: {trouble}");
