@@ -220,3 +220,76 @@ impl Executor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cutover_core::{Boot, BootId};
+    use serde_json::json;
+    use std::path::Path;
+
+    /// A record that began at some time and came as far as these steps.
+    fn record(ground: &Path, steps: &[Step]) -> Record {
+        let predecessor = serde_json::from_value(json!({
+            "instance": { "pid": 1, "startTime": 2, "bootId": "b" }, "program": "/bin/node", "command": ["node", "x.js"],
+            "cwd": "/", "env": {}, "account": { "uid": 1, "gid": 1, "groups": [] }, "output": [null, null],
+            "addresses": ["127.0.0.1:1"], "entry": "/x.js",
+            "package": { "name": "x", "version": "1.0.0", "root": "/" }, "unit": null, "parent": null,
+        }));
+        let mut record = Record::begin(ground, predecessor.unwrap(), Vec::new()).unwrap();
+        steps.iter().for_each(|step| record.add(step.clone()).unwrap());
+        record
+    }
+
+    /// A story with one run that ended as told, and nothing current.
+    fn failed(started: u64, ended: Option<u64>) -> Chronicle {
+        let run = json!({
+            "run": "r", "kind": "update", "actor": "a", "origin": null, "before": null, "target": null, "version": "1.0.0",
+            "started": started, "ended": ended, "steps": [], "facts": [], "findings": [], "downtimeMs": null,
+            "ending": null, "revertedBy": null, "closedBootMs": null,
+        });
+        Chronicle { records: vec![serde_json::from_value(run).unwrap()], ..Chronicle::default() }
+    }
+
+    /// The same with a version that stays.
+    fn current() -> Chronicle {
+        let mut chronicle = Chronicle::default();
+        let installed = json!({ "generation": 1, "release": { "package": "x", "version": "1.0.0", "digest": "sha512-x" } });
+        chronicle.state.current = Some(serde_json::from_value(installed).unwrap());
+        assert_eq!(chronicle.boot(&BootId("b".into())), Boot::Same);
+        chronicle
+    }
+
+    #[test]
+    fn what_stays_current_has_taken_over_and_only_from_one_whose_end_was_begun() {
+        let ground = tempfile::tempdir().unwrap();
+        let now = wall_ms() + 500;
+        for step in [Step::Ending, Step::Gone, Step::Revived { by: "a loop".into() }] {
+            let record = record(ground.path(), &[Step::Ending, step]);
+            let taken = Settlement::of(&record, &current(), now);
+            assert!(matches!(taken, Some(Settlement::Take { gap_ms }) if gap_ms <= 500), "{taken:?}");
+        }
+        assert_eq!(Settlement::of(&record(ground.path(), &[]), &current(), now), None);
+        let taken = record(ground.path(), &[Step::Ending, Step::Gone, Step::Taken { gap_ms: 1 }]);
+        assert_eq!(Settlement::of(&taken, &current(), now), None);
+    }
+
+    #[test]
+    fn a_run_that_ended_with_nothing_gives_back_and_one_of_an_earlier_take_over_says_nothing() {
+        let ground = tempfile::tempdir().unwrap();
+        let now = wall_ms() + 500;
+        for steps in [&[][..], &[Step::Ending], &[Step::Ending, Step::Gone]] {
+            let record = record(ground.path(), steps);
+            let given = Settlement::of(&record, &failed(now, Some(now)), now);
+            assert!(matches!(given, Some(Settlement::GiveBack { .. })), "{steps:?}: {given:?}");
+            assert_eq!(Settlement::of(&record, &failed(1, Some(2)), now), None, "{steps:?}");
+            assert_eq!(Settlement::of(&record, &failed(now, None), now), None, "{steps:?}");
+            assert_eq!(Settlement::of(&record, &Chronicle::default(), now), None, "{steps:?}");
+        }
+        let returning = record(ground.path(), &[Step::Ending, Step::Returning { why: "asked".into() }]);
+        let why = "asked".to_owned();
+        assert_eq!(Settlement::of(&returning, &current(), now), Some(Settlement::GiveBack { why }));
+        let returned = record(ground.path(), &[Step::Returned { gap_ms: 1 }]);
+        assert_eq!(Settlement::of(&returned, &failed(now, Some(now)), now), None);
+    }
+}
