@@ -256,6 +256,8 @@ impl Desk {
         if claim != self.claim {
             self.handle.claim(claim.clone()).await;
             self.claim = claim;
+            // A page that stays open learns of a release, or that there is none any more, as from the gateway itself.
+            self.announce("update.available", json!({ "updateAvailable": available(view) })).await;
         }
         self.settle(view).await;
         self.tell(view).await;
@@ -300,7 +302,12 @@ impl Desk {
             "runId": run, "phase": now.1, "status": now.2, "updatedAtMs": row::updated(&view.report),
         });
         self.told = Some(now);
-        let message = json!({ "type": "event", "event": "update.run.changed", "payload": payload });
+        self.announce("update.run.changed", payload).await;
+    }
+
+    /// Tells the audience an event. A connection that is gone is not of it any more.
+    async fn announce(&mut self, event: &str, payload: Value) {
+        let message = json!({ "type": "event", "event": event, "payload": payload });
         let told = std::mem::take(&mut self.audience).into_iter().map(async |listener| {
             let connection = listener.claimed.connection;
             let event = Say { connection, answers: None, message: message.clone(), closes: false };

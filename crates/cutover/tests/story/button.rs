@@ -258,6 +258,30 @@ async fn who_follows_is_told_of_every_change_as_long_as_its_connection_is_open()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_follows_and_stays_connected_is_told_of_a_release_when_there_is_one() -> anyhow::Result<()> {
+    let service = with_policy("update_button = \"openclaw\"\ncheck_every = \"100ms\"", &[]);
+    let world = world(&service, &[("1.0.0", speaking(FOLLOWS)), ("2.0.0", speaking(FOLLOWS))]).await?;
+    serving(&world, "1.0.0").await?;
+    let mut page = Page::open(&world, ADMIN).await?;
+    assert_eq!(page.hello["snapshot"]["updateAvailable"], Value::Null);
+    assert_eq!(page.payload("update.status", json!({})).await?["updateAvailable"], Value::Null);
+    assert!(page.events.iter().all(|event| event["event"] != "update.available"));
+    world.name_latest("2.0.0")?;
+    let told = timeout(LIMIT, async {
+        loop {
+            page.payload("update.status", json!({})).await?;
+            let told = page.events.iter().find(|event| event["event"] == "update.available");
+            if let Some(told) = told {
+                break anyhow::Ok(told["payload"].clone());
+            }
+        }
+    });
+    let offer = &told.await.context("nothing was told")??["updateAvailable"];
+    assert_eq!((&offer["currentVersion"], &offer["latestVersion"]), (&json!("1.0.0"), &json!("2.0.0")));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_clients_that_press_together_get_one_run_and_both_an_answer() -> anyhow::Result<()> {
     let world = offering(WAITS, slow(WAITS)).await?;
     let (mut one, mut two) = (Page::open(&world, ADMIN).await?, Page::open(&world, ADMIN).await?);

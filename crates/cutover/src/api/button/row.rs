@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// Steps of one run that are told at most: the last ones (OpenClaw's schema has 128).
 const STEPS_MAX: usize = 64;
+/// The phases of an update before its end, in the gateway's words and order.
+const PHASES: [&str; 6] = ["requested", "staging", "validating", "activating", "restarting", "verifying"];
 /// Characters of a text that are told at most (OpenClaw's schema has 1024).
 const TEXT_MAX: usize = 500;
 /// Runs of one answer where the caller names no limit, and at most (OpenClaw's schema has 100).
@@ -52,6 +54,7 @@ pub(super) fn row(report: &Report, view: &View) -> Value {
     let is_latest = view.report.run_id == report.run_id;
     let ended = report.ended.is_some();
     let before = report.before.as_ref().map(|before| before.release.version.as_str());
+    let acts = last_steps(report).iter().map(|step| self::step(step, &report.causes));
     json!({
         "runId": report.run_id,
         "createdAtMs": report.started.unwrap_or_default(),
@@ -64,7 +67,7 @@ pub(super) fn row(report: &Report, view: &View) -> Value {
         "target": named(&[("kind", Some("package")), ("version", report.version.as_deref())]),
         "before": named(&[("version", before)]),
         "after": named(&[("version", outcome::proven(report))]),
-        "steps": last_steps(report).iter().map(|step| self::step(step, &report.causes)).collect::<Vec<_>>(),
+        "steps": phases(report).into_iter().chain(acts).collect::<Vec<_>>(),
         "verification": if is_latest { verification(report) } else { json!({}) },
         "repair": [],
         "confirmedAtMs": null,
@@ -92,22 +95,49 @@ pub(super) fn phase(report: &Report) -> &'static str {
     if report.ended.is_some() {
         return "finished";
     }
-    match report.steps.last().map(|step| step.name) {
-        None | Some(Act::Resolve) => "requested",
-        Some(Act::Stage) => "staging",
-        Some(Act::Preflight | Act::Rehearse | Act::Await | Act::Drain) => "validating",
-        Some(
-            Act::Stop
-            | Act::Snapshot
-            | Act::Place
-            | Act::Switch
-            | Act::Signal
-            | Act::Restore
-            | Act::SwitchBack,
-        ) => "activating",
-        Some(Act::Start) => "restarting",
-        Some(Act::Prove | Act::Release | Act::Soak) => "verifying",
+    report.steps.last().map_or(PHASES[0], |step| phase_of(step.name))
+}
+
+/// What an act belongs to, in the gateway's words.
+fn phase_of(act: Act) -> &'static str {
+    match act {
+        Act::Resolve => "requested",
+        Act::Stage => "staging",
+        Act::Preflight | Act::Rehearse | Act::Await | Act::Drain => "validating",
+        Act::Stop
+        | Act::Snapshot
+        | Act::Place
+        | Act::Switch
+        | Act::Signal
+        | Act::Restore
+        | Act::SwitchBack => "activating",
+        Act::Start => "restarting",
+        Act::Prove | Act::Release | Act::Soak => "verifying",
     }
+}
+
+/// The phases that the run came to, as steps: the gateway's pages draw a phase by the step of its name, and one without a step
+/// as skipped.
+fn phases(report: &Report) -> Vec<Value> {
+    let told = |phase: &&str| {
+        let steps = report.steps.iter().filter(|step| step.direction == Direction::Forward);
+        let steps: Vec<&StepRecord> = steps.filter(|step| phase_of(step.name) == *phase).collect();
+        let (first, last) = (steps.first()?, steps.last()?);
+        let went_back = report.steps.iter().any(|step| step.direction == Direction::Back);
+        let broke = report.causes.first().is_some_and(|cause| phase_of(cause.act) == *phase);
+        let status = match last.ended {
+            _ if broke => "failed",
+            Some(_) => "completed",
+            None if went_back || report.ended.is_some() => "skipped",
+            None => "in_progress",
+        };
+        let mut told = json!({ "step": phase, "status": status, "startedAtMs": first.started });
+        if let Some(ended) = last.ended {
+            told["endedAtMs"] = json!(ended);
+        }
+        Some(told)
+    };
+    PHASES.iter().filter_map(told).collect()
 }
 
 /// How it went, in the gateway's words. Only what was proven has succeeded.
@@ -228,6 +258,42 @@ mod tests {
         assert_eq!(told(true, false, Value::Null, "none", false), ("finished", "failed"));
         let scheduled = json!("package_updated_restart_scheduled");
         assert_eq!(told(false, false, scheduled, "none", false), ("verifying", "running"));
+    }
+
+    #[test]
+    fn a_phase_is_told_as_a_step_of_its_name_and_the_one_that_failed_as_failed() {
+        let mut run = report(true, false, json!("package_updated_restart_failed"), "old_verified", false);
+        let step = |act: &str, direction: &str, ended: Option<u64>| -> StepRecord {
+            serde_json::from_value(json!({
+                "name": act, "direction": direction, "started": 1, "ended": ended, "tookMs": null, "outcome": null,
+                "beganBootMs": 1,
+            }))
+            .unwrap()
+        };
+        let forward = ["resolve", "stage", "preflight", "stop", "switch", "start", "prove"];
+        run.steps = forward.iter().map(|act| step(act, "forward", Some(2))).collect();
+        let told = |run: &Report| -> Vec<String> {
+            let told = phases(run);
+            told.iter()
+                .map(|phase| format!("{} {}", phase["step"], phase["status"]).replace('"', ""))
+                .collect()
+        };
+        let whole = [
+            "requested completed",
+            "staging completed",
+            "validating completed",
+            "activating completed",
+            "restarting completed",
+            "verifying failed",
+        ];
+        assert_eq!(told(&run), whole);
+        // What is done on the way back is no second try of a phase.
+        run.steps.extend(["stop", "restore", "start"].map(|act| step(act, "back", Some(3))));
+        assert_eq!(told(&run), whole);
+        run.causes.clear();
+        run.ended = None;
+        run.steps = vec![step("resolve", "forward", Some(2)), step("stage", "forward", None)];
+        assert_eq!(told(&run), ["requested completed", "staging in_progress"]);
     }
 
     #[test]
