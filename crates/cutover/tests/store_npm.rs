@@ -9,6 +9,7 @@ use cutover::store::{
 use cutover_core::Generation;
 use cutover_testkit::registry::{Package, Registry, Trouble};
 use cutover_testkit::sealed::open_up;
+use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -470,4 +471,20 @@ async fn a_plugin_that_does_not_fit_the_package_is_refused_in_npms_own_words() {
     let refused = yard.stage(&resolved).await.unwrap_err();
     let said = format!("{:#}", anyhow::Error::from(refused));
     assert!(said.contains("ERESOLVE"), "{said}");
+}
+
+#[tokio::test]
+async fn where_a_release_says_what_it_is_is_told_if_it_is_an_address_and_nothing_else() {
+    let yard = Yard::new().await;
+    for (version, homepage, told) in [
+        ("1.0.0", json!("https://toy.example.com/notes#1"), Some("https://toy.example.com/notes#1")),
+        ("1.0.1", json!("javascript:alert(1)"), None),
+        ("1.0.2", json!("http://toy.example.com"), None),
+        ("1.0.3", json!(["https://toy.example.com"]), None),
+        ("1.0.4", json!(null), None),
+    ] {
+        yard.registry.publish(&toy(version).field("homepage", homepage));
+        let resolved = yard.version(version).await.unwrap();
+        assert_eq!(resolved.homepage.as_deref(), told, "{version}");
+    }
 }

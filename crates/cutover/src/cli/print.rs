@@ -18,6 +18,10 @@ pub(super) fn status(view: &View) -> String {
     text.push_str(&awaits(view));
     if let Some(available) = &view.available {
         let _ = write!(text, "\n  available: {} ({})", available.version, available.channel);
+        let more = [&available.published, &available.homepage].into_iter().flatten();
+        for told in more {
+            let _ = write!(text, ", {told}");
+        }
     }
     if let Some(trouble) = &view.trouble {
         let _ = write!(text, "\n  trouble: {trouble}");

@@ -3,6 +3,7 @@
 use super::acts;
 use super::inbox::{Handle, Input};
 use super::ledger::wall_ms;
+use crate::store;
 use cutover_core::{Fault, Release, State, Wanted};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -23,6 +24,12 @@ pub struct Available {
     pub channel: String,
     /// When it was seen (ms of Unix time).
     pub seen_at: u64,
+    /// When it was published, RFC 3339, where the source tells.
+    #[serde(default)]
+    pub published: Option<String>,
+    /// Where it says what it is, where the source tells.
+    #[serde(default)]
+    pub homepage: Option<String>,
 }
 
 /// What a channel named when it was looked at.
@@ -31,6 +38,8 @@ pub(super) struct Offer {
     release: Release,
     channel: String,
     seen_at: u64,
+    published: Option<String>,
+    homepage: Option<String>,
 }
 
 impl Offer {
@@ -42,6 +51,8 @@ impl Offer {
             version: self.release.version.clone(),
             channel: self.channel.clone(),
             seen_at: self.seen_at,
+            published: self.published.clone(),
+            homepage: self.homepage.clone(),
         })
     }
 }
@@ -88,7 +99,10 @@ async fn look(handle: &Handle) -> Result<Option<Offer>, Fault> {
     let channel = executor.site.settings.channel().to_owned();
     let resolved = executor.resolved(&Wanted::Channel(channel.clone())).await?;
     let offer = match executor.follows(&channel, &resolved, &[]) {
-        Ok(()) => Some(Offer { release: resolved.release, channel, seen_at: wall_ms() }),
+        Ok(()) => {
+            let store::Resolved { release, published, homepage, .. } = resolved;
+            Some(Offer { release, channel, seen_at: wall_ms(), published, homepage })
+        }
         Err(fault) => {
             tracing::debug!(service = handle.service, detail = fault.detail, "nothing to update to");
             None

@@ -25,6 +25,7 @@ pub(super) fn resolve(source: &Directory, wanted: &Wanted) -> Result<Resolved> {
             digest: manifest.tree_digest(),
             plugins: Vec::new(),
         },
+        homepage: None,
         published: jiff::Timestamp::try_from(published).ok().map(|at| at.to_string()),
         unpacked_bytes: Some(bytes),
         files: Some(files),

@@ -25,6 +25,9 @@ struct View {
     dist: Dist,
     #[serde(default)]
     time: BTreeMap<String, serde_json::Value>,
+    /// Anything may stand there.
+    #[serde(default)]
+    homepage: serde_json::Value,
     #[serde(default, rename = "dist-tags")]
     tags: BTreeMap<String, String>,
 }
@@ -89,6 +92,12 @@ fn check_words(npm: &Npm, wanted: &Wanted) -> Result<()> {
     }
 }
 
+/// An address that a person may be led to: the registry's word, so nothing but a plain `https` one.
+fn is_address(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").unwrap_or_default();
+    !rest.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'<>\\`".contains(&byte))
+}
+
 fn is_word(word: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     word.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_') && word.bytes().all(known)
@@ -123,8 +132,18 @@ async fn view(npm: &Npm, wanted: &Wanted, workspace: &Workspace) -> Result<View>
     let spec = format!("{}@{}", npm.package, wanted.word());
     let call = Call { npm, workspace, doing: format!("view {spec}") };
     let timeout = format!("--fetch-timeout={}", npm.limits.answer.as_millis());
-    let arguments =
-        ["view", &spec, "name", "version", "dist", "time", "dist-tags", "--fetch-retries=0", &timeout];
+    let arguments = [
+        "view",
+        &spec,
+        "name",
+        "version",
+        "dist",
+        "time",
+        "dist-tags",
+        "homepage",
+        "--fetch-retries=0",
+        &timeout,
+    ];
     let home = workspace.dir.join("home");
     create_dir(&home, 0o700)?;
     give(npm, &home)?;
@@ -183,6 +202,7 @@ fn exact(npm: &Npm, wanted: &Wanted, view: &View) -> Result<Resolved> {
             plugins: Vec::new(),
         },
         published: view.time.get(&view.version).and_then(|at| at.as_str()).map(str::to_owned),
+        homepage: view.homepage.as_str().filter(|page| is_address(page)).map(str::to_owned),
         unpacked_bytes: view.dist.unpacked_size,
         files: view.dist.file_count,
     })

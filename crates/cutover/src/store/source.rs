@@ -125,6 +125,8 @@ pub struct Resolved {
     pub release: Release,
     /// When it was published, RFC 3339; for a directory, its modification time.
     pub published: Option<String>,
+    /// Where it says what it is, as the source tells: an `https` address.
+    pub homepage: Option<String>,
     /// Bytes of the release's own files once unpacked, where the source tells. Dependencies come on top.
     pub unpacked_bytes: Option<u64>,
     /// Number of the release's own files, where the source tells.
