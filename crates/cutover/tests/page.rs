@@ -8,6 +8,8 @@
 #[allow(dead_code, reason = "the stage is shared, and these stories need little of it")]
 mod stage;
 
+#[path = "page/awaiting.rs"]
+mod awaiting;
 #[path = "page/failures.rs"]
 mod failures;
 #[path = "page/login.rs"]

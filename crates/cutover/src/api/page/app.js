@@ -10,7 +10,6 @@ import { clock, standing } from "./words.js";
 
 /** Clocks so near are one (ms): the daemon tells whole seconds. */
 const NEAR = 2000;
-const AGAIN = "You are not logged in any more: you logged out elsewhere, or the daemon was started again, which ends every session.";
 
 /** @type {Model} */
 const model = {
@@ -28,15 +27,10 @@ const deeds = {
 	async login(token) {
 		model.busy = true;
 		render();
-		try {
-			await link.login(token);
-			model.notice = "";
-			begin();
-		} catch (error) {
-			model.stage = "out";
-			model.notice = said(error);
-		}
-		model.busy = false;
+		const answer = await settled(link.login(token));
+		Object.assign(model, { busy: false, notice: "" });
+		if (answer.state === "told") begin();
+		else leave(answer.why);
 		render();
 	},
 	async logout() {
@@ -48,7 +42,8 @@ const deeds = {
 		if (!view) return;
 		const expected = view.current ? { generation: view.current.generation, version: view.current.release.version } : {};
 		const data = view.orders.rollback_keep !== null && view.orders.rollback_restore === null ? "restore" : "keep";
-		model.draft = { word, service, generation, version, data, expected, plan: null, sent: false, refusal: null };
+		const approves = view.report.awaits?.plan ?? null;
+		model.draft = { word, service, generation, version, data, expected, approves, hold: false, plan: null, sent: false, refusal: null };
 		render();
 	},
 	revise(change) {
@@ -83,14 +78,9 @@ const deeds = {
 	async look(service) {
 		model.looks.set(service, { state: "asked" });
 		render();
-		const answer = await settled(link.call("versions.available", { service }));
-		model.looks.set(service, answer.state === "failed" ? answer : { state: "told", value: answer.value.available ? "" : "Nothing that an update would take." });
-		render();
+		await learn(model.looks, service, "versions.available", { service });
 	},
-	async compare(service, generation) {
-		model.differences.set(service, await settled(link.call("generations.diff", { service, generation })));
-		render();
-	},
+	compare: (service, generation) => learn(model.differences, service, "generations.diff", { service, generation }),
 	openLog(open) {
 		model.logOpen = open;
 		readLog();
@@ -103,13 +93,19 @@ const deeds = {
 	},
 };
 
-/** @template T @param {Promise<T>} promise @returns {Promise<Exclude<Asked<T>, { state: "asked" }>>} */
+/** @type {Settle} */
 async function settled(promise) {
 	try {
 		return { state: "told", value: await promise };
 	} catch (error) {
 		return { state: "failed", why: said(error) };
 	}
+}
+
+/** Asks, and shows what is told. @type {Learn} */
+async function learn(into, service, method, params) {
+	into.set(service, await settled(link.call(method, params)));
+	render();
 }
 
 /** @param {unknown} error */
@@ -147,7 +143,7 @@ function begin() {
 			render();
 		},
 		out() {
-			if (!isOver()) leave(AGAIN);
+			if (!isOver()) leave("You are not logged in any more: you logged out elsewhere, or the daemon was started again.");
 		},
 	});
 }
@@ -168,12 +164,8 @@ function refresh() {
 	const about = JSON.stringify([report.runId, report.ended, report.revertedBy, current?.generation]);
 	if (asked.get(service) === about) return;
 	asked.set(service, about);
-	const fill = async (/** @type {Map<string, any>} */ into, /** @type {string} */ method) => {
-		into.set(service, await settled(link.call(method, { service })));
-		render();
-	};
-	fill(model.runs, "update.runs.list");
-	fill(model.generations, "generations.list");
+	learn(model.runs, service, "update.runs.list", { service });
+	learn(model.generations, service, "generations.list", { service });
 }
 
 async function readLog() {
@@ -229,7 +221,7 @@ function frame() {
 	const { live, since } = model.link;
 	return h("header", { key: "frame" },
 		h("a.brand", { href: "#/", "aria-label": "cutover: all services" },
-			h("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, h("path", { d: "M2 17h20M2 17h5c5 0 5-10 10-10h5" })), "cutover"),
+			h("img", { src: document.querySelector("link")?.href, alt: "" }), "cutover"),
 		model.stage === "in" && service && h("nav", { "aria-label": "Where you are" },
 			h("a", { href: "#/" }, "Services"), " / ", run ? [h("a", { href: `#/${service}` }, service), " / run"] : service),
 		model.stage === "in" && h("div.state",

@@ -3,12 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** @typedef {Element & { told?: Record<string, any>, heard?: Set<string> }} Known */
-
-/**
- * An element: its tag, with classes after a dot, its attributes if it has any, and what is in it.
- * @param {string} name @param {...any} rest @returns {Described}
- */
+/** An element: its tag, with classes after a dot, its attributes if it has any, and what is in it. @type {Describe} */
 export function h(name, ...rest) {
 	const [tag, of] = name.split(".");
 	const [first] = rest;
@@ -17,32 +12,32 @@ export function h(name, ...rest) {
 	return { tag, props, kids: flat(rest) };
 }
 
-/** @param {Kid[]} kids @returns {(Described | string)[]} */
+/** @type {(kids: Kid[]) => Laid[]} */
 const flat = (kids) => kids.flatMap((kid) =>
 	Array.isArray(kid) ? flat(kid) : kid == null || kid === false ? [] : [typeof kid === "object" ? kid : String(kid)]);
 
-/**
- * A button. One that is off keeps the focus that it has. @param {Kid} label @param {(() => void) | null} deed
- * @param {Record<string, any>} [more]
- */
+/** A button. One that is off keeps the focus that it has. @type {Button} */
 export const button = (label, deed, { off = false, ...more } = {}) =>
 	h("button", { type: deed ? "button" : "submit", onclick: () => off || deed?.(), "aria-disabled": off && "true", ...more }, label);
 
 /** A page's heading, which gets the focus. @param {...Kid} kids */
 export const title = (...kids) => h("h1", { tabindex: -1 }, kids);
 
-/** A part of a page with a heading. @param {string} id @param {Kid} title @param {...Kid} kids */
+/** A part of a page with a heading. @type {Section} */
 export const section = (id, title, ...kids) =>
 	h("section.sheet", { key: id, "aria-labelledby": id }, h("h2", { id }, title), kids);
 
-/** A name and what it is, in a list of such. @param {string} name @param {...Kid} told */
+/** A name and what it is, in a list of such. @type {Row} */
 export const row = (name, ...told) => h("div", h("dt", name), h("dd", told));
 
-/** A table that scrolls where it is too wide. @param {string} label @param {string[]} columns @param {Kid} rows */
-export const table = (label, columns, rows) => h("div.scroll", { tabindex: 0, role: "region", "aria-label": label },
-	h("table", h("thead", h("tr", columns.map((column) => h("th", { scope: "col" }, column)))), h("tbody", rows)));
+/** A table; in a hand each cell has a line of its own, with its column's name. @type {Table} */
+export const table = (label, columns, rows) => {
+	for (const { kids } of rows) kids.forEach((cell, at) => typeof cell === "object" && (cell.props["data-of"] = columns[at]));
+	return h("div.scroll", { tabindex: 0, role: "region", "aria-label": label },
+		h("table", h("thead", h("tr", columns.map((column) => h("th", { scope: "col" }, column)))), h("tbody", rows)));
+};
 
-/** Makes the children of `parent` what is described. @param {Element} parent @param {(Described | string)[]} kids */
+/** Makes the children of `parent` what is described. @type {(parent: Element, kids: Laid[]) => void} */
 export function lay(parent, kids) {
 	const left = new Set(parent.childNodes);
 	const nodes = kids.map((kid) => {
@@ -65,11 +60,11 @@ export function lay(parent, kids) {
 	});
 }
 
-/** @param {ChildNode} node @param {Described | string} kid */
+/** @type {(node: ChildNode, kid: Laid) => boolean} */
 const fits = (node, kid) => typeof kid === "string" ? node.nodeType === Node.TEXT_NODE
 	: node.nodeName.toLowerCase() === kid.tag && /** @type {Known} */ (node).told?.key === kid.props.key;
 
-/** @param {Element} parent @param {Described | string} kid @returns {ChildNode} */
+/** @type {(parent: Element, kid: Laid) => ChildNode} */
 function made(parent, kid) {
 	if (typeof kid === "string") return document.createTextNode(kid);
 	const drawn = kid.tag === "svg" || parent.namespaceURI === SVG;

@@ -42,5 +42,5 @@ export function timeline(run, now) {
 					class: `bar ${hasFailed(run, step) ? "bad" : back ? "back" : "forth"}`, ...bar(step.started, to), y: back ? 36 : 12, height: 16,
 				}, h("title", `${plain(step.name)}: ${span(to - step.started)}`));
 			})),
-		h("figcaption", h("span", clock(start)), h("span", told && h("span.key", { "aria-hidden": "true" }), text), h("span", run.ended ? clock(end) : "now")));
+		h("figcaption", h("span", clock(start)), h("span", told && h("span.key", { "aria-hidden": "true" }, "■ "), text), h("span", run.ended ? clock(end) : "now")));
 }

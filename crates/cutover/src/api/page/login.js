@@ -12,13 +12,12 @@ export function loginPage(model, deeds) {
 		title("Log in"),
 		model.notice && h("p.banner warn", { role: "alert" }, model.notice),
 		section("by-command", "With a command",
-			h("p", "On the machine that cutover runs on, as the user that it runs as:"),
+			h("p", "On cutover’s machine, as the user that it runs as:"),
 			h("copy-line", { command: "cutover open" }),
-			h("p.quiet", "It prints this page’s address with a token in it, which works once, for two minutes.")),
+			h("p.quiet", "It prints an address that opens this page once, within two minutes.")),
 		section("by-token", "With a token",
 			h("form", { onsubmit },
 				h("label", { for: "token" }, "A one-time token, or what the file “token” in cutover’s state directory holds"),
 				h("input", { id: "token", type: "password", autocomplete: "off", required: true }),
-				button("Log in", null, { class: "main", off: model.busy }))),
-		h("p.quiet", "A login lasts as long as the daemon runs, and twelve hours unused."));
+				button("Log in", null, { class: "main", off: model.busy }))));
 }

@@ -5,7 +5,7 @@ import { added, lasting, named, numbered, plain } from "./words.js";
 
 /** @type {Record<OrderWord, string>} */
 const VERBS = {
-	update: "Update", rollback: "Roll back", start: "Start", stop: "Stop", restart: "Restart", cancel: "Cancel the run",
+	approve: "Approve", update: "Update", rollback: "Roll back", start: "Start", stop: "Stop", restart: "Restart", hold: "Hold the run", cancel: "Cancel the run",
 	retry: "Try again", recover_rollback: "Go back", accept: "Accept as it is",
 };
 
@@ -15,60 +15,69 @@ const isPossible = (view, word) => (word === "rollback" ? ["rollback_keep", "rol
 /** @type {Part} */
 export const controls = (model, view, deeds) => {
 	const words = /** @type {OrderWord[]} */ (Object.keys(VERBS)).filter((word) => isPossible(view, word));
-	const first = ["retry", "start", "update"].find((word) => words.includes(/** @type {OrderWord} */ (word)));
+	const first = ["retry", "start", "approve", "update"].find((word) => view.orders[word] === null);
 	return h("div.controls", { role: "group", "aria-label": `Orders to ${view.service}` }, words.map((word) =>
 		button(`${VERBS[word]} …`, () => deeds.draft(view.service, word), { key: word, class: word === first && "main", off: !model.link.live })));
 };
 
 /** The method of an order, and its parameters. @param {Draft} draft @returns {[string, object]} */
-export function asCall({ word, service, expected, version, generation, data }) {
+export function asCall({ word, service, expected, version, generation, data, hold, approves }) {
 	const of = { service, expected };
-	if (word === "update") return ["update.run", { ...of, version: version || null }];
+	if (word === "update") return ["update.run", { ...of, version: version || null, hold }];
 	if (word === "rollback") return ["update.rollback", { ...of, data, generation }];
-	if (word === "cancel") return ["update.cancel", of];
+	if (word === "approve") return ["update.approve", { ...of, plan: approves }];
+	if (word === "cancel" || word === "hold") return [`update.${word}`, of];
 	if (word === "start" || word === "stop" || word === "restart") return [`service.${word}`, of];
 	return ["update.recover", { ...of, recover: word === "recover_rollback" ? "rollback" : word }];
 }
 
-/** @param {View} view @param {Draft} draft @returns {string[]} */
-function consequences(view, { word, version, data }) {
+/** @param {View} view @param {Draft} draft */
+function consequences(view, { word, version, data, hold }) {
 	const { settings: { policy, strategy, class: kind }, report, current, listen, process } = view;
 	const now = `${current?.release.version ?? "nothing"}${process ? ` (pid ${process.pid})` : ""}`;
 	const target = report.version ?? "the target";
 	const isParked = report.phase === "parked";
 	const meanwhile = listen.length
-		? `Requests wait meanwhile, each for at most ${lasting(policy.hold)}; open WebSockets are closed and can come back.`
+		? `Requests wait meanwhile, for at most ${lasting(policy.hold)}; open WebSockets are closed and can come back.`
 		: "There is no front: clients get no connection meanwhile.";
 	const decided = "declared maintenance: a person decides.";
+	const reached = "Clients reach it when it has proven itself.";
 	const isLate = kind === "migrated" && policy.restoreAfterRelease === "refused" && policy.release === "after_prove";
 	const failed = policy.rollback === "never" ? `If it does not prove itself: ${decided}`
 		: `If it does not prove itself, ${current?.release.version} comes back, with the same proof.${isLate ? ` Once clients have reached it: ${decided}` : ""}`;
+	const { approve, windows } = policy.clearance;
+	const switched = [windows.length ? "It stops nothing outside its window." : "",
+		`Then ${now} is ${strategy === "signal" ? "asked by a signal to end" : "stopped"}, and the new version started and proven.`,
+		meanwhile, kind === "none" ? "" : "Its declared data is copied, and the copy checked, before the first start.",
+		failed, `After that it is watched for ${lasting(policy.watch)}.`];
 	switch (word) {
 		case "update": {
 			const fetched = `Fetches and checks ${version || `what “${view.channel}” names`}${current ? `, while ${now} goes on. If that fails, nothing is stopped` : ""}.`;
 			if (!current) return [fetched, "Then starts it for the first time. Nothing serves until it has proven itself."];
 			if (view.orders.start === null) return [fetched, "The service is stopped and stays so: it is switched, and “Start” proves it later."];
-			return [fetched, `Then ${now} is ${strategy === "signal" ? "asked by a signal to end" : "stopped"}, and the new version started and proven.`,
-				meanwhile, kind === "none" ? "" : "Its declared data is copied, and the copy checked, before the first start.",
-				failed, `After that it is watched for ${lasting(policy.watch)}.`];
+			return [fetched, hold || approve === "always" ? "Before anything is stopped it waits for an approval." : "", ...switched];
 		}
+		case "approve":
+			return [`Looks at ${target} once more; if that finds anything else, you are asked again.`, ...switched];
+		case "hold":
+			return [`The run to ${target} waits for an approval before anything is stopped. ${now} goes on.`];
 		case "rollback":
 			return [`Stops ${now} and starts ${version || "the version before"}, with the same proof as an update.`, meanwhile,
 				data === "keep" ? "The data stays as it is."
-					: "The data of that time is laid down: what was written since is given up. What it replaces is kept beside.", failed];
+					: "The data of that time is laid down: what was written since is given up, and kept beside.", failed];
 		case "start":
-			return [`Starts ${isParked ? `the switched ${target}` : now}. Clients reach it when it has proven itself.`];
+			return [`Starts ${isParked ? `the switched ${target}` : now}. ${reached}`];
 		case "stop":
-			return [`Ends ${now}. It stays stopped, also across reboots, until somebody starts it.`, `Clients get ${listen.length ? "a maintenance page (503)" : "no connection"}.`];
+			return [`Ends ${now}. It stays so, also across reboots, until somebody starts it.`, `Clients get ${listen.length ? "a maintenance page (503)" : "no connection"}.`];
 		case "restart":
-			return [`Ends ${now} and starts the same generation. Clients reach it when it has proven itself.`, meanwhile];
+			return [`Ends ${now} and starts the same generation. ${reached}`, meanwhile];
 		case "cancel":
 			return [isParked ? `Takes the switch to ${target} back.` : `Gives up the run to ${target}. ${now} goes on; nothing was changed.`];
 		case "retry":
 			return [`Tries ${target} once more, with the same proof.`, `If it fails again: ${decided}`];
 		case "recover_rollback":
 			return [`Goes back to ${report.before?.release.version ?? "the version before"}, with the data that belongs to it, and proves it.`,
-				kind === "migrated" ? "What was written since the switch may be given up; what is replaced is kept beside." : "", `If that fails: ${decided}`];
+				kind === "migrated" ? "What was written since the switch may be given up; it is kept beside." : "", `If that fails: ${decided}`];
 		case "accept":
 			return [`Starts ${now} and lets clients reach it even if its proof stays incomplete.`, "It is never shown as verified: the update stays failed."];
 	}
@@ -77,13 +86,13 @@ function consequences(view, { word, version, data }) {
 const DATA = {
 	none: "none is declared",
 	neutral: "unchanged: going back keeps what was written",
-	migrated: "counts as migrated: a copy is made first, and going back after the release takes a person’s word",
+	migrated: "counts as migrated: copied first, and going back after the release takes a person’s word",
 };
 
 /** @param {Asked<Plan>} asked */
 function planned(asked) {
 	if (asked.state === "asked") {
-		return h("p.quiet", { role: "status" }, "Fetching and checking it, which takes as long as a download does.");
+		return h("p.quiet", { role: "status" }, "Fetching and checking it …");
 	}
 	if (asked.state === "failed") return h("p.banner bad", { role: "alert" }, h("strong", "It would fail: "), asked.why);
 	const { alreadyCurrent, before, target, acts, data, space, profile, findings } = asked.value;
@@ -120,7 +129,8 @@ export function orderDialog(model, deeds) {
 					id: "version", autocomplete: "off", spellcheck: "false", "aria-describedby": "hint",
 					oninput: (/** @type {Event} */ event) => deeds.revise({ version: /** @type {HTMLInputElement} */ (event.target).value.trim(), plan: null }),
 				}),
-				h("p.quiet", { id: "hint" }, `Empty: what “${view.channel}” names${view.available ? `, ${view.available.version} when last looked at` : ""}.`)],
+				h("p.quiet", { id: "hint" }, `Empty: what “${view.channel}” names${view.available ? `, ${view.available.version} when last looked at` : ""}.`),
+				h("label", h("input", { type: "checkbox", checked: draft.hold, onchange: () => deeds.revise({ hold: !draft.hold }) }), " Ask for an approval before anything is stopped")],
 			word === "rollback" && h("fieldset", h("legend", "Data"), radio("keep", "Keep it as it is"), radio("restore", "Lay down the copy that belongs to the older version")),
 			h("ul.consequences", { "aria-label": "What this leads to" }, consequences(view, draft).filter(Boolean).map((line) => h("li", line))),
 			plan && planned(plan),

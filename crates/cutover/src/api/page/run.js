@@ -1,7 +1,7 @@
 // One run: its acts, its proof, its faults.
 import { h, row, section, table, title } from "./dom.js";
 import { timeline } from "./line.js";
-import { chip, clock, hasFailed, isOpen, moment, named, outcome, plain, span, undertaking } from "./words.js";
+import { chip, clock, hasFailed, isOpen, moment, named, outcome, plain, sign, span, undertaking } from "./words.js";
 
 const READINGS = { holds: "✓ holds", not_yet: "… not yet", contradicts: "✗ contradicts", warns: "! warns", missing: "? missing", not_applicable: "– does not apply" };
 
@@ -14,10 +14,10 @@ export function findingList(findings) {
 		h("li", { class: level }, h("strong", `${words[level]} · ${kind}`), " ", text, advice && h("p.quiet", advice))));
 }
 
-/** @param {Model} model @param {Run} run @param {View | null} view the service's, if this is the run that it is about */
+/** @type {OfRun<Kid>} */
 export const runParts = (model, run, view) => [
 	timeline(run, model.now),
-	h("ol.track", { "aria-label": "Steps" }, run.steps.map((step) => stepLine(model, run, step, view))),
+	h("ol.track", { "aria-label": "Steps" }, run.steps.map(stepLine(model, run, view))),
 	run.causes.length > 0 && [
 		h("h3", { key: "causes" }, run.causes.length > 1 ? "Causes, first to last" : "Cause"),
 		h("ol.causes", run.causes.map(({ act, fault }) => h("li", h("strong", `${plain(act)}: ${fault.code}`), h("p.detail", { tabindex: 0 }, fault.detail))))],
@@ -29,8 +29,8 @@ export const runParts = (model, run, view) => [
 				h("td", fact.expected), h("td", fact.observed), h("td.figure", fact.at ? clock(fact.at) : "–"), h("td.source", fact.source))))],
 ];
 
-/** @param {Model} model @param {Run} run @param {Step} step @param {View | null} view */
-function stepLine(model, run, step, view) {
+/** @type {OfRun<(step: Step) => Kid>} */
+const stepLine = (model, run, view) => (step) => {
 	const bad = hasFailed(run, step);
 	const now = step.ended === null && isOpen(run);
 	const state = bad ? "bad" : now ? "busy" : step.outcome?.startsWith("skipped:") ? "skipped" : "done";
@@ -40,27 +40,33 @@ function stepLine(model, run, step, view) {
 		h("span.act", step.direction === "back" && "back: ", plain(step.name), bad && h("span.verdict", " failed")),
 		h("span.took", span(took), now && view?.limitMs ? ` of at most ${span(view.limitMs)}` : ""),
 		h("span.told", now ? progress(view?.progress) : step.outcome));
-}
+};
 
 /** @param {View["progress"]} [told] */
 const progress = (told) => told && [
 	told.total !== null && h("progress", { max: told.total, value: told.done, "aria-label": told.doing }), " ", told.doing,
 	told.total !== null ? `, ${told.done} of ${told.total}` : told.done > 0 && `, ${told.done}`];
 
+/** @type {(model: Model, view: View) => Kid} */
+const waiting = (model, { report: { awaits, sentence }, waiting }) => awaits && h("div.banner busy",
+	h("p.headline", sign("busy"), sentence),
+	awaits.windows.length > 0 && h("p", `It stops nothing outside of ${awaits.windows.join("; ")}`, waiting?.opensAt && `: not before ${moment(waiting.opensAt, model.now)}`, "."),
+	waiting?.givesUpAt && h("p.quiet", `Given up ${moment(waiting.givesUpAt, model.now)}, if that does not come.`),
+	awaits.commands.map((command) => h("copy-line", { key: command, command })));
+
 /** @type {Part} */
 export const liveRun = (model, view) => {
 	const { report: run, front } = view;
 	return section("live", [undertaking(run), " ", chip(outcome(run))],
-		h("p.lead", run.sentence),
+		waiting(model, view) ?? h("p.lead", run.sentence),
 		h("dl.facts",
 			row("Begun", moment(run.started ?? 0, model.now), ` by ${run.actor}`),
-			row("So far", span(model.now - (run.started ?? model.now))),
 			front && row("Held now", `${front.held} ${front.held === 1 ? "request" : "requests"}; longest wait ${span(front.longest_wait_ms)}`),
 			run.next && row("Next", run.next)),
 		runParts(model, run, view));
 };
 
-/** A run's own page. @param {Model} model @param {string} service @param {string} id */
+/** A run's own page. @type {(model: Model, service: string, id: string) => Described} */
 export function runPage(model, service, id) {
 	const view = model.views.get(service);
 	const about = view?.report.runId === id ? view : null;
@@ -78,9 +84,11 @@ export function runPage(model, service, id) {
 				row("Status", run.status ? h("code", run.status) : "none: nothing was switched"),
 				row("Resolution", plain(run.resolution)), row("Before", named(run.before)), row("Target", named(run.target)),
 				row("Asked by", run.actor), run.origin && row("Begun by", `${run.origin.code}: ${run.origin.detail}`),
-				row("Began", moment(run.started ?? 0, model.now)), run.ended && row("Took", span(run.ended - (run.started ?? 0))),
+				row("Began", moment(run.started ?? 0, model.now)),
 				row("Not served", run.downtimeMs === null ? "–" : span(run.downtimeMs)),
 				run.writes === "given_up" && row("Writes", "some that clients were told to be safe were given up"),
+				run.notices.length > 0 && row("Told", run.notices.map(({ about, deliveries }) => deliveries.map(({ target, outcome }) =>
+					h("div", `${plain(about.event)}: ${target.name} ${outcome ? plain(outcome.outcome) : "not yet"}`)))),
 				run.revertedBy && row("Reverted by", h("a", { href: `#/${service}/run/${run.revertedBy}` }, "the run that undid it")),
 				row("Run", h("code", id))),
 			runParts(model, run, about)));

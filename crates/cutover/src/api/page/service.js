@@ -7,12 +7,11 @@ import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size,
 const banner = (_, view) => {
 	const { service, report, process } = view;
 	const trouble = troubled(view);
-	const { status, resolution, serving, recovery, next } = report;
+	const { serving, recovery, next } = report;
 	const isMaintained = report.standing === "maintenance";
-	const isMild = status === "package_update_failed" || resolution === "old_verified" || resolution === "accepted_unverified";
 	const hasFailed = report.ended !== null && !report.ok;
 	if (!isMaintained && !hasFailed && !trouble) return null;
-	const tone = isMaintained || trouble || !isMild ? "bad" : "warn";
+	const tone = isMaintained || trouble ? "bad" : outcome(report).tone;
 	const headline = isMaintained ? report.condition : hasFailed ? report.sentence : `Trouble: ${trouble}`;
 	const cause = hasFailed && report.causes[0];
 	return h("section", { key: `banner ${service}`, class: `banner ${tone}`, role: tone === "bad" ? "alert" : "status", "aria-label": `${service}: attention` },
@@ -47,7 +46,7 @@ export function servicesPage(model, deeds) {
 
 /** @type {Part} */
 const glance = (model, view, deeds) => {
-	const { report, front, process, available, current, service, channel } = view;
+	const { report, front, process, available, current, service, channel, tellings } = view;
 	const { serving } = report;
 	const looked = model.looks.get(service);
 	const isProven = serving.instance && process && serving.instance.pid === process.pid;
@@ -59,13 +58,17 @@ const glance = (model, view, deeds) => {
 		row("Health", troubled(view) ?? (isProven ? "proven, and looked at every second" : process ? "not proven" : "does not run")),
 		row("Front", view.listen.length === 0 ? "none: clients reach the service’s own port" : !front ? `does not answer; ${serving.posture} is wanted`
 			: `${front.expired ? "turns requests away: the hold took too long" : does[front.posture]}; ${front.in_flight} under way, ${front.held} held`),
-		row("Available", available ? [h("span.version", available.version), `, seen ${ago(available.seenAt, model.now)} `] : `nothing newer known on “${channel}” `,
+		row("Available", available ? [h("span.version", available.version), `, seen ${ago(available.seenAt, model.now)} `,
+			available.published && `published ${moment(Date.parse(available.published), model.now)} `,
+			available.homepage && h("a", { href: available.homepage, rel: "noreferrer" }, "what it is")] : `nothing newer on “${channel}” `,
 			button(looked?.state === "asked" ? "Looking …" : "Look now", () => deeds.look(service), { class: "small", off: !model.link.live || looked?.state === "asked" || isOpen(report) }),
-			h("span", { role: "status" }, looked?.state === "told" ? looked.value : looked?.state === "failed" && looked.why)),
+			h("span", { role: "status" }, looked?.state === "told" ? !looked.value.available && "Nothing that an update would take." : looked?.state === "failed" && looked.why)),
+		tellings.length > 0 && row("Notices", tellings.map(({ target, owed, trial, givenUp }) => h("div", `${target.name}: `,
+			givenUp ? `given up: ${givenUp}` : owed ? `${owed} to be told${trial ? `, tried ${trial.tries} times: ${trial.why}` : ""}` : "knows all"))),
 		row("Last run", report.runId ? [chip(outcome(report)), report.ended ? ` ${ago(report.ended, model.now)}` : ""] : "none yet"));
 };
 
-/** @param {Model} model @param {string} name @param {Deeds} deeds */
+/** @type {(model: Model, name: string, deeds: Deeds) => Described} */
 export function servicePage(model, name, deeds) {
 	const view = model.views.get(name);
 	if (!view) {
@@ -98,7 +101,7 @@ const log = (model, view, deeds) => {
 				? h("span.tripped", h("b", "✗ gone: "), `${line}\n`) : h("span", `${line}\n`)))));
 };
 
-/** @template T @param {Asked<T> | undefined} asked @param {(value: T) => Kid} show */
+/** @type {WhenTold} */
 const whenTold = (asked, show) => asked?.state === "told" ? show(asked.value)
 	: h("p.quiet", asked?.state === "failed" ? asked.why : "…");
 

@@ -48,12 +48,14 @@ interface Run {
   started: number | null;
   ended: number | null;
   revertedBy: string | null;
-  notices: unknown[];
+  notices: { about: { event: string }; deliveries: { target: { name: string }; outcome: { outcome: string } | null }[] }[];
+  awaits: { plan: string | null; windows: string[]; commands: string[] } | null;
 }
 
 interface Policy {
   soak: Duration; watch: Duration; hold: Duration; drain: Duration; stopGrace: Duration; startDeadline: Duration;
   rollback: "auto" | "never"; release: "after_prove" | "after_soak"; restoreAfterRelease: "refused" | "allowed";
+  clearance: { approve: "never" | "always"; windows: object[]; limit: Duration };
 }
 
 interface View {
@@ -69,8 +71,9 @@ interface View {
   stopped: boolean;
   trouble: string | null;
   alarm: { fault: Fault } | null;
-  tellings: unknown[];
-  available: { version: string; channel: string; seenAt: number } | null;
+  tellings: { target: { name: string }; owed: number; trial: { tries: number; why: string } | null; givenUp: string | null }[];
+  available: { version: string; channel: string; seenAt: number; published: string | null; homepage: string | null } | null;
+  waiting: { opensAt: number | null; givesUpAt: number | null } | null;
   channel: string;
   settings: { strategy: "stop-start" | "signal"; class: "none" | "neutral" | "migrated"; intake: string; policy: Policy };
   orders: Record<string, string | null>;
@@ -113,7 +116,7 @@ type Mark = { tone: "good" | "warn" | "bad" | "busy" | "idle" | "lost"; word: st
 type Route = { service: string | null; run: string | null };
 
 type OrderWord =
-  | "update" | "rollback" | "start" | "stop" | "restart" | "cancel" | "retry" | "recover_rollback" | "accept";
+  | "approve" | "hold" | "update" | "rollback" | "start" | "stop" | "restart" | "cancel" | "retry" | "recover_rollback" | "accept";
 
 /** An order that somebody is about to give. */
 interface Draft {
@@ -123,6 +126,9 @@ interface Draft {
   version: string;
   data: "keep" | "restore";
   expected: { generation?: number; version?: string };
+  /** The plan that was shown when the dialog was opened. */
+  approves: string | null;
+  hold: boolean;
   plan: Asked<Plan> | null;
   sent: boolean;
   refusal: string | null;
@@ -144,7 +150,7 @@ interface Model {
   differences: Map<string, Asked<Difference>>;
   logOpen: boolean;
   logOf: number;
-  looks: Map<string, Asked<string>>;
+  looks: Map<string, Asked<{ available: unknown }>>;
   draft: Draft | null;
 }
 
@@ -175,6 +181,24 @@ interface Hearer {
 /** An element that shall be. */
 interface Described { tag: string; props: Record<string, any>; kids: (Described | string)[] }
 type Kid = Described | string | number | null | undefined | false | Kid[];
+
+type Laid = Described | string;
+/** An element with what was last laid over it, and what it listens to. */
+type Known = Element & { told?: Record<string, any>; heard?: Set<string> };
+
+/** The types of functions that are too long to stand beside them. */
+type Describe = (name: string, ...rest: any[]) => Described;
+type Button = (label: Kid, deed: (() => void) | null, more?: Record<string, any>) => Described;
+type Section = (id: string, title: Kid, ...kids: Kid[]) => Described;
+type Row = (name: string, ...told: Kid[]) => Described;
+type Table = (label: string, columns: string[], rows: Described[]) => Described;
+/** A moment in words, seen from now (ms of Unix time). */
+type Moment = (ms: number, now: number) => string;
+/** Something about a run; with the service's view, if that is about this run. */
+type OfRun<T> = (model: Model, run: Run, view: View | null) => T;
+type WhenTold = <T>(asked: Asked<T> | undefined, show: (value: T) => Kid) => Kid;
+type Settle = <T>(promise: Promise<T>) => Promise<Exclude<Asked<T>, { state: "asked" }>>;
+type Learn = (into: Map<string, any>, service: string, method: string, params: object) => Promise<void>;
 
 /** Parts of the page: functions from what is known to what is shown. */
 type Page = (model: Model, deeds: Deeds) => Described;

@@ -7,20 +7,24 @@ const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 /** @param {number} ms */
 export const clock = (ms) => TIME.format(ms);
 
-/** Day and time; of today the time alone. @param {number} ms @param {number} now */
+/** Day and time; of today the time alone. @type {Moment} */
 export const moment = (ms, now) => (DAY.format(ms) === DAY.format(now) ? "" : `${DAY.format(ms)}, `) + clock(ms);
+
+/** @type {[number, string][]} */
+const UNITS = [[86400000, "d"], [3600000, "h"], [60000, "min"], [1000, "s"]];
 
 /** @param {number} ms */
 export function span(ms) {
-	const seconds = ms / 1000;
 	if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
-	if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.floor(seconds)} s`;
-	const [size, name, small, smaller] = seconds < 3600 ? [60, "min", 1, "s"] : seconds < 86400 ? [3600, "h", 60, "min"] : [86400, "d", 3600, "h"];
-	const rest = Math.floor((seconds % Number(size)) / Number(small));
-	return `${Math.floor(seconds / Number(size))} ${name}${rest ? ` ${rest} ${smaller}` : ""}`;
+	if (ms < 10000) return `${(ms / 1000).toFixed(1)} s`;
+	const at = UNITS.findIndex(([size]) => ms >= size);
+	const [size, name] = UNITS[at];
+	const [small, smaller] = UNITS[at + 1] ?? UNITS[at];
+	const rest = Math.floor((ms % size) / small);
+	return `${Math.floor(ms / size)} ${name}${rest ? ` ${rest} ${smaller}` : ""}`;
 }
 
-/** @param {number} ms @param {number} now */
+/** @type {Moment} */
 export const ago = (ms, now) => (now - ms < 5000 ? "just now" : `${span(now - ms)} ago`);
 
 /** @param {Duration} duration */
@@ -38,29 +42,30 @@ export const plain = (word) => word.replaceAll("_", " ");
 /** @param {number} generation */
 export const numbered = (generation) => String(generation).padStart(4, "0");
 
-/** @param {Installed | null} installed @returns {Kid} */
+/** @type {(installed: Installed | null) => Kid} */
 export const named = (installed) => installed
 	? [h("span.version", installed.release.version), ` (generation ${numbered(installed.generation)})`] : "nothing";
 
-/** @param {Release | undefined} release */
+/** @param {Release} [release] */
 export const added = (release) => release?.plugins?.length
 	? ` with ${release.plugins.map((plugin) => `${plugin.package} ${plugin.version}`).join(", ")}` : "";
 
 /** Whether a run is not over. @param {Run} run */
 export const isOpen = (run) => run.runId !== null && run.ended === null;
 
-/** @param {Run} run @param {Step} step */
+/** @type {(run: Run, step: Step) => boolean} */
 export const hasFailed = (run, step) =>
 	run.causes.some(({ act, fault }) => act === step.name && step.outcome?.startsWith(`${fault.code}:`));
 
-/** @param {Mark["tone"]} tone @param {string} word @returns {Mark} */
+/** @type {(tone: Mark["tone"], word: string) => Mark} */
 const as = (tone, word) => ({ tone, word });
 
-/** How a run ended, or stands. Green is for one status alone. @param {Run} run @returns {Mark} */
+/** How a run ended, or stands. Green is for one status alone. @param {Run} run */
 export function outcome(run) {
 	if (run.runId === null) return as("idle", "never run");
 	if (isOpen(run)) {
 		if (run.phase === "parked") return as("idle", "waits for start");
+		if (run.awaits) return as("busy", run.awaits.plan ? "waits for approval" : "waits for its window");
 		return as("busy", run.phase.startsWith("rolling") ? "going back" : "under way");
 	}
 	switch (run.status) {
@@ -82,7 +87,7 @@ export function outcome(run) {
 /** What is wrong with it now. @param {View} view */
 export const troubled = ({ trouble, alarm }) => trouble ?? alarm?.fault.detail;
 
-/** How a service stands. @param {View} view @param {boolean} live @returns {Mark} */
+/** How a service stands. @param {View} view @param {boolean} live */
 export function standing(view, live) {
 	const { report, current, orders } = view;
 	const serves = report.serving.posture === "serve" && report.serving.instance !== null;
