@@ -29,6 +29,9 @@ pub enum Event {
         ticket: Ticket,
         /// With what result.
         done: Done,
+        /// Bytes that it copied; not known of one that an older journal tells of.
+        #[serde(default)]
+        copied: Option<u64>,
     },
     /// An act could not be done.
     #[serde(rename_all = "camelCase")]
@@ -37,6 +40,9 @@ pub enum Event {
         ticket: Ticket,
         /// Why.
         fault: Fault,
+        /// Bytes that it copied all the same, where that is known.
+        #[serde(default)]
+        copied: Option<u64>,
     },
     /// Before the target's first start the state no longer was what the snapshot holds, with the source's fingerprint.
     #[serde(rename_all = "camelCase")]

@@ -41,7 +41,7 @@ pub use policy::{
     Strategy,
 };
 pub use readings::{Effect, LayDown, Posture, Process, Wants, patience, posture, wants};
-pub use record::{Direction, Record, StepRecord};
+pub use record::{CopiedBytes, Direction, Record, StepRecord};
 pub use refusal::Refusal;
 pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};
 pub use report::{Awaits, Report, Serves, report};

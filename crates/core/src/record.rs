@@ -39,6 +39,9 @@ pub struct Record {
     pub findings: Vec<Finding>,
     /// How long the front could not serve a proven process (ms).
     pub downtime_ms: Option<u64>,
+    /// What its acts copied.
+    #[serde(default)]
+    pub copied: CopiedBytes,
     /// Its ending.
     pub ending: Option<Ending>,
     /// The run that reverted it.
@@ -65,6 +68,19 @@ pub struct StepRecord {
     pub outcome: Option<String>,
     /// When it began (ms of the boot-time clock).
     pub began_boot_ms: u64,
+    /// Bytes that it copied; not known of one that was interrupted.
+    #[serde(default)]
+    pub copied: Option<u64>,
+}
+
+/// Bytes that the acts of a run copied, as far as they told: a release's, and declared state's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopiedBytes {
+    /// While clients were served.
+    pub served: u64,
+    /// While nobody was.
+    pub unserved: u64,
 }
 
 /// Which way a run was going.
@@ -101,6 +117,7 @@ impl Record {
             baseline: None,
             findings: Vec::new(),
             downtime_ms: None,
+            copied: CopiedBytes::default(),
             ending: None,
             reverted_by: None,
             closed_boot_ms: (posture(before) == Posture::Serve && posture(after) != Posture::Serve)
@@ -118,22 +135,29 @@ impl Record {
             self.findings.push(Finding::new(Level::Warn, "exit", text));
         }
         match &entry.event {
-            Event::Finished { ticket, done } if ticket.run == self.run => {
+            Event::Finished { ticket, done, copied } if ticket.run == self.run => {
+                self.count_copied(*copied, before);
                 self.close(entry, outcome(done));
                 self.learn(done);
             }
-            Event::Faulted { ticket, fault } if ticket.run == self.run => {
+            Event::Faulted { ticket, fault, copied } if ticket.run == self.run => {
+                self.count_copied(*copied, before);
                 self.close(entry, format!("{}: {}", fault.code, fault.detail));
             }
             // A stop that was interrupted is measured again, when nobody is served any more: the first counts.
             Event::Measured { run, exchanges } if *run == self.run => {
                 self.baseline.get_or_insert(*exchanges);
             }
-            Event::Released { ticket } if ticket.run == self.run => self.close(entry, "released".into()),
+            Event::Released { ticket } if ticket.run == self.run => {
+                self.count_copied(Some(0), before);
+                self.close(entry, "released".into());
+            }
             Event::SnapshotStale { .. } => {
-                self.close(entry, "the state moved on: the snapshot is taken again".into())
+                self.count_copied(Some(0), before);
+                self.close(entry, "the state moved on: the snapshot is taken again".into());
             }
             Event::Exited { exit, .. } if act_of(before) != act_of(after) => {
+                self.count_copied(Some(0), before);
                 self.close(entry, format!("the process ended: {exit:?}"));
             }
             Event::Recovered { .. } => self.close(entry, "interrupted".into()),
@@ -169,6 +193,7 @@ impl Record {
             took_ms: None,
             outcome: None,
             began_boot_ms: entry.boot_ms,
+            copied: None,
         });
     }
 
@@ -198,6 +223,18 @@ impl Record {
                 self.findings.extend(warnings);
             }
             Done::Missed { .. } | Done::Skipped { .. } | Done::Started { .. } | Done::Done { .. } => {}
+        }
+    }
+
+    /// Of the act under way, by what clients met while it was.
+    fn count_copied(&mut self, copied: Option<u64>, before: &State) {
+        let bytes = copied.unwrap_or_default();
+        match posture(before) {
+            Posture::Serve => self.copied.served += bytes,
+            Posture::Hold | Posture::Maintain => self.copied.unserved += bytes,
+        }
+        if let Some(step) = self.steps.last_mut().filter(|step| step.ended.is_none()) {
+            step.copied = copied;
         }
     }
 

@@ -2,8 +2,9 @@
 
 use crate::words::{awaits, condition, next, phase_word, recovery, sentence};
 use crate::{
-    Aim, Cause, Ending, Fact, Fault, Finding, Installed, Instance, Kind, Notification, Notifications, Phase,
-    PlanId, Record, Resolution, RunId, Serving, State, Status, StepRecord, Writes, posture,
+    Aim, Cause, CopiedBytes, Ending, Fact, Fault, Finding, Installed, Instance, Kind, Notification,
+    Notifications, Phase, PlanId, Record, Resolution, RunId, Serving, State, Status, StepRecord, Writes,
+    posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,9 @@ pub struct Report {
     pub serving: Serves,
     /// How long no proven process could be reached (ms).
     pub downtime_ms: Option<u64>,
+    /// Bytes that its acts copied.
+    #[serde(default)]
+    pub copied: CopiedBytes,
     /// All faults.
     pub causes: Vec<Cause>,
     /// What became of acknowledged writes.
@@ -148,6 +152,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         version: record.and_then(|record| wanted_version(state, record)),
         serving: serves(state),
         downtime_ms: record.and_then(|record| record.downtime_ms),
+        copied: record.map(|record| record.copied).unwrap_or_default(),
         causes,
         writes: ending.map_or(Writes::Kept, |ending| ending.writes),
         recovery: recovery(service, state),

@@ -205,7 +205,7 @@ impl Telling {
             ["observed", "but", fact, flaw] => self.observed_but(fact, flaw),
             ["late", "done"] => {
                 let ticket = self.late.clone().expect("an act before this one");
-                Event::Finished { ticket, done: Done::Done { note: String::new() } }
+                Event::Finished { ticket, done: Done::Done { note: String::new() }, copied: None }
             }
             ["late", "proof", "of", pid] => self.late_proof(number(pid)),
             ["already", "current"] => {
@@ -225,7 +225,7 @@ impl Telling {
             ["writes", "stay"] => self.finished(Done::Skipped { why: "old code can go on with it".into() }),
             ["fault", code] => {
                 let ticket = self.ticket().expect("an act is under way");
-                Event::Faulted { ticket, fault: cast::fault(code) }
+                Event::Faulted { ticket, fault: cast::fault(code), copied: None }
             }
             ["snapshot", "stale"] => {
                 Event::SnapshotStale { ticket: self.ticket().expect("an act is under way") }
@@ -264,7 +264,7 @@ impl Telling {
 
     /// This answer of the act under way.
     fn finished(&self, done: Done) -> Event {
-        Event::Finished { ticket: self.ticket().expect("an act is under way"), done }
+        Event::Finished { ticket: self.ticket().expect("an act is under way"), done, copied: None }
     }
 
     fn ordered(&mut self, order: &str) -> Event {
@@ -321,7 +321,7 @@ impl Telling {
             Effect::Release => return Event::Released { ticket },
             _ => Done::Done { note: String::new() },
         };
-        Event::Finished { ticket, done }
+        Event::Finished { ticket, done, copied: None }
     }
 
     /// A proof of the run's own process, flawed in one fact.
@@ -333,21 +333,22 @@ impl Telling {
             other => panic!("what is {other:?}?"),
         };
         let name = cast::REQUIRED.into_iter().find(|name| format!("{name:?}").to_lowercase() == fact);
-        let Event::Finished { ticket, done: Done::Observed { expectation, .. } } = self.answer() else {
+        let Event::Finished { ticket, done: Done::Observed { expectation, .. }, .. } = self.answer() else {
             panic!("no act that observes")
         };
         let observations = cast::flawed(&expectation, name.expect("a fact"), flaw);
-        Event::Finished { ticket, done: Done::Observed { expectation, observations } }
+        Event::Finished { ticket, done: Done::Observed { expectation, observations }, copied: None }
     }
 
     /// A whole proof of another process than the run started.
     fn late_proof(&self, pid: u32) -> Event {
-        let Event::Finished { ticket, done: Done::Observed { mut expectation, .. } } = self.answer() else {
+        let Event::Finished { ticket, done: Done::Observed { mut expectation, .. }, .. } = self.answer()
+        else {
             panic!("no act that observes")
         };
         expectation.instance = cast::instance(pid);
         let observations = cast::as_expected(&expectation);
-        Event::Finished { ticket, done: Done::Observed { expectation, observations } }
+        Event::Finished { ticket, done: Done::Observed { expectation, observations }, copied: None }
     }
 
     fn ready(&mut self, pid: u32) -> Event {

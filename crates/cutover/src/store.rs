@@ -27,6 +27,7 @@ pub mod snapshot;
 mod source;
 mod space;
 mod stage;
+mod tally;
 mod workspace;
 
 pub(crate) use access::existing;
@@ -41,6 +42,7 @@ pub use manifest::{Changed, Fingerprint, Named};
 pub use source::{Directory, Limits, Npm, PluginSource, Resolved, Scripts, Source, Wanted};
 pub use space::{Need, Space};
 pub use stage::{Phase, Progress};
+pub use tally::Tally;
 
 use std::path::{Path, PathBuf};
 

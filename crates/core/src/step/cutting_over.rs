@@ -22,8 +22,8 @@ const ATTEMPTS_MAX: u8 = 2;
 
 pub(super) fn step(state: &State, cut: &Cut, event: &Event) -> Result<Transition, Refusal> {
     match event {
-        Event::Finished { ticket, done } if *ticket == cut.ticket() => finished(state, cut, done),
-        Event::Faulted { ticket, fault } if *ticket == cut.ticket() => {
+        Event::Finished { ticket, done, .. } if *ticket == cut.ticket() => finished(state, cut, done),
+        Event::Faulted { ticket, fault, .. } if *ticket == cut.ticket() => {
             Ok(faulted(state, cut, fault, Process::Alive))
         }
         Event::SnapshotStale { ticket } if *ticket == cut.ticket() && cut.act == Act::Start => {

@@ -10,8 +10,8 @@ use crate::{
 pub(super) fn step(state: &State, preparation: &Preparation, event: &Event) -> Result<Transition, Refusal> {
     let under_way = |ticket: &crate::Ticket| *ticket == preparation.ticket();
     match event {
-        Event::Finished { ticket, done } if under_way(ticket) => finished(state, preparation, done),
-        Event::Faulted { ticket, fault } if under_way(ticket) => Ok(faulted(state, preparation, fault)),
+        Event::Finished { ticket, done, .. } if under_way(ticket) => finished(state, preparation, done),
+        Event::Faulted { ticket, fault, .. } if under_way(ticket) => Ok(faulted(state, preparation, fault)),
         _ => Err(Refusal::Stale),
     }
 }

@@ -12,8 +12,10 @@ const ATTEMPTS_MAX: u8 = 3;
 
 pub(super) fn step(state: &State, retreat: &Retreat, event: &Event) -> Result<Transition, Refusal> {
     match event {
-        Event::Finished { ticket, done } if *ticket == retreat.cut.ticket() => finished(state, retreat, done),
-        Event::Faulted { ticket, fault } if *ticket == retreat.cut.ticket() => {
+        Event::Finished { ticket, done, .. } if *ticket == retreat.cut.ticket() => {
+            finished(state, retreat, done)
+        }
+        Event::Faulted { ticket, fault, .. } if *ticket == retreat.cut.ticket() => {
             Ok(faulted(state, retreat, fault))
         }
         _ => Err(Refusal::Stale),

@@ -59,10 +59,10 @@ fn done(done: &Done) -> String {
 pub(crate) fn event(event: &Event) -> String {
     match event {
         Event::Ordered { run, order: asked, .. } => format!("ordered {} ({run})", order(asked)),
-        Event::Finished { ticket, done: with } => {
+        Event::Finished { ticket, done: with, .. } => {
             format!("{} {}#{}: {}", ticket.run, act(ticket.act), ticket.round, done(with))
         }
-        Event::Faulted { ticket, fault } => {
+        Event::Faulted { ticket, fault, .. } => {
             format!("{} {}#{}: fault {}", ticket.run, act(ticket.act), ticket.round, fault.code)
         }
         Event::SnapshotStale { ticket } => format!("{} {}: snapshot stale", ticket.run, act(ticket.act)),

@@ -155,9 +155,11 @@ fn answers(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
     } else {
         done.push(Done::Started { instance: pool.stranger.clone() });
     }
-    cases.extend(done.into_iter().map(|done| plain(Event::Finished { ticket: ticket.clone(), done })));
+    cases.extend(
+        done.into_iter().map(|done| plain(Event::Finished { ticket: ticket.clone(), done, copied: None })),
+    );
     for code in ["timeout", "crashed"] {
-        cases.push(plain(Event::Faulted { ticket: ticket.clone(), fault: cast::fault(code) }));
+        cases.push(plain(Event::Faulted { ticket: ticket.clone(), fault: cast::fault(code), copied: None }));
     }
     cases.push(plain(Event::SnapshotStale { ticket: ticket.clone() }));
     cases.push(plain(Event::Released { ticket: ticket.clone() }));
@@ -167,7 +169,7 @@ fn answers(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
     };
     for (expectation, observations, nature) in observed {
         let done = Done::Observed { expectation, observations };
-        cases.push(Case { event: Event::Finished { ticket: ticket.clone(), done }, nature });
+        cases.push(Case { event: Event::Finished { ticket: ticket.clone(), done, copied: None }, nature });
     }
 }
 
@@ -252,17 +254,27 @@ fn stale(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
             (Act::Prove | Act::Soak, Some((installed, instance))) => {
                 let expectation = cast::expectation(installed, instance);
                 let observations = cast::as_expected(&expectation);
-                Event::Finished { ticket: ticket.clone(), done: Done::Observed { expectation, observations } }
+                Event::Finished {
+                    ticket: ticket.clone(),
+                    done: Done::Observed { expectation, observations },
+                    copied: None,
+                }
             }
             (Act::Start, _) => {
                 let instance = pool.stranger.clone();
-                Event::Finished { ticket: ticket.clone(), done: Done::Started { instance } }
+                Event::Finished { ticket: ticket.clone(), done: Done::Started { instance }, copied: None }
             }
             (Act::Release, _) => Event::Released { ticket: ticket.clone() },
-            _ => Event::Finished { ticket: ticket.clone(), done: Done::Done { note: String::new() } },
+            _ => Event::Finished {
+                ticket: ticket.clone(),
+                done: Done::Done { note: String::new() },
+                copied: None,
+            },
         };
-        let mut events =
-            vec![event, Event::Faulted { ticket: ticket.clone(), fault: cast::fault("timeout") }];
+        let mut events = vec![
+            event,
+            Event::Faulted { ticket: ticket.clone(), fault: cast::fault("timeout"), copied: None },
+        ];
         if ticket.act == Act::Start {
             events.push(Event::SnapshotStale { ticket });
         }

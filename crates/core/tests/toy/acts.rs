@@ -49,12 +49,12 @@ impl Options<'_> {
     }
 
     fn finish_in(&mut self, ticket: &Ticket, done: Done, world: World) {
-        let event = Event::Finished { ticket: ticket.clone(), done };
+        let event = Event::Finished { ticket: ticket.clone(), done, copied: None };
         self.event(Label("done", Some(ticket.act)), Way::On, &event, world, self.budget());
     }
 
     fn fail(&mut self, ticket: &Ticket, code: &str) {
-        let event = Event::Faulted { ticket: ticket.clone(), fault: cast::fault(code) };
+        let event = Event::Faulted { ticket: ticket.clone(), fault: cast::fault(code), copied: None };
         self.fact(Label("fault", Some(ticket.act)), &event);
     }
 

@@ -86,7 +86,8 @@ impl Options<'_> {
         let Some(less) = left.checked_sub(1) else { return };
         *left = less;
         if ticket.act != Act::Release {
-            let event = Event::Faulted { ticket: ticket.clone(), fault: cast::fault("timeout") };
+            let event =
+                Event::Faulted { ticket: ticket.clone(), fault: cast::fault("timeout"), copied: None };
             let label = Label("FAULT", Some(ticket.act));
             self.event(label, Way::Disturbed, &event, self.toy.world.clone(), budget);
         }

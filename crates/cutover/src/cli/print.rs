@@ -1,7 +1,7 @@
 //! Words for people.
 
 use crate::conductor::{Telling, View};
-use cutover_core::{Finding, Level, Outcome, Reading, Report, Status};
+use cutover_core::{CopiedBytes, Finding, Level, Outcome, Reading, Report, Status};
 use std::fmt::Write;
 
 /// One line of a service's status.
@@ -127,6 +127,9 @@ pub(super) fn run(report: &Report) -> String {
             step.outcome.as_deref().unwrap_or("under way")
         );
     }
+    if let Some(line) = copied(report) {
+        let _ = writeln!(text, "{line}");
+    }
     if !report.facts.is_empty() {
         let _ = writeln!(text, "facts:");
     }
@@ -156,6 +159,16 @@ pub(super) fn run(report: &Report) -> String {
     }
     text.push_str(&ending(report));
     text
+}
+
+/// What its acts copied. One that was interrupted did not tell.
+fn copied(report: &Report) -> Option<String> {
+    let CopiedBytes { served, unserved } = report.copied;
+    let is_whole = report.steps.iter().all(|step| step.ended.is_none() || step.copied.is_some());
+    let least = if is_whole { "" } else { "at least " };
+    (served + unserved > 0).then(|| {
+        format!("copied: {least}{served} bytes while clients were served, {unserved} bytes while nobody was")
+    })
 }
 
 fn delivered(outcome: Option<&Outcome>) -> String {

@@ -29,7 +29,7 @@ use super::seal_watch::Look;
 use super::site::Site;
 use crate::predecessor::Record;
 use crate::probe::Before;
-use crate::store;
+use crate::store::{self, Tally};
 use crate::supervisor::{self, Live};
 use cutover_core::{
     Done, Effect, Event, Exchanges, Exit, Fault, Generation, Instance, Release, Settings, Ticket,
@@ -52,6 +52,8 @@ pub(super) struct Executor {
     pub hands: Arc<Mutex<()>>,
     /// Held by a sweep.
     pub broom: Arc<Mutex<()>>,
+    /// What the act under way copies.
+    pub tally: Tally,
 }
 
 /// An act with what it needs to know of the state.
@@ -78,14 +80,15 @@ pub(super) type Outcome = Result<Done, Fault>;
 impl Executor {
     pub(super) fn new(site: Arc<Site>, front: FrontLink, reporter: Reporter) -> Self {
         let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
-        Self { site, front, reporter, hands, broom }
+        Self { site, front, reporter, hands, broom, tally: Tally::default() }
     }
 
     /// Does one act and reports its end.
     pub(super) async fn perform(self, assignment: Assignment) {
+        let this = Self { tally: Tally::default(), ..self };
         let (ticket, limit) = (assignment.ticket.clone(), assignment.limit);
         let waits = matches!(assignment.effect, Effect::Await(_));
-        let outcome = match tokio::time::timeout(limit, self.act(assignment)).await {
+        let outcome = match tokio::time::timeout(limit, this.act(assignment)).await {
             Ok(outcome) => outcome,
             Err(_) if waits => {
                 Err(fault("timeout", "what it waited for did not come in time: see `policy.await_limit`"))
@@ -93,22 +96,23 @@ impl Executor {
             Err(_) => Err(fault("timeout", format!("not done within {limit:?}"))),
         };
         crate::crash_point!("act done");
+        let copied = Some(this.tally.bytes());
         let event = match outcome {
-            Ok(Reported::Done(done)) => Event::Finished { ticket: ticket.clone(), done },
+            Ok(Reported::Done(done)) => Event::Finished { ticket: ticket.clone(), done, copied },
             Ok(Reported::Event(event)) => event,
-            Err(fault) => Event::Faulted { ticket: ticket.clone(), fault },
+            Err(fault) => Event::Faulted { ticket: ticket.clone(), fault, copied },
         };
-        let Err(refusal) = self.reporter.fact(event).await else { return };
+        let Err(refusal) = this.reporter.fact(event).await else { return };
         tracing::debug!(%refusal, act = ?ticket.act, "an act's end was refused");
         // If the act still is under way its result was not what the state needs, and nobody else will end it.
         let fault = fault("refused", refusal);
-        let _ = self.reporter.fact(Event::Faulted { ticket, fault }).await;
+        let _ = this.reporter.fact(Event::Faulted { ticket, fault, copied }).await;
     }
 
     /// Does not do an act whose end might find no room in the journal.
     pub(super) async fn decline(self, ticket: Ticket) {
         let fault = fault("no_space", "the journal's reserve is gone: free space in the state directory");
-        let _ = self.reporter.fact(Event::Faulted { ticket, fault }).await;
+        let _ = self.reporter.fact(Event::Faulted { ticket, fault, copied: Some(0) }).await;
     }
 
     async fn act(&self, assignment: Assignment) -> Result<Reported, Fault> {

@@ -176,7 +176,8 @@ impl Conductor {
             return;
         }
         let detail = format!("the new process ended: {exit}{said}");
-        let _ = self.apply(Event::Faulted { ticket, fault: Fault { code: "exited".into(), detail } }).await;
+        let fault = Fault { code: "exited".into(), detail };
+        let _ = self.apply(Event::Faulted { ticket, fault, copied: None }).await;
     }
 }
 

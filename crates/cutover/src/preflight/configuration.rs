@@ -8,6 +8,7 @@ use super::refusal::{Issue, issues};
 use super::stop::Stop;
 use crate::causes::told;
 use crate::sandbox::{self, Exit, Outcome, Sandbox};
+use crate::store::Tally;
 use crate::store::snapshot::{Moment, StatePath};
 use cutover_core::{Finding, Level};
 use rustix::io::Errno;
@@ -43,6 +44,8 @@ pub struct Conditions {
     pub limit: Duration,
     /// Ends the asking at once.
     pub stop: Stop,
+    /// Counts what is copied.
+    pub tally: Tally,
 }
 
 /// What a version said.
@@ -183,7 +186,7 @@ pub(super) fn tried(command: &Sandbox, conditions: &Conditions) -> Result<Tried,
     if conditions.stop.is_asked() {
         return unknown("given up".into());
     }
-    match Copied::of(&conditions.state, &conditions.scratch, &conditions.moment) {
+    match conditions.copy() {
         Ok(copied) => tried_on(command, &copied, conditions),
         Err(why) => unknown(why),
     }

@@ -19,6 +19,7 @@ const BUSY: Duration = Duration::from_secs(10);
 pub struct Copied {
     covers: Vec<Cover>,
     directory: PathBuf,
+    bytes: u64,
 }
 
 impl Copied {
@@ -29,12 +30,19 @@ impl Copied {
     pub fn of(state: &[StatePath], scratch: &Path, moment: &Moment) -> Result<Self, String> {
         let failed = |error| format!("making a place for a copy in {}: {error}", scratch.display());
         let directory = tempfile::Builder::new().prefix("copy-").tempdir_in(scratch);
-        let mut copied = Self { covers: Vec::new(), directory: directory.map_err(failed)?.keep() };
+        let mut copied = Self { covers: Vec::new(), directory: directory.map_err(failed)?.keep(), bytes: 0 };
         if !state.is_empty() {
-            let copies = copies(state, &copied.directory, moment)?;
+            let (copies, bytes) = copies(state, &copied.directory, moment)?;
+            copied.bytes = bytes;
             copied.covers = copies.into_iter().map(|(copy, live)| Cover { copy, live }).collect();
         }
         Ok(copied)
+    }
+
+    /// Bytes that were written for it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The house with the copy in place of the live state. A command may write its own files anew, and those may grow.
@@ -87,7 +95,8 @@ pub fn forget_copies(scratch: &Path) {
     }
 }
 
-fn copies(state: &[StatePath], to: &Path, moment: &Moment) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+/// Which copy lies for which live path, and how many bytes were written for all of them.
+fn copies(state: &[StatePath], to: &Path, moment: &Moment) -> Result<(Vec<(PathBuf, PathBuf)>, u64), String> {
     let failed = |error: snapshot::Error| format!("copying the state: {}", told(&error));
     let space = snapshot::space(state, to).map_err(failed)?;
     if let Some(need) = space.needs.iter().find(|need| !need.is_met()) {
@@ -98,5 +107,5 @@ fn copies(state: &[StatePath], to: &Path, moment: &Moment) -> Result<Vec<(PathBu
     if let Some((path, why)) = warmed.cold.first() {
         return Err(format!("{} cannot be copied while it is in use: {why}", path.display()));
     }
-    snapshot::copies(state, to).map_err(failed)
+    Ok((snapshot::copies(state, to).map_err(failed)?, warmed.bytes))
 }

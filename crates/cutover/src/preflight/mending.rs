@@ -4,7 +4,6 @@
 //! what a configuration is, or whether anything is done with the answer.
 
 use super::configuration::{Answer, Conditions, Tried, Untried, asked_of, tried_on};
-use super::copied::Copied;
 use super::listed;
 use crate::causes::told;
 use crate::sandbox::{Exit, Sandbox};
@@ -61,7 +60,7 @@ fn tried_to_mend(mending: &Mending) -> Result<(Vec<Mended>, String), String> {
         return Err("it left the configuration as it is".into());
     }
     let conditions = &mending.conditions;
-    let copied = Copied::of(&conditions.state, &conditions.scratch, &conditions.moment)?;
+    let copied = conditions.copy()?;
     copied.mend(&files)?;
     match asked_of(&mending.validator, &copied, conditions) {
         Answer::Accepted { .. } => {}
@@ -81,7 +80,7 @@ fn tried_to_mend(mending: &Mending) -> Result<(Vec<Mended>, String), String> {
 /// What the command makes of the files.
 fn mended_files(mending: &Mending) -> Result<Vec<Mended>, String> {
     let conditions = &mending.conditions;
-    let copied = Copied::of(&conditions.state, &conditions.scratch, &conditions.moment)?;
+    let copied = conditions.copy()?;
     let read = |path: &PathBuf| snapshot::text_of(path, &copied.lying()).map_err(|error| told(&error));
     let mut before = Vec::new();
     for path in &mending.files {

@@ -45,6 +45,7 @@ pub use mended::{Content, Lying, Mended, at_home, exchange, keep_mended, mended,
 pub use record::Moment;
 pub use restore::{Restored, restore, restore_has_begun};
 
+use database::Inspected;
 use layout::Root;
 use place::Place;
 use record::{DatabaseRecord, Entry, FORMAT, Record, RootRecord};
@@ -63,6 +64,7 @@ const RESTORE: &str = "restore.json";
 pub struct Snapshot {
     dir: PathBuf,
     record: Record,
+    copied: u64,
 }
 
 impl Snapshot {
@@ -72,7 +74,7 @@ impl Snapshot {
     /// If its record cannot be read or understood.
     pub fn open(dir: &Path) -> Result<Option<Self>, Error> {
         let record = record::read(dir, SNAPSHOT)?;
-        Ok(record.map(|record| Self { dir: dir.to_owned(), record }))
+        Ok(record.map(|record| Self { dir: dir.to_owned(), record, copied: 0 }))
     }
 
     /// Where it lies.
@@ -96,6 +98,12 @@ impl Snapshot {
             size.bytes += entry.size();
         }
         size
+    }
+
+    /// Bytes that [`take`] wrote for it; none for one that was there already.
+    #[must_use]
+    pub fn copied(&self) -> u64 {
+        self.copied
     }
 
     /// Every database that existed, with what it held.
@@ -230,10 +238,11 @@ fn warm_database(
         warmed.cold.push((live, error.to_string()));
         return Ok(None);
     }
-    let fingerprint = database::inspect(&place.path, name, &dir.join(SCRATCH), &live)?;
+    let Inspected { fingerprint, duplicated } =
+        database::inspect(&place.path, name, &dir.join(SCRATCH), &live)?;
     let size = place.stat(name)?.map_or(0, |stat| identity(&stat).size);
     warmed.files += 1;
-    warmed.bytes += size;
+    warmed.bytes += size + duplicated;
     Ok(fingerprint)
 }
 
@@ -249,12 +258,14 @@ pub fn take(state: &[StatePath], dir: &Path, moment: &Moment) -> Result<Snapshot
     }
     let roots = covered(state, dir)?;
     let (file_system, base) = begin(dir, &roots, moment)?;
-    let mut records = Vec::new();
+    let (mut records, mut copied) = (Vec::new(), 0);
     for (number, root) in roots.iter().enumerate() {
         let trust = Trust::since(moment.at, Default::default());
         let root = with_found(root, number, base.as_ref());
         let (mirror, to) = mirror(Source::Still, &root, number, base.as_ref(), trust, dir)?;
-        records.push(take_root(&root, mirror, &to, dir)?);
+        let (record, bytes) = take_root(&root, mirror, &to, dir)?;
+        records.push(record);
+        copied += bytes;
         crate::crash_point!("root taken");
     }
     let record = Record { format: FORMAT, moment: moment.clone(), roots: records };
@@ -263,7 +274,7 @@ pub fn take(state: &[StatePath], dir: &Path, moment: &Moment) -> Result<Snapshot
     record::write_durably(dir, SNAPSHOT, &record)?;
     crate::crash_point!("snapshot recorded");
     record::remove_durably(dir, WARM)?;
-    Ok(Snapshot { dir: dir.to_owned(), record })
+    Ok(Snapshot { dir: dir.to_owned(), record, copied })
 }
 
 /// The root with the databases that were found in it while they were in use: their copy is brought up to date as theirs.
@@ -273,7 +284,13 @@ fn with_found(root: &Root, number: usize, base: Option<&Record>) -> Root {
     Root { databases: root.databases.iter().chain(found).cloned().collect(), ..root.clone() }
 }
 
-fn take_root(root: &Root, mut mirror: Mirror<'_>, to: &Place, dir: &Path) -> Result<RootRecord, Error> {
+/// The root's record, and how many bytes were written for it, duplicates of databases included.
+fn take_root(
+    root: &Root,
+    mut mirror: Mirror<'_>,
+    to: &Place,
+    dir: &Path,
+) -> Result<(RootRecord, u64), Error> {
     let from = Place::open(root.parent())?;
     let names = match root.kind {
         StateKind::Files => vec![PathBuf::from(root.name())],
@@ -294,17 +311,19 @@ fn take_root(root: &Root, mut mirror: Mirror<'_>, to: &Place, dir: &Path) -> Res
     }
     let (mut members, entries): (Vec<_>, Vec<_>) =
         mirror.entries.into_iter().partition(|entry| mirror.unit_files.contains(&entry.path));
-    let mut databases = Vec::new();
+    let (mut databases, mut copied) = (Vec::new(), mirror.copied_bytes);
     for path in &root.databases {
         let (copy, live) = (to.path.join(path), root.parent().join(path));
-        let fingerprint =
+        let Inspected { fingerprint, duplicated } =
             database::inspect(layout::parent_of(&copy), layout::name_of(path), &dir.join(SCRATCH), &live)?;
+        copied += duplicated;
         let unit = database::MEMBERS.map(|suffix| database::member(path, suffix));
         let (own, others) = members.into_iter().partition(|entry| unit.contains(&entry.path));
         members = others;
         databases.push(DatabaseRecord { path: path.clone(), members: own, fingerprint });
     }
-    Ok(RootRecord { path: root.path.clone(), kind: root.kind, entries, databases, skipped: mirror.skipped })
+    let skipped = mirror.skipped;
+    Ok((RootRecord { path: root.path.clone(), kind: root.kind, entries, databases, skipped }, copied))
 }
 
 /// The roots of the declared state, or why there can be no snapshot of them in `dir`.

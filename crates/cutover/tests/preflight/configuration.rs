@@ -3,6 +3,7 @@
 use crate::world::{World, only};
 use cutover::preflight::{Conditions, Stop, Validation, configuration};
 use cutover::sandbox::Sandbox;
+use cutover::store::Tally;
 use cutover::store::snapshot::{Moment, StateKind, StatePath};
 use cutover_core::{BootId, Finding, Level};
 use cutover_testkit::openclaw::{NEW, OLD, Runtime};
@@ -65,6 +66,7 @@ impl Gateway {
             moment: Moment { boot_id: BootId("boot".into()), at: "2026-01-01T00:00:00Z".parse().unwrap() },
             limit: Duration::from_secs(60),
             stop: Stop::never(),
+            tally: Tally::default(),
         }
     }
 

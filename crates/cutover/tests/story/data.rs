@@ -108,3 +108,40 @@ async fn an_unknown_answer_counts_as_migrated_and_data_that_cannot_be_used_stops
     assert_eq!(serving(&world, "1.0.0").await?.process, before.process, "nothing was stopped for it");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_says_what_was_copied_while_clients_were_served_and_what_while_nobody_was()
+-> anyhow::Result<()> {
+    let migrates = Knobs { migrate_to: Some(2), report_version: Some("2.0.0".into()), ..good() };
+    let world = asked(&[("2.0.0", good()), ("3.0.0", migrates)]).await?;
+    let copied = |report: &Report, name: Act| {
+        let step = report.steps.iter().find(|step| step.name == name).unwrap();
+        step.copied.unwrap_or_else(|| panic!("{step:?}"))
+    };
+    let updated = update(&world, "2.0.0").await?.0;
+    assert!(updated.ok, "{updated:#?}");
+    let release = world.state().join("services/web/generations/0002/generation.json");
+    let release: serde_json::Value = serde_json::from_slice(&std::fs::read(release)?)?;
+    assert_eq!(copied(&updated, Act::Stage), release["bytes"].as_u64().unwrap());
+    let before = [Act::Stage, Act::Preflight, Act::Rehearse, Act::Drain].map(|act| copied(&updated, act));
+    assert_eq!(updated.copied.served, before.iter().sum::<u64>());
+    assert_eq!(updated.copied.unserved, copied(&updated, Act::Snapshot));
+    // The copy for the question is one of the whole state; so is the bulk.
+    assert!(copied(&updated, Act::Preflight) > 0 && copied(&updated, Act::Drain) > 0, "{updated:#?}");
+
+    // The second time it is there already. What is laid back counts as what clients wait for.
+    let failed = update(&world, "3.0.0").await?;
+    assert_told(&failed, Status::RestartFailed, Resolution::OldVerified, 4);
+    assert_eq!(failed.0.copied.unserved, copied(&failed.0, Act::Snapshot) + copied(&failed.0, Act::Restore));
+    assert!(copied(&failed.0, Act::Restore) > 0, "{:#?}", failed.0);
+    let again = update(&world, "3.0.0").await?.0;
+    assert_eq!(copied(&again, Act::Stage), 0, "{again:#?}");
+    let run = again.run_id.as_ref().unwrap().to_string();
+    let shown = told(&world.cutover(&["show", &run]).await?);
+    let line = format!(
+        "copied: {} bytes while clients were served, {} bytes while nobody was",
+        again.copied.served, again.copied.unserved
+    );
+    assert!(shown.contains(&line), "{shown}");
+    Ok(())
+}

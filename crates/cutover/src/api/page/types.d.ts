@@ -16,7 +16,7 @@ type Fact = {
 };
 type Step = {
   name: string; direction: "forward" | "back"; started: number; ended: number | null; tookMs: number | null;
-  outcome: string | null; beganBootMs: number;
+  outcome: string | null; beganBootMs: number; copied: number | null;
 };
 type Finding = { level: "note" | "warn" | "block"; kind: string; text: string; advice: string | null };
 
@@ -41,6 +41,7 @@ interface Run {
   version: string | null;
   serving: { version: string | null; instance: Instance | null; generation: number | null; posture: string };
   downtimeMs: number | null;
+  copied: { served: number; unserved: number };
   causes: { act: string; fault: Fault }[];
   writes: "kept" | "given_up";
   recovery: string[];

@@ -89,6 +89,7 @@ impl Executor {
             moment: moment(),
             limit: VALIDATION,
             stop,
+            tally: self.tally.clone(),
         }
     }
 

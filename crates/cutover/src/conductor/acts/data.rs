@@ -63,6 +63,7 @@ impl Executor {
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
         let warmed =
             self.with_hands("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
+        self.tally.add(warmed.bytes);
         Ok(Done::Done {
             note: format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes),
         })
@@ -80,6 +81,7 @@ impl Executor {
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
         let taken =
             self.with_hands("snapshot", move || snapshot::take(&paths, &directory, &moment())).await?;
+        self.tally.add(taken.copied());
         let size = taken.size();
         Ok(Done::Done { note: format!("{} files, {} bytes", size.files, size.bytes) })
     }
@@ -130,6 +132,7 @@ impl Executor {
         let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
         let restored =
             self.with_hands("restore", move || snapshot::restore(&open(&directory)?, &tag)).await?;
+        self.tally.add(restored.copied);
         let kept: Vec<String> = restored.replaced.iter().map(|path| path.display().to_string()).collect();
         Ok(Done::Done {
             note: format!(

@@ -178,6 +178,7 @@ impl Executor {
             );
         };
         let generation = self.site.store.stage(&source, &resolved, progress).await.map_err(chain("stage"))?;
+        self.tally.add(self.site.store.record(generation).map_err(chain("store"))?.bytes);
         Ok(Installed { generation, release: release.clone() })
     }
 

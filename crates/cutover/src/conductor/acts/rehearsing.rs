@@ -239,10 +239,12 @@ impl Executor {
         let room = Room { audience, rehearsal: Rehearsal { house, order }, stop, end };
         let (state, executable) = (self.site.state_paths(), self.site.executable.clone());
         let (scratch, right, mended) = (scratch.to_owned(), Arc::clone(right), mended.to_owned());
+        let tally = self.tally.clone();
         self.progress(ticket, format!("copying state to rehearse {}", installed.release.version), 0, None);
         let played = tokio::task::spawn_blocking(move || {
             let _right = right;
             let copied = Copied::of(&state, &scratch, &moment()).and_then(|copied| {
+                tally.add(copied.bytes());
                 copied.mend(&mended)?;
                 Ok(copied)
             });

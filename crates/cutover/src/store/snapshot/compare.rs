@@ -177,7 +177,7 @@ fn undeclared(
     for path in found {
         let (then, scratch) = (copy.path.join(&path), snapshot.dir.join(super::SCRATCH));
         let (dir, name) = (layout::parent_of(&then), layout::name_of(&path));
-        let fingerprint = database::inspect(dir, name, &scratch, &live.path.join(&path))?;
+        let fingerprint = database::inspect(dir, name, &scratch, &live.path.join(&path))?.fingerprint;
         records.push(DatabaseRecord { path, members: Vec::new(), fingerprint });
     }
     Ok(records)

@@ -135,18 +135,21 @@ pub(super) fn fatal(live: &Path, error: &rusqlite::Error) -> Option<Error> {
     }
 }
 
+/// What a look into the copy of a database came to.
+pub(super) struct Inspected {
+    /// What it holds, if there is one.
+    pub(super) fingerprint: Option<Fingerprint>,
+    /// Bytes that were written to look into it.
+    pub(super) duplicated: u64,
+}
+
 /// Recovers, checks and fingerprints the database whose byte copy is `dir/name`, leaving the copy untouched: read where it
 /// lies if nothing needs recovery, else on a duplicate in `scratch` (created and removed). `None` if there is no database
 /// file. `declared` is what errors name.
-pub(super) fn inspect(
-    dir: &Path,
-    name: &OsStr,
-    scratch: &Path,
-    declared: &Path,
-) -> Result<Option<Fingerprint>, Error> {
+pub(super) fn inspect(dir: &Path, name: &OsStr, scratch: &Path, declared: &Path) -> Result<Inspected, Error> {
     let copy = dir.join(name);
     if !copy.try_exists().map_err(Error::io("read", &copy))? {
-        return Ok(None);
+        return Ok(Inspected { fingerprint: None, duplicated: 0 });
     }
     let needs_recovery =
         MEMBERS[1..].iter().any(|suffix| fs::metadata(member(&copy, suffix)).is_ok_and(|m| m.len() > 0));
@@ -156,16 +159,17 @@ pub(super) fn inspect(
         return Connection::open_with_flags(immutable_uri(&copy), flags)
             .map_err(Error::sqlite("open", declared))
             .and_then(|connection| examine(&connection, declared))
-            .map(Some);
+            .map(|fingerprint| Inspected { fingerprint: Some(fingerprint), duplicated: 0 });
     }
     make_scratch(scratch)?;
+    let mut duplicated = 0;
     for suffix in MEMBERS {
-        duplicate(&member(&copy, suffix), &member(&scratch.join(name), suffix))?;
+        duplicated += duplicate(&member(&copy, suffix), &member(&scratch.join(name), suffix))?;
     }
     crate::crash_point!("database duplicated");
     let found = recover(&scratch.join(name), declared);
     remove_scratch(scratch)?;
-    found.map(Some)
+    Ok(Inspected { fingerprint: Some(found?), duplicated })
 }
 
 /// Recovers, checks and fingerprints a duplicate that nobody needs afterwards.
@@ -194,15 +198,16 @@ pub(super) fn remove_scratch(scratch: &Path) -> Result<(), Error> {
     }
 }
 
-fn duplicate(from: &Path, to: &Path) -> Result<(), Error> {
+fn duplicate(from: &Path, to: &Path) -> Result<u64, Error> {
     let source = match File::open(from) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         opened => opened.map_err(Error::io("open", from))?,
     };
     let target = File::options().read(true).write(true).create_new(true).mode(0o600).open(to);
     let target = target.map_err(Error::io("create", to))?;
-    content::copy_into_empty(Named { file: &source, path: from }, Named { file: &target, path: to })?;
-    Ok(())
+    let copied =
+        content::copy_into_empty(Named { file: &source, path: from }, Named { file: &target, path: to })?;
+    Ok(copied.written)
 }
 
 /// A URI that makes SQLite read the file as it is: no locks, no journal, no recovery, no byte written.

@@ -30,6 +30,9 @@ pub struct Restored {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes that were written for that.
+    #[serde(default)]
+    pub copied: u64,
 }
 
 impl Restored {
@@ -38,6 +41,7 @@ impl Restored {
         self.differed += pass.differed;
         self.files += pass.files;
         self.bytes += pass.bytes;
+        self.copied += pass.copied;
     }
 }
 
@@ -207,9 +211,7 @@ fn build_candidates(snapshot: &Snapshot, ledger: &mut Ledger) -> Result<(), Erro
     for root in &mut ledger.roots {
         let parent = Place::open(&root.parent)?;
         let recorded = &snapshot.record.roots[root.number];
-        let (files, bytes) = build_root(snapshot, root, recorded, &parent)?;
-        ledger.pass.files += files;
-        ledger.pass.bytes += bytes;
+        ledger.pass.add(build_root(snapshot, root, recorded, &parent)?);
         parent.sync_file_system()?;
         crate::crash_point!("restore: candidate durable");
     }
@@ -221,7 +223,7 @@ fn build_root(
     root: &mut RootMove,
     recorded: &RootRecord,
     parent: &Place,
-) -> Result<(u64, u64), Error> {
+) -> Result<Restored, Error> {
     let from = Place::open(&snapshot.slot(root.number))?;
     let trust = Trust::since(snapshot.record.moment.at, Default::default());
     let mut mirror = Mirror::new(Source::Still, Known::new([]), trust, BTreeSet::new());
@@ -247,7 +249,12 @@ fn build_root(
         return Err(differs(extra.unwrap_or(&mirror.entries[0]), "not recorded"));
     }
     let files = mirror.entries.iter().filter(|entry| matches!(entry.node, Node::File { .. }));
-    Ok((files.clone().count() as u64, files.map(Entry::size).sum()))
+    Ok(Restored {
+        files: files.clone().count() as u64,
+        bytes: files.map(Entry::size).sum(),
+        copied: mirror.copied_bytes,
+        ..Restored::default()
+    })
 }
 
 /// Makes the moves that are not made yet.
