@@ -2,11 +2,13 @@
 //! It is also a test: `--scripted` runs every scenario under load and says whether all came out right.
 
 mod guided;
+mod hunt;
 mod killing;
 mod scenario;
 mod script;
 mod world;
 
+pub use hunt::{Hunt, PHASES, interrupted};
 pub use world::{Plan, Reach, SERVICE, World, free_address};
 
 use crate::cli::{ExitStatus, outlet};
