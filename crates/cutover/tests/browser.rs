@@ -169,9 +169,9 @@ async fn r78110_the_real_page_shows_the_new_version_after_its_proof_and_no_broke
     registry.publish(&openclaw::progress_lines("1.0.0", SHARED_NAME));
     let old = gateway(&runtime, &cache, OLD).await;
     registry.publish_directory(&old).unwrap();
-    let mut world = World::new(&runtime, &cache, &registry.url());
+    let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
     world.configure(|service| drop(service.insert("check_every".into(), "5s".into())));
-    world.without_rehearsal();
+    world.rehearse("never");
     world.start_daemon(&[]).await;
     let begun = Instant::now();
     let (report, code) = world.update(OLD).await;

@@ -13,7 +13,9 @@ mod sweep;
 
 pub use broken::{Defect, broken};
 pub use page::{Page, Reply, fetch};
-pub use plugin::{LATER_NAME, PROGRESS_LINES, PROGRESS_LINES_ID, SHARED_NAME, progress_lines};
+pub use plugin::{
+    LATER_NAME, PROGRESS_LINES, PROGRESS_LINES_ID, SHARED_NAME, progress_lines, progress_lines_from,
+};
 pub use rpc::{Answer, Client, Hello};
 pub use runtime::{NODE_VERSION, Runtime, registry};
 pub use stock::StockClient;

@@ -1,21 +1,29 @@
 //! The figures of a run, told as they come and kept in a file. Times are told here and never judged.
 
+use super::disk::Used;
 use super::world::target;
-use cutover_core::Report;
+use cutover_core::{Act, CopiedBytes, Direction, PREPARING, Report, StepRecord};
 use cutover_testkit::load;
 use cutover_testkit::openclaw::Sweep;
 use std::io::Write as _;
 use std::time::Duration;
 
-#[derive(Default)]
-pub(crate) struct Figures(String);
+pub(crate) struct Figures {
+    name: &'static str,
+    text: String,
+}
 
 impl Figures {
+    /// For a file of this name.
+    pub(crate) fn named(name: &'static str) -> Figures {
+        Figures { name, text: String::new() }
+    }
+
     /// Past the harness's capture, so that a failing run shows how far it came.
     pub(crate) fn line(&mut self, name: &str, told: impl std::fmt::Display) {
         let line = format!("{name:<34} {told}\n");
         std::io::stderr().write_all(line.as_bytes()).unwrap();
-        self.0.push_str(&line);
+        self.text.push_str(&line);
     }
 
     pub(crate) fn took(&mut self, name: &str, time: Duration) {
@@ -67,21 +75,76 @@ impl Figures {
         );
     }
 
-    /// Where the time of a run went.
+    /// Where the time and the bytes of a run went.
     pub(crate) fn run(&mut self, name: &str, report: &Report) {
-        let steps = report.steps.iter().map(|step| {
-            let word = format!("{:?}", step.name).to_lowercase();
-            let back = if step.direction == cutover_core::Direction::Back { "back " } else { "" };
-            format!("{back}{word} {:.1}", step.took_ms.unwrap_or_default() as f64 / 1000.0)
+        let times = |steps: &mut dyn Iterator<Item = &StepRecord>| {
+            let told = steps.map(|step| format!("{} {:.1}", word(step), seconds(step.took_ms)));
+            told.collect::<Vec<_>>().join(", ")
+        };
+        self.line(name, times(&mut report.steps.iter()));
+        let outage = times(&mut outage(report));
+        self.line("  not serving", format_args!("{:.1} s: {outage}", seconds(report.downtime_ms)));
+        let copied = report.steps.iter().filter(|step| step.copied != Some(0)).map(|step| {
+            let bytes = step.copied.map_or_else(|| "not known".into(), mib);
+            format!("{} {bytes}", word(step))
         });
-        self.line(name, steps.collect::<Vec<_>>().join(", "));
+        let CopiedBytes { served, unserved } = report.copied;
         self.line(
-            "  not serving",
-            format_args!("{:.1} s", report.downtime_ms.unwrap_or_default() as f64 / 1000.0),
+            "  copied",
+            format_args!(
+                "{} while clients were served, {} while nobody was: {}",
+                mib(served),
+                mib(unserved),
+                copied.collect::<Vec<_>>().join(", ")
+            ),
+        );
+    }
+
+    /// All facts of the last verdict.
+    pub(crate) fn verdict(&mut self, report: &Report) {
+        for fact in &report.facts {
+            let (reading, observed, source) = (fact.reading, &fact.observed, &fact.source);
+            self.line(
+                &format!("  {:?}", fact.name).to_lowercase(),
+                format_args!("{reading:?}: {observed} ({source})"),
+            );
+        }
+    }
+
+    pub(crate) fn disk(&mut self, used: &Used) {
+        let Used { before, peak, after } = *used;
+        self.line(
+            "  disk",
+            format_args!("{} before, {} at most, {} after", mib(before), mib(peak), mib(after)),
         );
     }
 
     pub(crate) fn keep(&self) {
-        std::fs::write(target().join("real-figures.txt"), &self.0).unwrap();
+        let name = format!("real-figures-{}.txt", self.name);
+        std::fs::write(target().join(name), &self.text).unwrap();
     }
+}
+
+/// The acts during which nobody is served: from the cut until the traffic is let through, and all of the way back.
+fn outage(report: &Report) -> impl Iterator<Item = &StepRecord> {
+    let mut is_released = false;
+    report.steps.iter().filter(move |step| {
+        let is_served = PREPARING.contains(&step.name) || (is_released && step.name == Act::Soak);
+        is_released |= step.name == Act::Release;
+        !is_served
+    })
+}
+
+fn word(step: &StepRecord) -> String {
+    let word = format!("{:?}", step.name).to_lowercase();
+    let back = if step.direction == Direction::Back { "back " } else { "" };
+    format!("{back}{word}")
+}
+
+fn seconds(ms: Option<u64>) -> f64 {
+    ms.unwrap_or_default() as f64 / 1000.0
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
 }

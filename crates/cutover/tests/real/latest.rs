@@ -1,22 +1,34 @@
-//! The pair that migrates its data: 2026.9.6 brings the schema from 17 to 18 at its first start, without being asked, and
-//! 2026.9.5 then refuses to start. A build of it that does not prove itself is taken back with the data.
+//! The pair that migrates its data, with a plugin, under load: 2026.9.6 brings the schema from 17 to 18 at its first start,
+//! without being asked, and 2026.9.5 then refuses to start. What goes wrong on the way there is taken back with the data and
+//! the plugin, or refused before anything stops.
 //!
 //! `CUTOVER_TEST=real cargo test -p cutover --test real latest -- --nocapture`
 
-use super::world::{CALL, SERVICE, World};
-use super::{ALONE, Defect, INSTALL};
-use cutover_core::{Act, Report, Resolution, Status};
-use cutover_testkit::openclaw::{self, LATEST, Runtime};
+use super::disk::Disk;
+use super::figures::Figures;
+use super::traffic::{Traffic, shared_file};
+use super::world::{CALL, World};
+use super::{ALONE, Defect, INSTALL, hold};
+use cutover_core::{Act, FactName, Instance, Report, Resolution, Status};
+use cutover_testkit::openclaw::{self, LATEST, PROGRESS_LINES, Runtime};
 use cutover_testkit::registry::{Package, Registry};
 use cutover_testkit::slow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The schemas that the two versions know.
 const SCHEMAS: [i64; 2] = [17, 18];
+/// Builds of the newer version.
+const REFUSES: &str = "2026.9.6-broken.1";
+const DIES: &str = "2026.9.6-broken.2";
+/// What both versions have for plugins.
+const MODULE: &str = "text-chunking";
+const NAME: &str = "chunkItems";
+/// The plugin's versions, one beside each of the gateway's.
+const PLUGINS: [&str; 2] = ["1.0.0", "2.0.0"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_migration_of_the_real_gateway_is_foretold_and_undone_with_a_build_that_fails() {
+async fn nobody_notices_a_migration_of_the_real_gateway_with_its_plugin_nor_builds_that_are_taken_back() {
     if !slow::is_asked_for("real", "the real gateway migrates its data and is taken back") {
         return;
     }
@@ -24,45 +36,139 @@ async fn a_migration_of_the_real_gateway_is_foretold_and_undone_with_a_build_tha
     let cache = openclaw::cache();
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
     let [old, new] = LATEST;
-    let package = runtime.gateway(new, &cache.join("openclaw").join(new), INSTALL).await.unwrap();
+    let mut packages = Vec::new();
+    for version in LATEST {
+        packages
+            .push(runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap());
+    }
     let registry = Registry::start().await.unwrap();
     registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
-    let mut world = World::new(&runtime, &cache, &registry.url()).without_plugins();
+    registry.publish(&openclaw::progress_lines_from(PLUGINS[0], MODULE, NAME));
+    let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
+    let mut figures = Figures::named("latest");
     let begun = Instant::now();
-    let took = |what: &str| println!("{:>6.1?} {what}", begun.elapsed());
-
-    // The broken build shall be taken back, not refused.
-    world.without_rehearsal();
     world.start_daemon(&[]).await;
     let (report, code) = world.update(old).await;
+    figures.run(&format!("{old} from npm"), &report);
     assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
-    took("the old version is installed and proven");
+    with_plugin(&report, 0, &mut figures);
     serves(&world, old, SCHEMAS[0]).await;
 
     // From here on the registry knows the package itself, and nothing of it that was not published there.
-    let broken = format!("{new}-broken.1");
-    registry.publish(&Package::from_directory(&package).unwrap());
-    registry.publish(&openclaw::broken(&package, &broken, Defect::TellsVersion(new)).unwrap());
-    let (report, code) = world.update(&broken).await;
-    told(&report);
-    took("the broken build was tried");
+    registry.publish(&Package::from_directory(&packages[1]).unwrap());
+    for (version, defect) in [(REFUSES, Defect::EndsWith78), (DIES, Defect::EndsOnListening)] {
+        registry.publish(&openclaw::broken(&packages[1], version, defect).unwrap());
+    }
+    registry.publish(&openclaw::progress_lines_from(PLUGINS[1], MODULE, NAME));
+    registry.tag(PROGRESS_LINES, "latest", PLUGINS[1]);
+    let file = shared_file([&packages[0], &packages[1]]);
+    let load = Traffic::on_gateway(&world, &file, "latest").await;
+    refused_in_rehearsal(&world, &mut figures).await;
+    another_daemon(&mut world, "never").await;
+    refuses_its_configuration(&world, &mut figures).await;
+    migrates_and_dies(&world, &mut figures).await;
+    another_daemon(&mut world, "auto").await;
+    updated(&world, &mut figures).await;
+    load.nobody_noticed(&world, 3, &mut figures).await;
+    figures.took(&format!("{old} -> {new}, all of it"), begun.elapsed());
+    figures.keep();
+    world.end().await;
+}
+
+/// The gateway and its front go on meanwhile.
+async fn another_daemon(world: &mut World, rehearse: &str) {
+    let process = living(world).await;
+    world.end_daemon().await;
+    world.rehearse(rehearse);
+    world.start_daemon(&[]).await;
+    assert_eq!(living(world).await, process);
+}
+
+async fn living(world: &World) -> Instance {
+    let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
+    view.process.unwrap()
+}
+
+/// A build that ends with 78 does so in its rehearsal, and nothing is stopped for it.
+async fn refused_in_rehearsal(world: &World, figures: &mut Figures) {
+    let before = living(world).await;
+    let (report, code) = attempted(world, REFUSES, "with a rehearsal", figures).await;
+    let how = report.steps.iter().find(|step| step.name == Act::Rehearse).unwrap();
+    if how.outcome.as_deref().unwrap().starts_with("skipped: no isolation: ") {
+        figures.line("skipped", "the rehearsal of a build that ends with 78");
+        return;
+    }
+    assert_eq!((code, report.status), (3, Some(Status::UpdateFailed)), "{report:#?}");
+    let why = &report.causes[0].fault.detail;
+    assert!(why.contains("Code(78)") && why.contains(LATEST[0]), "{why}");
+    assert_eq!((living(world).await, report.downtime_ms), (before, None), "nothing was stopped for it");
+}
+
+/// Without a rehearsal it is seen after the cut. It is not started a second time, and nothing of the data has changed.
+async fn refuses_its_configuration(world: &World, figures: &mut Figures) {
+    let (report, code) = attempted(world, REFUSES, "without a rehearsal", figures).await;
+    taken_back(&report, code, "Code(78)");
+    let starts = report.steps.iter().filter(|step| step.name == Act::Start).count();
+    assert_eq!(starts, 2, "one of each version: {report:#?}");
+    serves(world, LATEST[0], SCHEMAS[0]).await;
+}
+
+/// What it did to the data before it died is kept aside; the old version has them as they were.
+async fn migrates_and_dies(world: &World, figures: &mut Figures) {
+    let (report, code) = attempted(world, DIES, "which migrates and dies", figures).await;
+    taken_back(&report, code, "Code(7)");
+    foretold(&report);
+    let restore = report.steps.iter().find(|step| step.name == Act::Restore).unwrap();
+    let told = restore.outcome.as_deref().unwrap();
+    let (_, kept) = told.split_once("is kept: ").unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(schema_of(&database(Path::new(kept))), SCHEMAS[1], "it has migrated");
+    assert!(restore.copied.unwrap() > 0, "{restore:?}");
+    serves(world, LATEST[0], SCHEMAS[0]).await;
+}
+
+async fn updated(world: &World, figures: &mut Figures) {
+    let before = living(world).await;
+    let (report, code) = attempted(world, LATEST[1], "the published one", figures).await;
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    foretold(&report);
+    with_plugin(&report, 1, figures);
+    let after = report.serving.instance.clone().unwrap();
+    assert_ne!(after, before);
+    serves(world, LATEST[1], SCHEMAS[1]).await;
+    hold(&report, &[FactName::Identity, FactName::Code, FactName::Port, FactName::OldGone]);
+}
+
+async fn attempted(world: &World, version: &str, how: &str, figures: &mut Figures) -> (Report, i32) {
+    let disk = Disk::watched(world);
+    let (report, code) = world.update(version).await;
+    figures.run(&format!("{} -> {version}, {how}", LATEST[0]), &report);
+    figures.disk(&disk.end());
+    for cause in &report.causes {
+        figures.line("  cause", format_args!("{:?}: {} {}", cause.act, cause.fault.code, cause.fault.detail));
+    }
+    for finding in &report.findings {
+        figures.line("  finding", finding);
+    }
+    (report, code)
+}
+
+fn taken_back(report: &Report, code: i32, cause: &str) {
     assert_eq!(
         (code, report.status, report.resolution),
         (4, Some(Status::RestartFailed), Resolution::OldVerified),
         "{report:#?}"
     );
-    foretold(&report);
-    let restore = report.steps.iter().find(|step| step.name == Act::Restore).unwrap();
-    assert!(restore.outcome.as_ref().unwrap().contains("restored"), "{restore:?}");
-    serves(&world, old, SCHEMAS[0]).await;
+    assert!(report.causes[0].fault.detail.contains(cause), "{:#?}", report.causes);
+}
 
-    let (report, code) = world.update(new).await;
-    told(&report);
-    took("the new version is proven");
-    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
-    foretold(&report);
-    serves(&world, new, SCHEMAS[1]).await;
-    world.end().await;
+/// What was installed is this one of the pairs of gateway and plugin, and what runs told both.
+fn with_plugin(report: &Report, pair: usize, figures: &mut Figures) {
+    hold(report, &[FactName::Version, FactName::Plugins]);
+    figures.verdict(report);
+    let release = &report.target.as_ref().unwrap().release;
+    let plugins: Vec<String> = release.plugins.iter().map(ToString::to_string).collect();
+    let expected = vec![format!("{PROGRESS_LINES}@{}", PLUGINS[pair])];
+    assert_eq!((release.version.as_str(), plugins), (LATEST[pair], expected));
 }
 
 /// The target said of itself that it migrates.
@@ -71,28 +177,16 @@ fn foretold(report: &Report) {
     assert!(said.text.contains("`migration-required`"), "{said}");
 }
 
-fn told(report: &Report) {
-    for step in &report.steps {
-        let took = step.took_ms.unwrap_or_default();
-        println!(
-            "  {:?} {:?} {took} ms: {}",
-            step.direction,
-            step.name,
-            step.outcome.as_deref().unwrap_or("-")
-        );
-    }
-    for finding in &report.findings {
-        println!("  {finding}");
-    }
-    println!("  down for {:?} ms", report.downtime_ms);
-}
-
 /// On every address, with data that this version understands.
 async fn serves(world: &World, version: &str, schema: i64) {
     for address in world.front {
-        assert_eq!(world.hello(address).await.version, version, "{SERVICE}");
+        assert_eq!(world.hello(address).await.version, version);
     }
-    assert_eq!(schema_of(&world.claw().join("state/openclaw.sqlite")), schema);
+    assert_eq!(schema_of(&database(&world.claw())), schema);
+}
+
+fn database(state: &Path) -> PathBuf {
+    state.join("state/openclaw.sqlite")
 }
 
 /// Read as any other reader of a database that is in use does.

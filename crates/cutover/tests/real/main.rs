@@ -2,38 +2,39 @@
 //! is taken back. Nobody who uses it may notice.
 //!
 //! `CUTOVER_TEST=real cargo test -p cutover --test real -- --nocapture`; the figures are also in
-//! `target/real-figures.txt`.
+//! `target/real-figures-*.txt`.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
+mod disk;
 mod figures;
+mod jump;
+mod killed;
 mod latest;
+mod node_red;
+mod traffic;
 mod world;
 
 use cutover::conductor::{Plan, View};
 use cutover_core::{Act, FactName, Generation, Instance, Reading, Report, Resolution, Status};
-use cutover_front::Stats;
-use cutover_testkit::load::{Entry, Handshake, Load, LoadPlan, SocketExchange, SocketPlan};
 use cutover_testkit::openclaw::{
     self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, Page, Runtime, SHARED_NAME, Sweep,
 };
 use cutover_testkit::registry::Registry;
 use cutover_testkit::slow;
+use disk::Disk;
 use figures::Figures;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use world::{CALL, RUN, SERVICE, TOKEN, World, target};
+use traffic::Traffic;
+use world::{CALL, RUN, TOKEN, World};
 
 const INSTALL: Duration = Duration::from_secs(600);
-/// The hold limit of the example: whoever waits longer has been failed.
-const HOLD: Duration = Duration::from_secs(120);
 /// Two gateways at once, and what is built and checked beside them, are more than a small machine does in time.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-/// Who stays with a WebSocket of its own.
-const CLIENTS: usize = 4;
 /// Versions of builds that a real release could have been, and what the report must say of each.
 const BROKEN: [(&str, Defect, &str); 3] = [
     ("2026.5.4-broken.1", Defect::LosesChunk, "; import: "),
@@ -52,8 +53,8 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
     let registry = Registry::start().await.unwrap();
     registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
     registry.publish(&openclaw::progress_lines("1.0.0", SHARED_NAME));
-    let mut world = World::new(&runtime, &cache, &registry.url());
-    let mut figures = Figures::default();
+    let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
+    let mut figures = Figures::named("incident");
     let begun = Instant::now();
 
     first_installation(&mut world, &mut figures).await;
@@ -65,6 +66,7 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
     updated(&world, &runtime, &mut figures).await;
     a_plugin_that_does_not_fit_is_refused(&world, &mut figures).await;
     taken_back(&mut world, &registry, &mut figures).await;
+    went_down_on_purpose(&world, &registry, &mut figures).await;
     figures.took("all of it", begun.elapsed());
     figures.keep();
     world.end().await;
@@ -88,67 +90,12 @@ async fn first_installation(world: &mut World, figures: &mut Figures) {
 /// A process that was asked everything before has most of its code in memory; a fresh one needs its files.
 async fn restarted(world: &World) -> Instance {
     let warm = world.until("a gateway that answers", |view| view.process.is_some()).await.process.unwrap();
-    assert!(world.cutover(&["restart", SERVICE]).await.status.success());
+    assert!(world.cutover(&["restart", world.name()]).await.status.success());
     let is_fresh = |view: &View| {
         let serving = &view.report.serving;
         serving.posture == "serve" && serving.instance.as_ref().is_some_and(|instance| *instance != warm)
     };
     world.until("a fresh process", is_fresh).await.process.unwrap()
-}
-
-/// 20 requests per second: 40 % page, 20 % a file of it, 20 % its configuration, and 20 % calls of clients that stay.
-/// Few clients and a cheap call: a handshake, `health` or `status` cost this gateway 0.15 s of its only thread each, and
-/// a load beyond what it can do would show nothing about an update.
-async fn load(world: &World, file: &str, log: &str) -> Traffic {
-    let get = |path: &str| Entry::Get { path: path.into() };
-    let plan = LoadPlan {
-        targets: world.front.to_vec(),
-        rate: 16,
-        mix: vec![get("/"), get(file), get("/"), get("/__openclaw/control-ui-config.json")],
-        headers: vec![("authorization".into(), format!("Bearer {TOKEN}"))],
-        sockets: Some(SocketPlan {
-            clients: CLIENTS,
-            path: "/".into(),
-            handshake: Handshake::OpenClaw { token: TOKEN.into() },
-            exchange: SocketExchange::Rpc { method: "sessions.list".into() },
-            every: Duration::from_secs(1),
-        }),
-        hold_limit: HOLD,
-        duration_max: Duration::from_secs(3600),
-        log: Some(target().join(format!("real-load-{log}.jsonl"))),
-    };
-    Traffic { before: counted(world).await, load: Load::start(plan).unwrap() }
-}
-
-/// Load, and what the front had counted before it began.
-struct Traffic {
-    load: Load,
-    before: Stats,
-}
-
-/// What the front counted, when no client has a WebSocket open.
-async fn counted(world: &World) -> Stats {
-    let is_left = |view: &View| view.front.as_ref().is_some_and(|front| front.websockets == 0);
-    world.until("a front without clients", is_left).await.front.unwrap()
-}
-
-/// Nobody who used the gateway noticed that it was stopped so often, but for being told to come back.
-async fn nobody_noticed(traffic: Traffic, world: &World, stops: usize, name: &str, figures: &mut Figures) {
-    let report = traffic.load.stop().await.unwrap();
-    let now = counted(world).await;
-    let (cut, withheld) =
-        (now.cut_total - traffic.before.cut_total, now.withheld_total - traffic.before.withheld_total);
-    figures.load(name, &report);
-    let sockets = &report.sockets;
-    assert!(report.sent > 0 && sockets.answered > 0, "{name}: {report}");
-    assert_eq!((report.failed, sockets.failed), (0, 0), "{name}: {report}");
-    // What came after the hold began was given to nobody, and its client is told to come back; no call that the gateway
-    // got is left without its answer.
-    assert_eq!(cut, 0, "{name}: {now:?}");
-    assert!(sockets.unanswered <= withheld, "{name}: {withheld} withheld, {report}");
-    figures.line(&format!("  {name}"), format_args!("{cut} cut, {withheld} calls given to nobody"));
-    assert_eq!((sockets.refused, sockets.closed_abnormal), (0, 0), "{name}: {report}");
-    assert!(sockets.closed_restart <= u64::try_from(CLIENTS * stops).unwrap(), "{name}: {report}");
 }
 
 /// Every call is answered and every file of the page is there.
@@ -192,9 +139,9 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
     let direct = own_address(world).await;
     let page = page(direct).await;
     let file = page.files.iter().find(|file| file.starts_with("/assets/")).unwrap();
-    let load = load(world, file, "staging").await;
+    let load = Traffic::on_gateway(world, file, "staging").await;
     let begun = Instant::now();
-    let mut plan = world.begin(&["plan", SERVICE, "--to", NEW, "--json"]);
+    let mut plan = world.begin(&["plan", world.name(), "--to", NEW, "--json"]);
     world.staging_begins(&mut plan).await;
     assert_eq!(plan.try_wait().unwrap(), None, "nothing was staged during the sweep");
     whole(direct, &page, "old process, while staging", figures).await;
@@ -207,7 +154,7 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
     let planned: Plan = serde_json::from_slice(&planned.stdout).unwrap();
     assert_eq!(planned.target.unwrap().generation, Generation(2));
     figures.took(&format!("{NEW} staged ({said})"), begun.elapsed());
-    nobody_noticed(load, world, 0, "load while staging", figures).await;
+    load.nobody_noticed(world, 0, figures).await;
 }
 
 /// The state that ends every update in place: the pointer names the new version, the old process runs. With
@@ -215,7 +162,7 @@ async fn staging_touches_nobody(world: &World, figures: &mut Figures) {
 async fn a_moved_pointer_touches_nobody(world: &World, figures: &mut Figures) {
     let (direct, store) = (own_address(world).await, world.store());
     let page = page(direct).await;
-    let load = load(world, &shared_file(world), "pointer").await;
+    let load = Traffic::on_gateway(world, &shared_file(world), "pointer").await;
     let before = restarted(world).await;
     store.switch(Generation(2)).unwrap();
     assert_eq!(store.current().unwrap(), Some(Generation(2)));
@@ -223,14 +170,16 @@ async fn a_moved_pointer_touches_nobody(world: &World, figures: &mut Figures) {
     assert_eq!(world.hello(direct).await.version, OLD);
     store.switch(Generation(1)).unwrap();
     assert_eq!(world.view().await.process, Some(before));
-    nobody_noticed(load, world, 1, "load, pointer moved", figures).await;
+    load.nobody_noticed(world, 1, figures).await;
 }
 
 async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
-    let load = load(world, &shared_file(world), "update").await;
+    let load = Traffic::on_gateway(world, &shared_file(world), "update").await;
     let before = world.view().await.process.unwrap();
+    let disk = Disk::watched(world);
     let (report, code) = world.update(NEW).await;
     figures.run(&format!("{OLD} -> {NEW}"), &report);
+    figures.disk(&disk.end());
     assert_eq!(code, 0, "{report:#?}");
     assert_eq!((report.status, report.resolution), (Some(Status::RestartVerified), Resolution::None));
     assert!(report.ok);
@@ -252,20 +201,24 @@ async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
         FactName::Plugins,
         FactName::OldGone,
     ];
-    for name in facts {
-        let fact = report.facts.iter().find(|fact| fact.name == name).unwrap();
-        assert_eq!(fact.reading, Reading::Holds, "{fact:#?}");
-        figures
-            .line(&format!("  {name:?}").to_lowercase(), format_args!("{} ({})", fact.observed, fact.source));
-    }
+    hold(&report, &facts);
+    figures.verdict(&report);
     let direct = own_address(world).await;
     for address in [world.front[0], world.front[1], direct] {
         assert_eq!(world.hello(address).await.version, NEW);
     }
-    nobody_noticed(load, world, 1, "load over the update", figures).await;
+    load.nobody_noticed(world, 1, figures).await;
     // Without load: the first chat of a fresh installation keeps the gateway from answering anybody for most of a
     // minute on a busy machine, and a minute without readiness would rightly take the new version back.
     whole(direct, &page(world.front[0]).await, "new process", figures).await;
+}
+
+/// These facts of the verdict.
+fn hold(report: &Report, names: &[FactName]) {
+    for name in names {
+        let fact = report.facts.iter().find(|fact| fact.name == *name).unwrap();
+        assert_eq!(fact.reading, Reading::Holds, "{fact:#?}");
+    }
 }
 
 /// The new version was tried before anything stopped: with its plugin, on a copy, while the old one was used.
@@ -284,15 +237,9 @@ fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) {
     assert_eq!(std::fs::read_dir(world.copies()).unwrap().count(), 0, "a copy is left");
 }
 
-/// A file of the page with a hash in its name that both versions have: one that only the old version has is rightly
-/// gone after an update.
+/// A file of the page that both versions have.
 fn shared_file(world: &World) -> String {
-    let assets = |generation| -> BTreeSet<String> {
-        let assets = std::fs::read_dir(world.root(generation).join("dist/control-ui/assets")).unwrap();
-        assets.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
-    let shared = assets(1).intersection(&assets(2)).find(|name| name.contains('-')).cloned();
-    format!("/assets/{}", shared.expect("the versions share no file"))
+    traffic::shared_file([&world.root(1), &world.root(2)])
 }
 
 async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figures) {
@@ -301,12 +248,12 @@ async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figure
     }
     let direct = own_address(world).await;
     let before = (sessions(direct).await, identity(&world.claw()), files(&world.claw()));
-    let load = load(world, &shared_file(world), "rollback").await;
+    let load = Traffic::on_gateway(world, &shared_file(world), "rollback").await;
 
     // Another daemon: the gateway and its front go on meanwhile. These builds shall be taken back, not refused.
     let old = world.view().await.process.unwrap();
     world.end_daemon().await;
-    world.without_rehearsal();
+    world.rehearse("never");
     world.start_daemon(&[]).await;
     let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
     assert_eq!(view.process, Some(old.clone()));
@@ -328,7 +275,7 @@ async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figure
     assert_eq!((sessions(direct).await, identity(&world.claw())), (before.0, before.1));
     let lost: Vec<_> = before.2.difference(&files(&world.claw())).cloned().collect();
     assert!(lost.is_empty(), "the state lost {lost:?}");
-    nobody_noticed(load, world, 2, "load over three broken builds", figures).await;
+    load.nobody_noticed(world, 2, figures).await;
 }
 
 /// A build that cannot work is not switched to, or does not prove itself and is taken back; the report says why.
@@ -376,6 +323,24 @@ async fn a_plugin_that_does_not_fit_is_refused(world: &World, figures: &mut Figu
     let missing = format!("does not provide an export named '{LATER_NAME}'");
     assert!(said.contains(&missing) && said.contains("index.js:1"), "{said}");
     assert_eq!(world.view().await.process, before, "nothing was stopped for it");
+}
+
+/// Older than what runs, by name: a channel would not go there. With the plugin that fits it, core and plugin go together.
+async fn went_down_on_purpose(world: &World, registry: &Registry, figures: &mut Figures) {
+    registry.tag(PROGRESS_LINES, "latest", "1.0.0");
+    let load = Traffic::on_gateway(world, &shared_file(world), "downgrade").await;
+    let disk = Disk::watched(world);
+    let (report, code) = world.update(OLD).await;
+    figures.run(&format!("{NEW} -> {OLD}, asked for by name"), &report);
+    figures.disk(&disk.end());
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    hold(&report, &[FactName::Version, FactName::Plugins, FactName::OldGone]);
+    figures.verdict(&report);
+    assert_eq!(report.target.unwrap().release.plugins[0].version, "1.0.0");
+    for address in world.front {
+        assert_eq!(world.hello(address).await.version, OLD);
+    }
+    load.nobody_noticed(world, 1, figures).await;
 }
 
 async fn serves_again(world: &World, report: &Report, direct: SocketAddr) {

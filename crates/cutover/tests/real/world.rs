@@ -1,12 +1,12 @@
-//! One machine's worth of cutover below one temporary directory: the configuration of `examples/openclaw.toml`, the
-//! daemon as a process of its own, and the command line as a person uses it.
+//! One machine's worth of cutover below one temporary directory: the configuration of `examples/openclaw.toml` or of
+//! another service, the daemon as a process of its own, and the command line as a person uses it.
 //!
 //! It knows how to start, ask and clear away; it must not know what a test expects.
 
 use cutover::conductor::View;
 use cutover::demo;
 use cutover::store::Store;
-use cutover_core::{Generation, Report};
+use cutover_core::{Generation, Report, RunId};
 use cutover_testkit::openclaw::{Client, Hello, PROGRESS_LINES, PROGRESS_LINES_ID, Runtime};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -22,12 +22,16 @@ use tokio::process::Command as Asking;
 use tokio::time::{sleep, timeout};
 use toml::{Table, Value};
 
-/// The service's name, as in the example.
-pub(crate) const SERVICE: &str = "openclaw";
+/// The gateway's name, as in the example.
+const GATEWAY: &str = "openclaw";
 /// The gateway's token.
 pub(crate) const TOKEN: &str = "only-for-this-test";
 /// How long an answer of the gateway may take on a machine that is busy with other things.
 pub(crate) const CALL: Duration = Duration::from_secs(150);
+
+/// How long clients may have to wait, and a gateway to be ready, where other things are built and tested at the same time.
+/// It is more than the preset's, so that what is slow here is not taken for what is broken.
+pub(crate) const HOLD: Duration = Duration::from_secs(300);
 
 /// A whole run: an installation from a cold cache, a cold start, a rollback.
 pub(crate) const RUN: Duration = Duration::from_secs(1500);
@@ -38,15 +42,16 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) struct World {
     directory: tempfile::TempDir,
     daemon: Option<Child>,
-    /// Where clients reach the gateway.
+    service: String,
+    /// Where clients reach the service.
     pub(crate) front: [SocketAddr; 2],
 }
 
 impl World {
-    /// Writes the example's configuration with this world's own paths, ports, node and registry, and a plugin.
-    pub(crate) fn new(runtime: &Runtime, cache: &Path, registry: &str) -> World {
+    /// A world for one service of this name, whose settings are still to be written.
+    pub(crate) fn of(service: &str, cache: &Path) -> World {
         let directory = tempfile::Builder::new().prefix("cutover-real-").tempdir().unwrap();
-        let world = World { directory, daemon: None, front: free_address() };
+        let world = World { directory, daemon: None, service: service.to_owned(), front: free_address() };
         for name in ["home", "tmp", "claw"] {
             fs::create_dir(world.path().join(name)).unwrap();
         }
@@ -57,16 +62,37 @@ impl World {
         fs::set_permissions(world.state(), fs::Permissions::from_mode(0o700)).unwrap();
         std::os::unix::fs::symlink(fs::canonicalize(fetched).unwrap(), world.state().join("npm-cache"))
             .unwrap();
+        world
+    }
+
+    /// Writes these settings of its service, with what is this world's own.
+    pub(crate) fn settle(&self, mut service: Table) {
+        let listen = self.front.map(|address| Value::from(address.to_string()));
+        service.insert("listen".into(), listen.to_vec().into());
+        let limit = || Value::from(format!("{}s", HOLD.as_secs()));
+        let policy = [("soak", "10s".into()), ("hold", limit()), ("start_deadline", limit())];
+        let policy = Table::from_iter(policy.map(|(key, value)| (key.to_owned(), value)));
+        service.insert("policy".into(), policy.into());
+        let mut daemon = Table::new();
+        daemon.insert("listen".into(), "off".into());
+        daemon.insert("state".into(), text(&self.state()));
+        let services = Table::from_iter([(self.service.clone(), Value::from(service))]);
+        let config =
+            Table::from_iter([("service".to_owned(), services.into()), ("daemon".into(), daemon.into())]);
+        fs::write(self.config(), config.to_string()).unwrap();
+    }
+
+    /// The gateway as the example has it, with this world's own paths, ports, node and registry.
+    pub(crate) fn new(runtime: &Runtime, cache: &Path, registry: &str) -> World {
+        let world = World::of(GATEWAY, cache);
         let secret = world.path().join("gateway.env");
         fs::write(&secret, format!("OPENCLAW_GATEWAY_TOKEN={TOKEN}\n")).unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
 
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/openclaw.toml");
         let mut config: Table = fs::read_to_string(example).unwrap().parse().unwrap();
-        let service = config["service"][SERVICE].as_table_mut().unwrap();
+        let service = config["service"][GATEWAY].as_table_mut().unwrap();
         replace(service, "node", text(&runtime.node()));
-        let listen = world.front.map(|address| Value::from(address.to_string()));
-        replace(service, "listen", listen.to_vec().into());
         replace(service, "env_file", text(&secret));
         let env = service["env"].as_table_mut().unwrap();
         replace(env, "OPENCLAW_STATE_DIR", text(&world.claw()));
@@ -74,58 +100,50 @@ impl World {
         for name in ["CHANNELS", "CRON", "BROWSER_CONTROL_SERVER"] {
             env.insert(format!("OPENCLAW_SKIP_{name}"), "1".into());
         }
-        env.insert("PROGRESS_LINES".into(), format!("{{plugin:{PROGRESS_LINES}}}").into());
-        // The rest of both is the preset's.
+        // The rest is the preset's.
         let registry = Table::from_iter([("registry".to_owned(), Value::from(registry))]);
         service.insert("source".into(), registry.into());
-        let plugin = Table::from_iter([
-            ("npm".to_owned(), Value::from(PROGRESS_LINES)),
-            ("id".to_owned(), Value::from(PROGRESS_LINES_ID)),
-        ]);
-        service.insert("plugins".into(), vec![Value::from(plugin)].into());
-        let plugins = serde_json::json!({"plugins": {
-            "load": {"paths": ["${PROGRESS_LINES}"]},
-            "entries": {PROGRESS_LINES_ID: {"enabled": true}},
-        }});
-        fs::write(world.claw().join("openclaw.json"), plugins.to_string()).unwrap();
-        let policy = Table::from_iter([("soak".to_owned(), Value::from("10s"))]);
-        service.insert("policy".into(), policy.into());
-        let mut daemon = Table::new();
-        daemon.insert("listen".into(), "off".into());
-        daemon.insert("state".into(), text(&world.state()));
-        config.insert("daemon".into(), daemon.into());
-        fs::write(world.config(), config.to_string()).unwrap();
+        world.settle(std::mem::take(service));
+        fs::write(world.claw().join("openclaw.json"), r#"{"gateway":{"mode":"local"}}"#).unwrap();
         world
     }
 
-    /// Before the daemon is started: the gateway alone.
-    pub(crate) fn without_plugins(self) -> World {
+    /// Before the daemon is started: the gateway with the test's own plugin.
+    pub(crate) fn with_lines(self) -> World {
         self.configure(|service| {
-            service.remove("plugins").expect("this world has a plugin");
-            service["env"].as_table_mut().unwrap().remove("PROGRESS_LINES");
+            let plugin = [("npm", PROGRESS_LINES), ("id", PROGRESS_LINES_ID)];
+            let plugin = Table::from_iter(plugin.map(|(key, value)| (key.to_owned(), Value::from(value))));
+            service.insert("plugins".into(), vec![Value::from(plugin)].into());
+            let place = format!("{{plugin:{PROGRESS_LINES}}}");
+            service["env"].as_table_mut().unwrap().insert("PROGRESS_LINES".into(), place.into());
         });
-        fs::write(self.claw().join("openclaw.json"), r#"{"gateway":{"mode":"local"}}"#).unwrap();
+        let own = serde_json::json!({"gateway": {"mode": "local"}, "plugins": {
+            "load": {"paths": ["${PROGRESS_LINES}"]},
+            "entries": {PROGRESS_LINES_ID: {"enabled": true}},
+        }});
+        fs::write(self.claw().join("openclaw.json"), own.to_string()).unwrap();
         self
     }
 
     /// Changes what is configured of the service, for the daemon that is started next.
     pub(crate) fn configure(&self, change: impl FnOnce(&mut Table)) {
         let mut config: Table = fs::read_to_string(self.config()).unwrap().parse().unwrap();
-        change(config["service"][SERVICE].as_table_mut().unwrap());
+        change(config["service"][self.service.as_str()].as_table_mut().unwrap());
         fs::write(self.config(), config.to_string()).unwrap();
     }
 
-    /// What goes wrong shall go wrong after the cut, with the daemon that is started next.
-    pub(crate) fn without_rehearsal(&self) {
+    /// Whether a version is tried before anything stops, with the daemon that is started next: `never` lets what goes
+    /// wrong go wrong after the cut.
+    pub(crate) fn rehearse(&self, rule: &str) {
         self.configure(|service| {
             let policy = service["policy"].as_table_mut().unwrap();
-            policy.insert("rehearse".into(), "never".into());
+            policy.insert("rehearse".into(), rule.into());
         });
     }
 
     /// Where copies of the gateway's state are made for a rehearsal.
     pub(crate) fn copies(&self) -> PathBuf {
-        self.state().join("services").join(SERVICE).join("rehearse")
+        self.store().dir().join("rehearse")
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -141,7 +159,7 @@ impl World {
         self.path().join("cutover.toml")
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.path().join("state")
     }
 
@@ -150,7 +168,7 @@ impl World {
     }
 
     pub(crate) fn store(&self) -> Store {
-        Store::open(&self.state().join("services").join(SERVICE))
+        Store::open(&self.state().join("services").join(&self.service))
     }
 
     /// The directory that a generation's process is started from.
@@ -181,11 +199,42 @@ impl World {
         self.daemon = Some(serve.spawn().unwrap());
         let begun = Instant::now();
         // Without a daemon `status` answers from the journal, `generations` does not.
-        while !self.cutover(&["generations", SERVICE]).await.status.success() {
+        while !self.cutover(&["generations", &self.service]).await.status.success() {
             let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().unwrap());
             assert_eq!(ended, None, "the daemon ended: {}", self.tail_of_daemon_log());
             assert!(begun.elapsed() < LIMIT, "the daemon does not answer: {}", self.tail_of_daemon_log());
             sleep(LOOK).await;
+        }
+    }
+
+    /// The service's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.service
+    }
+
+    /// The daemon's process.
+    pub(crate) fn daemon(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
+    }
+
+    /// Kills the daemon, and nothing else, with SIGKILL.
+    pub(crate) fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// The end of a run that somebody else waits for, or nobody.
+    pub(crate) async fn end_of(&self, run: &RunId) -> Report {
+        let begun = Instant::now();
+        loop {
+            let output = self.cutover(&["show", &run.0, "--json"]).await;
+            let report = serde_json::from_slice::<Report>(&output.stdout);
+            if let Some(report) = report.ok().filter(|report| report.ended.is_some()) {
+                return report;
+            }
+            assert!(begun.elapsed() < RUN, "{run} does not end: {}", self.tail_of_daemon_log());
+            sleep(LOOK * 5).await;
         }
     }
 
@@ -219,7 +268,12 @@ impl World {
 
     /// Updates as a person does: what is printed, and the exit code.
     pub(crate) async fn update(&self, version: &str) -> (Report, i32) {
-        let output = self.cutover(&["update", SERVICE, "--to", version, "--json"]).await;
+        self.reported(&["update", &self.service, "--to", version]).await
+    }
+
+    /// What a command that orders a run prints at its end, and the exit code.
+    pub(crate) async fn reported(&self, words: &[&str]) -> (Report, i32) {
+        let output = self.cutover(&[words, &["--json"]].concat()).await;
         let code = output.status.code().expect("the command was killed");
         let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -230,7 +284,7 @@ impl World {
 
     /// What can be seen of the service.
     pub(crate) async fn view(&self) -> View {
-        let output = self.cutover(&["status", SERVICE, "--json"]).await;
+        let output = self.cutover(&["status", &self.service, "--json"]).await;
         let views: Vec<View> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("no view: {error}: {}", String::from_utf8_lossy(&output.stderr));
         });

@@ -15,6 +15,11 @@ pub enum Defect {
     NeverReady,
     /// Everything works until the process ends by itself, this many milliseconds after its start.
     EndsAfter(u64),
+    /// It ends by itself as soon as it listens: what it does to its data at its start is done by then.
+    EndsOnListening,
+    /// The process ends with the code that means "starting again cannot help", as it does if it refuses its configuration or
+    /// state. Its own validator does not say so before.
+    EndsWith78,
     /// Everything works, but it tells another version than the package's.
     TellsVersion(&'static str),
 }
@@ -36,9 +41,17 @@ pub fn broken(tree: &Path, version: &str, defect: Defect) -> io::Result<Package>
         Defect::NeverReady => package.file(ENTRY, NEVER_READY),
         Defect::EndsAfter(milliseconds) => {
             // Its other commands work: a validator that ended would be found before anything is stopped.
-            let ends = format!("setTimeout(() => process.exit(7), {milliseconds})");
-            let line = format!("if (process.argv.includes(\"gateway\")) {ends};\n");
-            let entry = preceded_by(&line, entry)?;
+            let ends = format!("setTimeout(() => process.exit(7), {milliseconds});");
+            let entry = preceded_by(&as_gateway(&ends), entry)?;
+            package.file(ENTRY, entry)
+        }
+        Defect::EndsOnListening => {
+            let entry = preceded_by(&as_gateway(ENDS_ON_LISTENING), entry)?;
+            package.file(ENTRY, entry)
+        }
+        Defect::EndsWith78 => {
+            let ends = "console.error('Config invalid: gateway.port'); process.exit(78);";
+            let entry = preceded_by(&as_gateway(ends), entry)?;
             package.file(ENTRY, entry)
         }
         Defect::TellsVersion(other) => {
@@ -48,6 +61,14 @@ pub fn broken(tree: &Path, version: &str, defect: Defect) -> io::Result<Package>
         }
     })
 }
+
+/// A line that does this if the gateway itself is started.
+fn as_gateway(code: &str) -> String {
+    format!("if (process.argv.includes(\"gateway\")) {{ {code} }}\n")
+}
+
+const ENDS_ON_LISTENING: &str = "const { Server } = process.getBuiltinModule('node:net'), { listen } = Server.prototype; \
+    Server.prototype.listen = function (...words) { this.once('listening', () => process.exit(7)); return listen.apply(this, words); };";
 
 /// Alive on the port that it is given, and nothing more.
 const NEVER_READY: &str = r#"#!/usr/bin/env node

@@ -12,11 +12,17 @@ pub const SHARED_NAME: &str = "formatChannelProgressDraftLine";
 /// What only the newer one exports: the name that the incident's plugin did not find.
 pub const LATER_NAME: &str = "formatChannelProgressDraftLineForEntry";
 
-/// A version of the plugin that imports this name of its host.
+/// A version of the plugin that imports this name of its host, from where the incident's imported it.
 #[must_use]
 pub fn progress_lines(version: &str, name: &str) -> Package {
+    progress_lines_from(version, "channel-streaming", name)
+}
+
+/// The same for the module of the plugin interface that has the name: they differ between years.
+#[must_use]
+pub fn progress_lines_from(version: &str, module: &str, name: &str) -> Package {
     let code = format!(
-        "import {{ {name} }} from 'openclaw/plugin-sdk/channel-streaming'\n\
+        "import {{ {name} }} from 'openclaw/plugin-sdk/{module}'\n\
          export default {{\n  id: '{PROGRESS_LINES_ID}',\n  name: 'Progress lines',\n  \
          register() {{ console.log('{PROGRESS_LINES_ID}', typeof {name}) }},\n}}\n"
     );
