@@ -40,7 +40,7 @@ pub use policy::{
     DataClass, Intake, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings,
     Strategy,
 };
-pub use readings::{Effect, LayDown, Posture, Process, Wants, patience, posture, wants};
+pub use readings::{Effect, LayDown, Posture, Process, Until, Wants, patience, posture, wants};
 pub use record::{CopiedBytes, Direction, Record, StepRecord};
 pub use refusal::Refusal;
 pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};

@@ -53,8 +53,13 @@ pub enum Effect {
     },
     /// Wait for a window or an approval.
     Await(Awaited),
-    /// Let the service finish its work while it serves. Must see at its end that one of these is still open, if there are any.
-    Drain(Vec<Window>),
+    /// Let the service finish its work while it serves.
+    Drain {
+        /// What is waited for.
+        until: Until,
+        /// One of these must still be open at its end, if there are any.
+        windows: Vec<Window>,
+    },
     /// End every process of the service, proven gone. Must first see the front hold.
     Stop,
     /// Copy declared state under this run's name. Must first prove the old process gone (`StopStart`).
@@ -105,6 +110,15 @@ pub enum Effect {
     Nothing(&'static str),
     /// Move the pointer back, or remove it where there was none.
     SwitchBack(Option<Installed>),
+}
+
+/// What the last act before the cut waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// For the service's word that nothing is under way, as far as it has one, and for a while.
+    Idle,
+    /// For nothing: what runs is to be left.
+    Now,
 }
 
 /// When a snapshot is laid down over what was written since. Skipped is told for writes that stay.
@@ -187,7 +201,14 @@ fn preparing(preparation: &Preparation) -> Option<Effect> {
             Effect::Rehearse { target: target.clone(), source: preparation.run.source.clone() }
         }
         (Act::Await, _) => Effect::Await(preparation.awaited()),
-        (Act::Drain, _) => Effect::Drain(preparation.windows().to_vec()),
+        (Act::Drain, _) => {
+            let until = match preparation.run.kind {
+                Kind::Update | Kind::Rollback => Until::Idle,
+                // What runs fails, or runs from a tree that is not what was sealed.
+                Kind::AutoRevert | Kind::TreeChanged | Kind::Accept => Until::Now,
+            };
+            Effect::Drain { until, windows: preparation.windows().to_vec() }
+        }
         _ => return None,
     };
     Some(effect)

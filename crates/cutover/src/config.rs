@@ -6,6 +6,7 @@ mod clearance;
 mod conflict;
 mod file;
 mod fragment;
+mod idle;
 mod layout;
 mod notify;
 mod plugins;
@@ -17,6 +18,7 @@ mod settings;
 mod trust;
 
 pub use file::{Error, load, parse, schema, shown};
+pub use idle::{IdleAskSettings, IdleSettings};
 pub use layout::{Account, Layout, Misplaced};
 pub use notify::{NotifySettings, WaySettings, untellable};
 pub(crate) use plugins::fill_plugins;

@@ -5,6 +5,7 @@ mod answers;
 mod assembly;
 mod hello;
 mod http;
+mod idle;
 mod observer;
 mod process;
 mod questions;
@@ -14,6 +15,7 @@ mod wire;
 
 pub use answers::{Clock, Failed, ServiceAnswers, observe_service};
 pub use assembly::assemble;
+pub use idle::{IdleAsk, IdleQuestion, is_idle};
 pub use observer::{Observer, Sight};
 pub use process::{Before, ProcessFacts, observe_process};
 pub use questions::{Greeting, Questions, VersionQuestion};
@@ -134,6 +136,14 @@ pub enum Error {
         code: u16,
         /// Its reason.
         reason: String,
+    },
+    /// The service answered a call with an error.
+    #[error("the service refused {method}: {answer}")]
+    CallRefused {
+        /// What was called.
+        method: String,
+        /// Its words.
+        answer: String,
     },
     /// The service answered the handshake with an error.
     #[error("the service refused the handshake: {answer}")]

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::probe::{
-    Address, Ask, Failed, Fields, FirstFrame, Hello, HttpCheck, Pointer, ProbeSettings, ServiceAnswers,
-    Token, VersionProbe, observe_service,
+    Address, Ask, Failed, Fields, FirstFrame, Hello, HttpCheck, IdleAsk, IdleQuestion, Pointer,
+    ProbeSettings, ServiceAnswers, Token, VersionProbe, is_idle, observe_service,
 };
 use cutover_core::Seen;
 use futures_util::{SinkExt, StreamExt};
@@ -311,4 +311,44 @@ async fn a_websocket_that_breaks_off_is_counted_and_one_that_is_closed_is_not() 
     })
     .await;
     assert_eq!(ask(&closed).await.failed, Failed::default());
+}
+
+#[tokio::test]
+async fn a_gateway_is_asked_for_its_idleness_by_a_call_that_changes_nothing() {
+    let question = || IdleQuestion {
+        ask: IdleAsk::OpenClaw {
+            hello: Hello::new("/", Some(Token::new(TOKEN))).unwrap(),
+            method: "gateway.restart.preflight".into(),
+        },
+        pointer: Pointer::new("/safe").unwrap(),
+    };
+    let asked = |answer: Value| async move {
+        let address = gateway(move |mut socket| {
+            let mut answer = answer.clone();
+            async move {
+                challenge(&mut socket).await;
+                let connect = hear(&mut socket).await;
+                assert_eq!(connect["params"]["scopes"], json!(["operator.read"]));
+                let mut hello = hello_ok(json!({"version": "2026.9.6"}));
+                (hello["type"], hello["id"]) = ("res".into(), connect["id"].clone());
+                say(&mut socket, hello).await;
+                let mut call = hear(&mut socket).await;
+                assert_eq!(
+                    (&call["method"], &call["params"]),
+                    (&"gateway.restart.preflight".into(), &json!({}))
+                );
+                (answer["type"], answer["id"]) = ("res".into(), call["id"].take());
+                say(&mut socket, answer).await;
+                linger(socket).await;
+            }
+        })
+        .await;
+        is_idle(&question(), &address, LIMIT).await.map_err(|error| error.to_string())
+    };
+    assert_eq!(asked(json!({"ok": true, "payload": {"safe": true}})).await, Ok(true));
+    assert_eq!(asked(json!({"ok": true, "payload": {"safe": false, "blockers": [{}]}})).await, Ok(false));
+    let unknown = json!({"code": "INVALID_REQUEST", "message": "unknown method: gateway.restart.preflight"});
+    let refused = asked(json!({"ok": false, "error": unknown})).await.unwrap_err();
+    assert!(refused.contains("gateway.restart.preflight: INVALID_REQUEST, unknown method"), "{refused}");
+    assert!(asked(json!({"ok": true, "payload": {}})).await.is_err(), "no answer is no idleness");
 }

@@ -23,6 +23,8 @@ mod daemon;
 mod data;
 #[path = "story/front.rs"]
 mod front;
+#[path = "story/idle.rs"]
+mod idle;
 #[path = "story/maintenance.rs"]
 mod maintenance;
 #[path = "story/notices.rs"]

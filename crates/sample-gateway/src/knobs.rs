@@ -72,6 +72,8 @@ pub struct Knobs {
     pub greeting: Option<String>,
     /// Every so many-th `/echo` is answered with 500.
     pub bad_echo_every: Option<u64>,
+    /// `/idle` says that work is under way until this many milliseconds after bind.
+    pub busy_ms: Option<u64>,
     /// Prints a module-not-found line that names a path inside the install root this many milliseconds after bind.
     pub log_tripwire_after_ms: Option<u64>,
 }

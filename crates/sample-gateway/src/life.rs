@@ -80,6 +80,11 @@ impl Service {
         if self.bound.get().is_none() { Readiness::Starting } else { self.knobs.readiness(self.age()) }
     }
 
+    /// Whether the knobs have no work under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.knobs.busy_ms.is_none_or(|ms| self.age() >= Duration::from_millis(ms))
+    }
+
     /// Whether the knobs want this call of `/echo` to go wrong.
     pub(crate) fn spoils_echo(&self) -> bool {
         let number = self.echoes.fetch_add(1, Ordering::Relaxed) + 1;

@@ -36,6 +36,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/readyz", get(ready))
         .route("/startupz", get(started))
         .route("/version", get(version))
+        .route("/idle", get(idle))
         .route("/chunk/{n}", get(chunk))
         .route("/assets/{name}", get(asset))
         .route("/echo", post(echo))
@@ -96,6 +97,11 @@ async fn started(State(service): Shared) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"started": false}))).into_response();
     }
     Json(json!({"started": true})).into_response()
+}
+
+/// Asking changes nothing.
+async fn idle(State(service): Shared) -> Response {
+    Json(json!({"idle": service.is_idle()})).into_response()
 }
 
 async fn version(State(service): Shared) -> Response {

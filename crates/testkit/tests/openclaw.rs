@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
-use cutover_testkit::openclaw::{Client, NEW, OLD, Page, Runtime, fetch, sweep};
+use cutover_testkit::openclaw::{Answer, Client, LATEST, NEW, OLD, Page, Runtime, fetch, sweep};
 use cutover_testkit::slow;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -44,6 +44,8 @@ impl Gateway {
             .env("HOME", home)
             .env("TMPDIR", home)
             .env("OPENCLAW_GATEWAY_TOKEN", TOKEN)
+            // As in the preset; 2026.5 does not read it.
+            .env("OPENCLAW_SUPERVISOR_MODE", "external")
             .envs(
                 ["NO_AUTO_UPDATE", "SKIP_CHANNELS", "SKIP_CRON", "SKIP_BROWSER_CONTROL_SERVER"]
                     .map(|name| (format!("OPENCLAW_{name}"), "1")),
@@ -147,5 +149,39 @@ async fn an_untouched_gateway_answers_the_whole_sweep_in_both_versions() {
         let swept = sweep(gateway.address, TOKEN, CALL).await;
         assert_eq!((swept.calls(), swept.answered), (60, 60), "{version}: {swept:#?}");
         gateway.process.kill().await.unwrap();
+    }
+}
+
+/// What the preset rests on: it says whether it is idle, leaves updates to others, and ends with 0 when it wants to be
+/// started again.
+#[tokio::test]
+async fn a_supervised_gateway_refuses_to_update_itself_and_ends_with_0_to_be_started_again() {
+    if !slow::is_asked_for("real", "a supervised gateway") {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let cache = cache();
+    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
+    let [version, _] = LATEST;
+    let package = runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap();
+    let home = tempfile::tempdir_in(&cache).unwrap();
+    let mut gateway = Gateway::start(&runtime, &package, home.path()).await;
+    let mut client = Client::connect(gateway.address, TOKEN, CALL).await.unwrap();
+
+    let told = given(&mut client, "gateway.restart.preflight", &json!({})).await;
+    assert!(told["safe"].is_boolean(), "{told}");
+    let update = given(&mut client, "update.run", &json!({})).await;
+    assert_eq!(update["ok"], false, "{update}");
+    assert_eq!(update["result"]["reason"], "external-supervisor-update-required");
+
+    given(&mut client, "gateway.restart.request", &json!({"reason": "a test asks for it"})).await;
+    let ended = timeout(BOOT, gateway.process.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+}
+
+async fn given(client: &mut Client, method: &str, params: &Value) -> Value {
+    match client.call(method, params, CALL).await.unwrap() {
+        Answer::Given(payload) => payload,
+        Answer::Denied(error) => panic!("{method}: {error}"),
     }
 }

@@ -25,7 +25,9 @@ impl Options<'_> {
                 self.finish(ticket, Done::Checked { findings: Vec::new(), class: None })
             }
             Effect::Await(_) => self.finish(ticket, Done::Skipped { why: String::new() }),
-            Effect::Rehearse { .. } | Effect::Drain(_) | Effect::Nothing(_) => self.finish(ticket, done()),
+            Effect::Rehearse { .. } | Effect::Drain { .. } | Effect::Nothing(_) => {
+                self.finish(ticket, done())
+            }
             Effect::Stop => self.stop(ticket),
             Effect::Signal => self.signal(ticket),
             Effect::Snapshot(run) => self.snapshot(ticket, &run),

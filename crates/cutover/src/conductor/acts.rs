@@ -4,6 +4,7 @@
 mod clearing;
 mod configuration;
 mod data;
+mod draining;
 mod going;
 mod house;
 mod preflight;
@@ -130,7 +131,7 @@ impl Executor {
                 self.rehearse(ticket, &target, source.as_ref(), &settings.policy).await
             }
             Effect::Await(awaited) => self.clear(ticket, &awaited).await,
-            Effect::Drain(windows) => match self.warm(ticket, settings).await {
+            Effect::Drain { until, windows } => match self.drain(ticket, until, &windows, settings).await {
                 Ok(done) => self.in_time(&windows, done),
                 Err(fault) => Err(fault),
             },

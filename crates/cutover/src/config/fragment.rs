@@ -1,6 +1,7 @@
 //! The file as people write it. Every key is optional here that has a default; unknown keys are errors.
 
 use super::amount::{Size, Span};
+use super::idle::IdleFragment;
 use super::notify::NotifyFragment;
 use super::plugins::PluginFragment;
 use super::question::QuestionFragment;
@@ -219,6 +220,8 @@ pub(super) struct Probe {
     /// How the service states its version. Required, here or in the `preset`: without it nothing can be proven.
     #[serde(default)]
     pub version: Version,
+    /// How the service tells whether it has work under way; see `policy.idle_wait`.
+    pub idle: Option<IdleFragment>,
     /// Headers sent with every probe; a value may be `{env:NAME}`, read from the service's environment.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
@@ -332,6 +335,9 @@ pub(super) struct PolicyFragment {
     pub windows: Vec<WindowFragment>,
     /// How long a prepared update waits for its approval and its window (14d).
     pub await_limit: Option<Span>,
+    /// How long an update waits, with clients being served, until the service says that no work is under way (2min); "0s":
+    /// not at all.
+    pub idle_wait: Option<Span>,
     /// What becomes of a configuration that the target refuses and can mend by itself (default "offer").
     pub repair: Option<RepairRuleFragment>,
     /// Size at which the service's log is rotated (10MiB).

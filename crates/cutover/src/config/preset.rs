@@ -4,8 +4,11 @@ use super::fragment::Preset;
 use toml::{Table, Value};
 
 /// Keys of which a service has one: where the file names one of them, the preset's other one is no part of it.
-const ALTERNATIVES: [(&[&str], [&str; 2]); 2] =
-    [(&["source"], ["directory", "npm"]), (&["probe", "version"], ["http", "openclaw"])];
+const ALTERNATIVES: [(&[&str], [&str; 2]); 3] = [
+    (&["source"], ["directory", "npm"]),
+    (&["probe", "version"], ["http", "openclaw"]),
+    (&["probe", "idle"], ["http", "method"]),
+];
 
 /// Names in which a value is not shown.
 const SECRET: [&str; 5] = ["token", "secret", "password", "passwd", "key"];
@@ -43,6 +46,7 @@ pub(super) fn expand<'a>(file: &mut Table, presets: impl Iterator<Item = (&'a St
         for (path, alternatives) in ALTERNATIVES {
             choose(&mut whole, own, path, alternatives);
         }
+        without_handshake(&mut whole, own);
         merge(&mut whole, own);
         *own = whole;
     }
@@ -57,6 +61,15 @@ fn choose(below: &mut Table, own: &Table, path: &[&str], alternatives: [&str; 2]
     let table = path.iter().try_fold(below, |table, key| table.get_mut(*key)?.as_table_mut());
     if let Some(table) = table {
         table.clear();
+    }
+}
+
+/// A question that is put with the preset's handshake goes with it.
+fn without_handshake(below: &mut Table, own: &Table) {
+    let version = own.get("probe").and_then(|probe| probe.get("version"));
+    let has_another = version.is_some_and(|version| version.get("http").is_some());
+    if let Some(probe) = below.get_mut("probe").and_then(Value::as_table_mut).filter(|_| has_another) {
+        probe.remove("idle");
     }
 }
 
@@ -111,7 +124,7 @@ fn hide_webhooks(ways: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SourceSettings, VersionSettings, parse, shown};
+    use crate::config::{IdleAskSettings, RepairRule, SourceSettings, VersionSettings, parse, shown};
     use std::path::Path;
 
     const LEAST: &str =
@@ -130,6 +143,15 @@ mod tests {
         assert_eq!(least.state[0].path, Path::new("{home}/.openclaw"));
         assert_eq!(least.env["OPENCLAW_NO_AUTO_UPDATE"], "1");
         assert_eq!(least.policy.start_deadline.as_secs(), 120);
+        // What it says of itself: "drain=315000ms shutdown=325000ms … Gateway stop policy=330000ms".
+        assert_eq!(least.policy.stop_grace.as_secs(), 330);
+        assert_eq!(least.env["OPENCLAW_SUPERVISOR_MODE"], "external");
+        assert_eq!(least.env["OPENCLAW_SERVICE_REPAIR_POLICY"], "external");
+        assert_eq!((least.restart_prevent_exit_status, least.restart_force_exit_status), (vec![78], vec![0]));
+        let repair = least.repair.unwrap();
+        assert_eq!(repair.rule, RepairRule::Offer);
+        assert_eq!(repair.files, [Path::new("{home}/.openclaw/openclaw.json")]);
+        assert!(matches!(least.idle.unwrap().ask, IdleAskSettings::OpenClaw { .. }));
         assert_eq!(least.validate.len(), 5);
     }
 
@@ -152,6 +174,7 @@ mod tests {
         );
         assert!(matches!(own.source, SourceSettings::Directory { .. }));
         assert!(matches!(own.version, VersionSettings::Http { .. }));
+        assert!(own.idle.is_none(), "it would be asked with the handshake that is not there");
         assert_eq!(own.ready.as_deref(), Some("/readyz"));
         let npm = gate("source = { registry = \"http://127.0.0.1:1\" }\n");
         assert!(

@@ -6,6 +6,7 @@ use super::fragment::{
     PortFragment, PreflightFragment, RehearseFragment, ReleaseFragment, RollbackFragment, ScriptsFragment,
     Service, Source, StateKind, StrategyFragment, WebSocketFragment,
 };
+use super::idle::{IdleSettings, idle};
 use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
 use super::question::{QuestionSettings, questions};
@@ -96,6 +97,8 @@ pub struct ServiceSettings {
     pub websocket: Option<WebSocketSettings>,
     /// How it states its version.
     pub version: VersionSettings,
+    /// How it tells whether it has work under way.
+    pub idle: Option<IdleSettings>,
     /// Headers of every probe, with placeholders.
     pub probe_headers: BTreeMap<String, String>,
     /// Limit of one probe request.
@@ -331,6 +334,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
     });
     let policy = Policy { clearance, ..policy(&fragment.policy, &fragment) };
     let questions = keep(questions(&fragment.preflight.data), &mut complaints).unwrap_or_default();
+    let idle = keep(idle(&fragment), &mut complaints).flatten();
     let repair = keep(repair(&fragment), &mut complaints).flatten();
     let state = fragment.state.iter().map(|state| state_settings(state, &fragment.env)).collect();
     let (Some(source), Some(version), true) = (source, version, complaints.is_empty()) else {
@@ -361,6 +365,7 @@ fn service(name: &str, fragment: Service) -> Result<ServiceSettings, Vec<Complai
         page: fragment.probe.page,
         websocket,
         version,
+        idle,
         probe_headers: fragment.probe.headers,
         probe_timeout: fragment.probe.timeout.map_or(Duration::from_secs(5), |span| span.0),
         state,

@@ -13,13 +13,37 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+type Socket = WebSocketStream<Box<dyn Wire>>;
+
 /// The most that one frame may hold, in bytes: a hello carries a snapshot of presence and health.
 const FRAME_BYTES_MAX: usize = 4 << 20;
-/// Our only request's id.
+/// The ids of our requests.
 const CONNECT_ID: &str = "1";
+const CALL_ID: &str = "2";
 
 /// The payload of `hello-ok`. The caller bounds the time.
 pub(super) async fn greet(address: &Address, hello: &Hello) -> Result<Value, Error> {
+    let (mut socket, payload) = shake_hands(address, hello).await?;
+    // The answer is here; whether the farewell arrives changes nothing.
+    let _ = socket.close(None).await;
+    Ok(payload)
+}
+
+/// The payload with which a method without parameters is answered. The caller bounds the time.
+pub(super) async fn call(address: &Address, hello: &Hello, method: &str) -> Result<Value, Error> {
+    let (mut socket, _) = shake_hands(address, hello).await?;
+    let request = json!({"type": "req", "id": CALL_ID, "method": method, "params": {}});
+    socket.send(Message::text(request.to_string())).await.map_err(socket_error)?;
+    let mut answer = response(&mut socket, CALL_ID).await?;
+    // As above.
+    let _ = socket.close(None).await;
+    if answer["ok"] == true {
+        return Ok(answer["payload"].take());
+    }
+    Err(Error::CallRefused { method: method.to_owned(), answer: words_of(&answer["error"]) })
+}
+
+async fn shake_hands(address: &Address, hello: &Hello) -> Result<(Socket, Value), Error> {
     let mut socket = open(address, &hello.path, &HeaderMap::new()).await?;
     loop {
         let frame = next_json(&mut socket).await?;
@@ -29,18 +53,21 @@ pub(super) async fn greet(address: &Address, hello: &Hello) -> Result<Value, Err
     }
     let request = Message::text(connect_request(hello).to_string());
     socket.send(request).await.map_err(socket_error)?;
-    let mut answer = loop {
-        let frame = next_json(&mut socket).await?;
-        if frame["type"] == "res" && frame["id"] == CONNECT_ID {
-            break frame;
-        }
-    };
-    // The answer is here; whether the farewell arrives changes nothing.
-    let _ = socket.close(None).await;
+    let mut answer = response(&mut socket, CONNECT_ID).await?;
     if answer["ok"] == true && answer["payload"]["type"] == "hello-ok" {
-        return Ok(answer["payload"].take());
+        return Ok((socket, answer["payload"].take()));
     }
+    let _ = socket.close(None).await;
     Err(Error::Refused { answer: words_of(&answer["error"]) })
+}
+
+async fn response(socket: &mut Socket, id: &str) -> Result<Value, Error> {
+    loop {
+        let frame = next_json(socket).await?;
+        if frame["type"] == "res" && frame["id"] == id {
+            return Ok(frame);
+        }
+    }
 }
 
 /// Opens a WebSocket and reads its first text frame: is it the expected one?
@@ -72,11 +99,7 @@ fn connect_request(hello: &Hello) -> Value {
     json!({"type": "req", "id": CONNECT_ID, "method": "connect", "params": params})
 }
 
-async fn open(
-    address: &Address,
-    path: &PathAndQuery,
-    headers: &HeaderMap,
-) -> Result<WebSocketStream<Box<dyn Wire>>, Error> {
+async fn open(address: &Address, path: &PathAndQuery, headers: &HeaderMap) -> Result<Socket, Error> {
     let stream = wire::connect(address).await?;
     let mut request = format!("ws://{}{path}", address.host()).into_client_request().map_err(socket_error)?;
     for (name, value) in headers {
@@ -93,7 +116,7 @@ async fn open(
     }
 }
 
-async fn next_json(socket: &mut WebSocketStream<Box<dyn Wire>>) -> Result<Value, Error> {
+async fn next_json(socket: &mut Socket) -> Result<Value, Error> {
     loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => {

@@ -51,7 +51,10 @@ async fn m10_a_crash_at_boot_is_taken_back_and_stays_amber_with_its_cause() -> a
     viewer.update("3.0.0").await?;
     viewer.reads("Update to 3.0.0 failed after the switch").await?;
     viewer.reads("<img src=x onerror=alert(1)>").await?;
-    assert_eq!(viewer.tab.evaluate("document.querySelectorAll('main img, [onerror]').length").await?, json!(0));
+    assert_eq!(
+        viewer.tab.evaluate("document.querySelectorAll('main img, [onerror]').length").await?,
+        json!(0)
+    );
     never_looked_complete(&mut viewer).await?;
     viewer.is_content();
     Ok(())

@@ -59,14 +59,13 @@ impl Executor {
         self.site.snapshots().join(&run.0)
     }
 
-    pub(super) async fn warm_copy(&self, run: &RunId) -> Outcome {
+    /// The bulk of the snapshot, while the old version runs; what was copied, in words.
+    pub(super) async fn warm_copy(&self, run: &RunId) -> Result<String, Fault> {
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
         let warmed =
             self.with_hands("snapshot", move || snapshot::warm(&paths, &directory, &moment(), BUSY)).await?;
         self.tally.add(warmed.bytes);
-        Ok(Done::Done {
-            note: format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes),
-        })
+        Ok(format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes))
     }
 
     /// The delta, with the old process proven gone.

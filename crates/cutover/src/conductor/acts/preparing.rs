@@ -5,8 +5,8 @@ use super::{Enough, Executor, Outcome, blocking, chain, fault};
 use crate::config;
 use crate::store;
 use cutover_core::{
-    Base, DataClass, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, Serving,
-    Settings, State, Ticket, Wanted, Wish,
+    Base, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, Serving, State, Ticket,
+    Wanted, Wish,
 };
 
 /// What an update to the same release would find in order.
@@ -191,14 +191,5 @@ impl Executor {
             Ok::<_, store::Error>(whole.then_some(Installed { generation: record.generation, release }))
         })
         .await
-    }
-
-    /// The bulk of the snapshot, while the old version runs.
-    pub(super) async fn warm(&self, ticket: &Ticket, settings: &Settings) -> Outcome {
-        if settings.class == DataClass::None {
-            return Ok(Done::Skipped { why: "the service tells no idleness; no state to copy".into() });
-        }
-        self.progress(ticket, "copying state while the old version runs", 0, None);
-        self.warm_copy(&ticket.run).await
     }
 }
