@@ -48,6 +48,15 @@ pub struct Conditions {
     pub tally: Tally,
 }
 
+impl Conditions {
+    /// Copies the state, and counts that.
+    pub(super) fn copy(&self) -> Result<Copied, String> {
+        let copied = Copied::of(&self.state, &self.scratch, &self.moment)?;
+        self.tally.add(copied.bytes());
+        Ok(copied)
+    }
+}
+
 /// What a version said.
 pub(super) enum Answer {
     Accepted {
