@@ -9,6 +9,9 @@
 #[path = "real/world.rs"]
 mod world;
 
+#[path = "browser/latest.rs"]
+mod latest;
+
 use cutover_core::{Report, Resolution, Status};
 use cutover_testkit::browser::{self, Browser, Tab};
 use cutover_testkit::openclaw::{self, Defect, NEW, OLD, Runtime, SHARED_NAME};
@@ -18,6 +21,9 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use world::{CALL, TOKEN, World, target};
+
+/// Two gateways and two browsers at once would judge the machine.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 const INSTALL: Duration = Duration::from_secs(600);
 /// From a press to its verdict.
@@ -160,6 +166,7 @@ async fn r78110_the_real_page_shows_the_new_version_after_its_proof_and_no_broke
     if !slow::is_asked_for("browser", "the real page's own button is pressed") {
         return;
     }
+    let _alone = ALONE.lock().await;
     let program = browser::installed().expect("no Chromium is on PATH");
     let cache = openclaw::cache();
     std::fs::create_dir_all(pictures()).unwrap();
