@@ -8,7 +8,7 @@ use super::traffic::{Traffic, shared_file};
 use super::world::{CALL, RUN, World};
 use super::{ALONE, INSTALL, hold};
 use cutover::demo::{Hunt, PHASES, interrupted};
-use cutover_core::{FactName, Report, Resolution, RunId, Status};
+use cutover_core::{FactName, Report, Resolution, Status};
 use cutover_testkit::openclaw::{self, NEW, OLD, Runtime};
 use cutover_testkit::registry::Registry;
 use cutover_testkit::slow;
@@ -80,7 +80,11 @@ async fn a_daemon_killed_in_any_state_of_an_update_of_the_real_gateway_costs_nob
 
 /// A run whose daemon is killed in the phase, if one is named, and what became of it.
 async fn went(world: &mut World, way: Way, phase: Option<&str>, figures: &mut Figures) -> Report {
-    let run = ordered(world, way).await;
+    let words: &[&str] = match way {
+        Way::Up => &["update", world.name(), "--to", NEW],
+        Way::Down => &["rollback", world.name(), "--data", "restore"],
+    };
+    let run = world.ordered(words).await;
     if let Some(phase) = phase {
         let (daemon, service) = (world.daemon(), world.name().to_owned());
         let journal = world.state().join("journal.sqlite");
@@ -106,14 +110,4 @@ async fn went(world: &mut World, way: Way, phase: Option<&str>, figures: &mut Fi
         assert_eq!(world.hello(address).await.version, way.version());
     }
     report
-}
-
-async fn ordered(world: &World, way: Way) -> RunId {
-    let words: &[&str] = match way {
-        Way::Up => &["update", world.name(), "--to", NEW, "--detach"],
-        Way::Down => &["rollback", world.name(), "--data", "restore", "--detach"],
-    };
-    let (report, code) = world.reported(words).await;
-    assert_eq!(code, 6, "{report:#?}");
-    report.run_id.unwrap()
 }

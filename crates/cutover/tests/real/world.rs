@@ -282,6 +282,14 @@ impl World {
         (report, code)
     }
 
+    /// Orders a run and does not wait for it.
+    pub(crate) async fn ordered(&self, words: &[&str]) -> RunId {
+        let output = self.cutover(&[words, &["--detach", "--json"]].concat()).await;
+        let told = serde_json::from_slice::<serde_json::Value>(&output.stdout);
+        let run = told.ok().and_then(|told| serde_json::from_value(told["runId"].clone()).ok());
+        run.unwrap_or_else(|| panic!("no run: {output:?}"))
+    }
+
     /// What can be seen of the service.
     pub(crate) async fn view(&self) -> View {
         let output = self.cutover(&["status", &self.service, "--json"]).await;
