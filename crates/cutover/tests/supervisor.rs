@@ -595,6 +595,28 @@ async fn an_exit_is_recorded_at_once_though_descendants_live_on() {
     gone(&keeper);
 }
 
+/// Threads take their numbers from the same stock. The kernel refuses to watch one, and its word for that has changed.
+#[tokio::test]
+async fn a_thread_that_has_the_pid_now_is_not_the_process_that_had_it() {
+    let (number, told) = std::sync::mpsc::channel();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        number.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
+        let _ = held.recv();
+    });
+    let pid = told.recv().unwrap();
+    // Even one that began when the process did.
+    let earlier = Instance { pid, ..process::own().unwrap() };
+    assert!(!process::is_alive(&earlier).unwrap());
+    if let Some(now) = process::identify(pid).unwrap() {
+        assert!(!process::is_alive(&now).unwrap());
+    }
+    assert!(process::wait_gone(&earlier, Duration::ZERO).await.unwrap());
+    process::kill(&earlier).unwrap();
+    drop(release);
+    thread.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_later_owner_of_the_pid_is_never_signalled() {
     let place = Place::new();

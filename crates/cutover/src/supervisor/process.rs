@@ -129,7 +129,9 @@ impl Handle {
         let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
         let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
-            Err(Errno::SRCH) => return Ok(None),
+            // Nobody has the number, or a thread of somebody else has it, which is no process of that number: the kernel calls
+            // that invalid, and newer ones (6.18) call it not there.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(Error::Watch { pid, source: errno.into() }),
         };
         // Read after opening: if the instance has the pid now it had it then too, so the descriptor is its own.
