@@ -155,10 +155,12 @@ pub fn asks_for_a_restart(state: &State, instance: &Instance, exit: &Exit, force
 fn exited(state: &State, instance: &Instance, exit: &Exit, codes: &Codes<'_>) -> Transition {
     let mut next = forget(state, instance);
     match &state.phase {
-        // It was in order and wants to begin anew: an interruption, and no evidence against the target.
+        // It was in order and wants to begin anew: an interruption, and no evidence against the target. One that wants
+        // nothing else is at fault, also where there is no way back: else it would be started for ever.
         Phase::CuttingOver(cut)
             if cut.live.as_ref() == Some(instance)
                 && matches!(cut.act, Act::Prove | Act::Release | Act::Soak)
+                && cut.attempts < cutting_over::ATTEMPTS_MAX
                 && asks_for_a_restart(state, instance, exit, codes.force) =>
         {
             cutting_over::recovered(&next, cut, Boot::Same, None)

@@ -18,7 +18,7 @@ pub(super) enum Process {
 /// Interruptions that do not count as attempts: a daemon that dies of the act itself.
 const INTERRUPTIONS_MAX: u8 = 5;
 /// Forward acts are attempted at most twice.
-const ATTEMPTS_MAX: u8 = 2;
+pub(super) const ATTEMPTS_MAX: u8 = 2;
 
 pub(super) fn step(state: &State, cut: &Cut, event: &Event) -> Result<Transition, Refusal> {
     match event {

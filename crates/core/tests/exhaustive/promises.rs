@@ -455,15 +455,16 @@ fn a_wish_to_begin_anew_is_no_fault(taken: &Taken<'_>) -> Broken {
     if !counts || cut.run.kind == Kind::Accept {
         return Ok(());
     }
-    let starts = matches!(&after.phase, Phase::CuttingOver(next)
-        if next.act == Act::Start && next.live.is_none() && next.attempts > cut.attempts);
+    let starts =
+        matches!(&after.phase, Phase::CuttingOver(next) if next.act == Act::Start && next.live.is_none());
+    let counted = matches!(&after.phase, Phase::CuttingOver(next) if next.attempts > cut.attempts);
     if was_proven && cut.attempts < 2 {
         hold(
-            starts && after.serving == Serving::Unproven,
+            starts && counted && after.serving == Serving::Unproven,
             "a process in order that asks for it is not started again",
         )
     } else {
-        hold(!starts || was_proven, "what never proved itself is given another try")
+        hold(!starts, "what never proved itself, or asks for nothing else, is given another try")
     }
 }
 
