@@ -37,13 +37,23 @@ pub struct Finding {
     pub text: String,
     /// What it means and what to do about it.
     pub advice: Option<String>,
+    /// What of the operator's own the run changes because of it: an approval is given to exactly this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<String>,
 }
 
 impl Finding {
     /// A finding without advice.
     #[must_use]
     pub fn new(level: Level, kind: &str, text: impl Into<String>) -> Self {
-        Self { level, kind: kind.to_owned(), text: text.into(), advice: None }
+        Self { level, kind: kind.to_owned(), text: text.into(), advice: None, changes: None }
+    }
+
+    /// The same, with what the run changes because of it.
+    #[must_use]
+    pub fn changing(mut self, changes: impl Into<String>) -> Self {
+        self.changes = Some(changes.into());
+        self
     }
 
     /// Whether any of them keeps a release from being switched to.

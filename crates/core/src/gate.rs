@@ -229,7 +229,12 @@ impl Preparation {
         next.run.settings = ordered.told(class);
         next.gate.ordered = Some(ordered);
         let warnings = findings.iter().filter(|finding| finding.level == Level::Warn);
-        next.gate.warned = warnings.map(|finding| finding.kind.clone()).collect();
+        // Texts hold figures of the moment and count by their kind; what is to be changed counts word by word.
+        let told = |finding: &Finding| match &finding.changes {
+            None => finding.kind.clone(),
+            Some(changes) => format!("{}: {changes}", finding.kind),
+        };
+        next.gate.warned = warnings.map(told).collect();
         next.gate.warned.sort_unstable();
         next.gate.look = Look::Fresh;
         if next.plan() != self.plan() {

@@ -96,13 +96,16 @@ pub(super) fn at_rest(preparation: &Preparation) -> Preparation {
     if is_past { next.again(Act::Await) } else { next }
 }
 
-/// Who was away while a window was waited for does not know how long.
+/// Who was away from a run that waits, or that has waited, does not know how long.
 pub(super) fn recovered(preparation: &Preparation) -> Preparation {
     let mut next = preparation.clone();
-    if next.act == Act::Await && next.awaited() != Awaited::Nothing {
-        next.gate.look = Look::Stale;
+    let is_kept_waiting = next.needs_approval() || !next.windows().is_empty();
+    if !is_kept_waiting || !matches!(next.act, Act::Rehearse | Act::Await | Act::Drain) {
+        return next;
     }
-    next
+    next.gate.look = Look::Stale;
+    // On the way to the stop it takes the gate once more.
+    if next.act == Act::Drain { next.again(Act::Await) } else { next }
 }
 
 fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Transition, Refusal> {

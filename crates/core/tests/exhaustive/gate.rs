@@ -72,7 +72,11 @@ pub(crate) fn what_waited_is_looked_at_again(taken: &Taken<'_>) -> Broken {
     hold(!waited || after.act == Act::Preflight, "it waited, and is not looked at again")?;
     let missed = before.act == Act::Drain
         && matches!(&taken.case.event, Event::Finished { done: Done::Missed { .. }, .. });
-    hold(!missed || after.act == Act::Await, "its window closed, and it does not wait for the next")
+    hold(!missed || after.act == Act::Await, "its window closed, and it does not wait for the next")?;
+    let was_away = matches!(&taken.case.event, Event::Recovered { .. })
+        && (before.needs_approval() || !before.windows().is_empty())
+        && matches!(before.act, Act::Rehearse | Act::Await | Act::Drain);
+    hold(!was_away || (is_stale(after) && after.act != Act::Drain), "nobody looks again after who was away")
 }
 
 /// A hold is obeyed or refused: what was taken stops before the cut and asks a person.

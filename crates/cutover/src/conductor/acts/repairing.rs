@@ -79,7 +79,7 @@ impl Executor {
             Level::Block => Finding { level: Level::Warn, ..finding },
             Level::Warn | Level::Note => finding,
         });
-        let findings = lowered.chain([Finding::new(Level::Warn, KIND, text)]).collect();
+        let findings = lowered.chain([Finding::new(Level::Warn, KIND, text).changing(how)]).collect();
         Ok((findings, Some(DataClass::Migrated)))
     }
 
