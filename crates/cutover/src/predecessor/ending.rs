@@ -121,8 +121,9 @@ impl Record {
 }
 
 impl Predecessor {
-    /// The processes that are it: itself, or started again. Known by program and directory, and by the environment that it was
-    /// started with, which no title changes, or by its command line, which a supervisor does not change.
+    /// The processes that are it: itself, or started again. Known by program and directory, and by its command line, which a
+    /// supervisor does not change; or by the title that it had put over that, and then by its environment too. The
+    /// environment alone is its siblings' as well: whatever one shell or one table of jobs has started.
     pub(super) fn lives(&self) -> Result<Vec<Instance>, Error> {
         let path = Path::new("/proc");
         let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source })?;
@@ -133,8 +134,10 @@ impl Predecessor {
             let pid = instance.pid;
             links.exe == self.program
                 && links.cwd == self.cwd
-                && (variables(pid).is_ok_and(|env| env == self.env)
-                    || words(&format!("/proc/{pid}/cmdline")).is_ok_and(|words| words == self.command))
+                && words(&format!("/proc/{pid}/cmdline")).is_ok_and(|words| {
+                    let is_titled = || variables(pid).is_ok_and(|env| env == self.env);
+                    words == self.command || (words == self.shown && is_titled())
+                })
         };
         Ok(pids.filter_map(|pid| process::identify(pid).ok().flatten()).filter(is_it).collect())
     }

@@ -19,6 +19,9 @@ pub struct Predecessor {
     pub program: PathBuf,
     /// Its command line, the program's name first.
     pub command: Vec<String>,
+    /// The words that it showed when it was found: those, or a title that it had put over them.
+    #[serde(default)]
+    pub shown: Vec<String>,
     /// Its working directory.
     pub cwd: PathBuf,
     /// The environment that it was started with. Holds secrets.
@@ -95,6 +98,7 @@ pub async fn find(search: &Search) -> Result<Predecessor, Error> {
     {
         return Err(Error::KeptElsewhere { pid, unit });
     }
+    let shown = words(&format!("/proc/{pid}/cmdline"))?;
     let command = command(pid, search, port, &links.cwd)?;
     let script = supervisor::script(&command).map(|script| links.cwd.join(script));
     let script = script.ok_or_else(|| Error::NoCommand { pid, said: command.join(" "), port })?;
@@ -108,6 +112,7 @@ pub async fn find(search: &Search) -> Result<Predecessor, Error> {
         instance,
         program: links.exe,
         command,
+        shown,
         cwd: links.cwd,
         env,
         account,

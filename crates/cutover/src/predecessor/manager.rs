@@ -4,6 +4,7 @@
 use super::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -75,7 +76,7 @@ impl Unit {
                 continue;
             };
             let main = shown.get("MainPID").and_then(|pid| pid.parse::<u32>().ok());
-            if main.is_some_and(|main| main != 0 && pids.contains(&main)) {
+            if main.is_some_and(|main| is_kept_by(main, pids)) {
                 if manager == Manager::System && !rustix::process::geteuid().is_root() {
                     return Err(Error::SystemUnit { pid: pids[0], unit: name });
                 }
@@ -141,8 +142,25 @@ pub(super) fn elsewhere(cgroup: &str, own: &str) -> Option<String> {
     units.filter(|name| !name.starts_with("user@")).map(ToOwned::to_owned).next()
 }
 
+/// Programs that start other people's work: their units are for that, and not for what they have started.
+const LAUNCHERS: [&str; 5] = ["cron", "crond", "atd", "sshd", "systemd"];
+
+/// Whether a unit's main process is there for the first of `pids`, which the others are above: it is that, or a wrapper of
+/// the same account.
+fn is_kept_by(main: u32, pids: &[u32]) -> bool {
+    let Some(kept) = pids.first().filter(|_| pids.contains(&main)) else { return false };
+    let account = |pid: u32| std::fs::metadata(format!("/proc/{pid}")).map(|facts| facts.uid()).ok();
+    let name = std::fs::read_to_string(format!("/proc/{main}/comm")).unwrap_or_default();
+    main == *kept || (account(main) == account(*kept) && !LAUNCHERS.contains(&name.trim()))
+}
+
+/// A name of a unit, and nothing that the manager would take for an option or for a pattern: the process chose it.
 fn is_unit(name: &str) -> bool {
-    name.ends_with(".service") && !name.starts_with("user@")
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.@\\-".contains(c);
+    name.ends_with(".service")
+        && !name.starts_with("user@")
+        && !name.starts_with('-')
+        && name.chars().all(is_plain)
 }
 
 /// Names that the process itself gives.
@@ -150,7 +168,7 @@ fn named(env: &BTreeMap<String, String>, cgroup: &str) -> Vec<String> {
     let told = env.get("OPENCLAW_SYSTEMD_UNIT").filter(|name| !name.is_empty());
     let told =
         told.map(|name| if name.ends_with(".service") { name.clone() } else { format!("{name}.service") });
-    let mut names: Vec<String> = told.into_iter().collect();
+    let mut names: Vec<String> = told.into_iter().filter(|name| is_unit(name)).collect();
     let within = cgroup.lines().flat_map(|line| line.rsplit('/')).filter(|name| is_unit(name));
     names.extend(within.map(Into::into));
     names.dedup();
@@ -225,6 +243,36 @@ mod tests {
         assert_eq!(elsewhere(&of("/user.slice/user-8.slice/user@8.service/app.slice/run.scope"), &own), None);
         let box_ = of("/system.slice/container.service");
         assert_eq!(elsewhere(&box_, &box_), None, "everybody in it is");
+    }
+
+    #[test]
+    fn a_name_that_is_an_option_or_a_pattern_is_no_unit() {
+        for name in
+            ["--host=evil/x.service", "[a-o]*.service", "-x.service", "a b.service", "user@1.service", "a"]
+        {
+            assert!(!is_unit(name), "{name}");
+        }
+        assert!(is_unit("open-claw@1\\x2d.service"));
+        let env = BTreeMap::from([("OPENCLAW_SYSTEMD_UNIT".to_owned(), "--host=evil/x".to_owned())]);
+        assert!(named(&env, "0::/system.slice/*.service\n").is_empty());
+    }
+
+    #[test]
+    fn a_unit_is_kept_for_what_its_main_process_is_or_wraps_and_not_for_what_a_launcher_started() {
+        let own = std::process::id();
+        let launcher = tempfile::tempdir().unwrap().keep().join("cron");
+        std::fs::copy("/bin/sleep", &launcher).unwrap();
+        let start = |program: &Path| std::process::Command::new(program).arg("60").spawn().unwrap();
+        let (mut cron, mut wrapper) = (start(&launcher), start(Path::new("/bin/sleep")));
+        assert!(is_kept_by(own, &[own]));
+        assert!(is_kept_by(wrapper.id(), &[own, wrapper.id()]));
+        assert!(!is_kept_by(cron.id(), &[own, cron.id()]), "it starts other work too");
+        assert!(!is_kept_by(wrapper.id(), &[own]), "it is not above it");
+        for child in [&mut cron, &mut wrapper] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        std::fs::remove_dir_all(launcher.parent().unwrap()).unwrap();
     }
 
     #[test]

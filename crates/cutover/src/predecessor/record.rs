@@ -231,6 +231,7 @@ mod tests {
             instance: Instance { pid: 1, start_time: 2, boot_id: BootId("b".into()) },
             program: "/usr/bin/node".into(),
             command: vec!["node".into(), "x.js".into()],
+            shown: vec!["gateway".into()],
             cwd: "/".into(),
             env: [("TOKEN".to_owned(), "t".to_owned())].into(),
             account: Account { uid: 1, gid: 1, groups: vec![] },

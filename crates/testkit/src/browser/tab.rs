@@ -82,7 +82,11 @@ impl Tab {
     pub async fn until(&mut self, what: &str, expression: &str, limit: Duration) -> anyhow::Result<Value> {
         let begun = Instant::now();
         loop {
-            let value = self.evaluate(expression).await?;
+            let value = match self.evaluate(expression).await {
+                // The page was left while it was asked: the next one is.
+                Err(error) if format!("{error:#}").contains("navigated or closed") => Value::Null,
+                other => other?,
+            };
             if !is_nothing(&value) {
                 return Ok(value);
             }

@@ -104,6 +104,9 @@ impl Executor {
     ) -> Outcome {
         self.stop_all(&self.site.settings.policy).await?;
         self.nobody_runs().await?;
+        if self.is_revived()? {
+            return Ok(Done::Skipped { why: "the service that was here before runs on it again".into() });
+        }
         if when != LayDown::Always {
             let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
             let looked = self

@@ -74,7 +74,7 @@ impl Executor {
         Ok(Some(record))
     }
 
-    fn is_revived(&self) -> Result<bool, Fault> {
+    pub(super) fn is_revived(&self) -> Result<bool, Fault> {
         let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
         Ok(record.is_some_and(|record| record.is_revived()))
     }

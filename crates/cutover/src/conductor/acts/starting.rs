@@ -41,6 +41,8 @@ impl Executor {
         if let Some(live) = self.already(installed, &settings.policy).await? {
             return Ok(Reported::Done(Done::Started { instance: live.instance().clone() }));
         }
+        // A machine that went down since may have come up with who served before: at its end it may write.
+        self.succeed(&settings.policy).await?;
         let compare = compare.filter(|_| settings.class != DataClass::None);
         let mut mended = Vec::new();
         if let Some(run) = compare
