@@ -2,7 +2,8 @@
 
 use crate::{
     AlarmId, BootId, DataClass, Exchanges, Expectation, Fault, Finding, Generation, Installed, Instance,
-    NotificationId, Observations, Order, Outcome, Release, RunId, Settings, Target, TargetId, Ticket,
+    NotificationId, Observations, Order, Outcome, Release, ReleaseRule, RunId, Settings, Setup, Target,
+    TargetId, Ticket,
 };
 use serde::{Deserialize, Serialize};
 
@@ -214,16 +215,9 @@ pub enum Done {
         /// Where.
         installed: Installed,
     },
-    /// Preflight: nothing blocks. Findings are for the report.
-    #[serde(rename_all = "camelCase")]
-    Checked {
-        /// Warnings and notes, in words.
-        findings: Vec<Finding>,
-        /// What the target says that becomes of the data, if it was asked.
-        #[serde(default)]
-        class: Option<DataClass>,
-    },
-    /// Drain: by now the window in which the service may be stopped is closed.
+    /// Preflight: nothing blocks.
+    Checked(Checked),
+    /// Await, Drain: by now the window in which the service may be stopped is closed.
     #[serde(rename_all = "camelCase")]
     Missed {
         /// Which, in words.
@@ -257,9 +251,42 @@ pub enum Done {
     },
 }
 
+/// What a look at a staged release came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checked {
+    /// Warnings and notes, in words. They are for the report.
+    pub findings: Vec<Finding>,
+    /// What the target says that becomes of the data, if it was asked.
+    #[serde(default)]
+    pub class: Option<DataClass>,
+    /// What the settings said at this look that decides what is started.
+    #[serde(default)]
+    pub setup: Setup,
+    /// What they said of the data; journals from before this was noted do not tell.
+    #[serde(default)]
+    pub declared: Option<Declared>,
+}
+
+/// What settings say of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Declared {
+    /// Whether there is any.
+    pub class: DataClass,
+    /// When traffic is let through, which may follow from it.
+    pub release: ReleaseRule,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_in_an_older_journal_is_read() {
+        let old = r#"{"done":"checked","findings":[]}"#;
+        assert_eq!(serde_json::from_str::<Done>(old).unwrap(), Done::Checked(Checked::default()));
+    }
 
     #[test]
     fn an_exit_in_an_older_journal_means_what_it_meant_then() {

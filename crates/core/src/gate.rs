@@ -1,6 +1,8 @@
 //! What stands between a prepared run and its cut: a person's word, and a window of time. It must not know what time it is.
 
-use crate::{Act, Aim, Base, DataClass, Finding, Kind, Level, Preparation, Settings, replay};
+use crate::{
+    Act, Aim, Base, Checked, DataClass, DataOrder, Finding, Kind, Level, Preparation, Settings, Setup, replay,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -130,6 +132,19 @@ pub enum Look {
     Stale,
 }
 
+/// How a run fared with its windows so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opening {
+    /// None opened for it yet.
+    #[default]
+    Unseen,
+    /// One opened, and what waited is looked at again in it.
+    Seen,
+    /// One opened, and closed before anything could be stopped.
+    Missed,
+}
+
 /// How far a run is with what it waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -144,8 +159,14 @@ pub struct Gate {
     pub look: Look,
     /// The rules as they were ordered, before the target was asked what it does to the data.
     pub ordered: Option<Settings>,
-    /// The kinds of what the last look warned of, sorted, one for each warning.
+    /// The kinds of what the last look warned of, sorted, one for each warning; of what is approved, the ones that are.
     pub warned: Vec<String>,
+    /// What the settings said at the last look that decides what is started.
+    pub setup: Setup,
+    /// How it fared with its windows.
+    pub opening: Opening,
+    /// What of the plan is another than what was approved or asked for before, in words for a person.
+    pub moved: Vec<String>,
 }
 
 impl Hash for Gate {
@@ -159,8 +180,8 @@ impl Hash for Gate {
     }
 }
 
-/// Names exactly what a person approves: this run's target, source, data, rules and warnings. Another look that finds the same
-/// keeps the name.
+/// Names exactly what a person approves: this run's target, source, data, rules and warnings, and what the settings say that
+/// decides what is started. Another look that finds the same keeps the name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlanId(pub String);
@@ -217,30 +238,56 @@ impl Preparation {
     #[must_use]
     pub fn plan(&self) -> Option<PlanId> {
         let Aim::Staged(target) = &self.aim else { return None };
-        let run = &self.run;
-        let what = (&run.id, run.kind, &run.source, target, &run.data, &run.settings, &self.gate.warned);
+        let (run, gate) = (&self.run, &self.gate);
+        let what =
+            (&run.id, run.kind, &run.source, target, &run.data, &run.settings, &gate.warned, &gate.setup);
         Some(PlanId(replay::fnv(&what)))
     }
 
     /// The same after a look at it. An approval of something else is none.
-    pub(crate) fn looked(&self, findings: &[Finding], class: Option<DataClass>) -> Self {
+    pub(crate) fn looked(&self, seen: &Checked) -> Self {
         let mut next = self.clone();
-        let ordered = self.gate.ordered.clone().unwrap_or_else(|| self.run.settings.clone());
-        next.run.settings = ordered.told(class);
+        let mut ordered = self.gate.ordered.clone().unwrap_or_else(|| self.run.settings.clone());
+        self.heed_declared(seen, &mut ordered);
+        next.run.settings = ordered.told(seen.class);
         next.gate.ordered = Some(ordered);
-        let warnings = findings.iter().filter(|finding| finding.level == Level::Warn);
-        // Texts hold figures of the moment and count by their kind; what is to be changed counts word by word.
-        let told = |finding: &Finding| match &finding.changes {
-            None => finding.kind.clone(),
-            Some(changes) => format!("{}: {changes}", finding.kind),
-        };
-        next.gate.warned = warnings.map(told).collect();
-        next.gate.warned.sort_unstable();
+        let warned = warned(&seen.findings);
+        // Who approved it with more to worry about has approved this as well.
+        let is_covered = self.gate.approval == Approval::Given && is_part(&warned, &self.gate.warned);
+        next.gate.warned = if is_covered { self.gate.warned.clone() } else { warned.clone() };
+        next.gate.setup = seen.setup.clone();
         next.gate.look = Look::Fresh;
         if next.plan() != self.plan() {
             next.gate.approval = Approval::Missing;
+            next.gate.warned = warned;
+            // At the first look there is nothing that it could differ from.
+            next.gate.moved = if self.gate.ordered.is_some() { self.moved(&next) } else { Vec::new() };
         }
         next
+    }
+
+    /// Data that is declared while the run waits is not left without a copy, and what is none any more needs none. The way
+    /// back of what fails stays as it was watched.
+    fn heed_declared(&self, seen: &Checked, ordered: &mut Settings) {
+        let is_ordered = matches!(self.run.kind, Kind::Update | Kind::Rollback);
+        let Some(now) = seen.declared.filter(|_| is_ordered) else { return };
+        let is_new = ordered.class == DataClass::None && now.class != DataClass::None;
+        let is_gone = now.class == DataClass::None && self.run.data == DataOrder::Keep;
+        if is_new || is_gone {
+            (ordered.class, ordered.policy.release) = (now.class, now.release);
+        }
+    }
+
+    /// In what a later look at the same run differs.
+    fn moved(&self, next: &Self) -> Vec<String> {
+        let mut moved = self.gate.setup.differing(&next.gate.setup);
+        if self.gate.warned != next.gate.warned {
+            moved.push("warnings".into());
+        }
+        if self.run.settings != next.run.settings {
+            moved.push("data".into());
+        }
+        moved
     }
 
     /// Back before what is already done, or to the same act with another answer to come.
@@ -251,9 +298,39 @@ impl Preparation {
     }
 }
 
+/// What a look warns of. Texts hold figures of the moment and count by their kind; what is to be changed counts word by word.
+fn warned(findings: &[Finding]) -> Vec<String> {
+    let told = |finding: &Finding| match &finding.changes {
+        None => finding.kind.clone(),
+        Some(changes) => format!("{}: {changes}", finding.kind),
+    };
+    let mut warned: Vec<String> =
+        findings.iter().filter(|finding| finding.level == Level::Warn).map(told).collect();
+    warned.sort_unstable();
+    warned
+}
+
+/// Whether all of `some` is in `all`, each as often at least. Both are sorted.
+fn is_part(some: &[String], all: &[String]) -> bool {
+    let mut left = all.iter();
+    some.iter().all(|wanted| left.any(|known| known == wanted))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fewer_warnings_are_part_of_more_and_no_others_are() {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let all = words(&["import", "import", "port"]);
+        for part in [&["import"][..], &["import", "port"], &["import", "import", "port"], &[]] {
+            assert!(is_part(&words(part), &all), "{part:?}");
+        }
+        for other in [&["lock"][..], &["import", "import", "import"], &["import", "port", "port"]] {
+            assert!(!is_part(&words(other), &all), "{other:?}");
+        }
+    }
 
     #[test]
     fn a_window_is_told_as_it_is_written() {

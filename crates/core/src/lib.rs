@@ -18,15 +18,16 @@ mod record;
 mod refusal;
 mod replay;
 mod report;
+mod setup;
 mod state;
 mod status;
 mod step;
 mod words;
 
 pub use act::{Act, PREPARING, ROLLING_BACK, Ticket, cutting_over};
-pub use event::{Boot, Done, Event, Exit};
+pub use event::{Boot, Checked, Declared, Done, Event, Exit};
 pub use finding::{Finding, Level};
-pub use gate::{Approval, ApprovalRule, Awaited, Clearance, Day, Gate, Hold, Look, PlanId, Window};
+pub use gate::{Approval, ApprovalRule, Awaited, Clearance, Day, Gate, Hold, Look, Opening, PlanId, Window};
 pub use ids::{BootId, Generation, Installed, Instance, Plugin, Release, RunId};
 pub use judge::{Evidence, Expectation, Fact, FactName, PluginsTold, Reading, Verdict, judge};
 pub use notification::{
@@ -37,14 +38,15 @@ pub use observation::{
 };
 pub use order::{DataOrder, DataWish, Order, Wanted};
 pub use policy::{
-    DataClass, Intake, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease, RollbackRule, Settings,
-    Strategy,
+    DataClass, Intake, Policy, RehearsalRule, ReleaseRule, RepairRule, RestoreAfterRelease, RollbackRule,
+    Settings, Strategy,
 };
 pub use readings::{Effect, LayDown, Posture, Process, Until, Wants, patience, posture, wants};
-pub use record::{CopiedBytes, Direction, Record, StepRecord};
+pub use record::{CopiedBytes, Direction, Moment, Record, StepRecord};
 pub use refusal::Refusal;
 pub use replay::{Entry, Mismatch, Recorded, fingerprint, replay, replay_entry};
 pub use report::{Awaits, Report, Serves, report};
+pub use setup::Setup;
 pub use state::{
     Aim, Base, Cut, Extent, Kept, Leave, Maintenance, Phase, Preparation, Restarts, Retreat, Retried,
     Revived, Run, Serving, State, Traffic, Tree, Watch, Wish,

@@ -1,7 +1,7 @@
 //! What the operator is told, and who knows it: folded from journal entries beside the state, which it never changes. It
 //! must not know how anybody is told.
 
-use crate::{Act, Awaited, Ending, Entry, Event, Fault, Phase, PlanId, Record, RunId, State};
+use crate::{Act, Awaited, Ending, Entry, Event, Fault, Opening, Phase, PlanId, Record, RunId, State};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -80,6 +80,12 @@ pub enum About {
         /// What is to be approved.
         plan: PlanId,
     },
+    /// A window opened for a run and closed before anything could be stopped in it.
+    #[serde(rename = "run.missed")]
+    RunMissed {
+        /// It.
+        run: RunId,
+    },
     /// A run ended: the one terminal notification of it.
     #[serde(rename = "run.ended")]
     RunEnded {
@@ -107,6 +113,7 @@ impl About {
         match self {
             Self::RunBegun { .. } => "run.begun",
             Self::RunAwaiting { .. } => "run.awaiting",
+            Self::RunMissed { .. } => "run.missed",
             Self::RunEnded { .. } => "run.ended",
             Self::AlarmRaised { .. } => "alarm.raised",
             Self::AlarmCleared { .. } => "alarm.cleared",
@@ -117,7 +124,10 @@ impl About {
     #[must_use]
     pub fn run(&self) -> Option<&RunId> {
         match self {
-            Self::RunBegun { run } | Self::RunAwaiting { run, .. } | Self::RunEnded { run } => Some(run),
+            Self::RunBegun { run }
+            | Self::RunAwaiting { run, .. }
+            | Self::RunMissed { run }
+            | Self::RunEnded { run } => Some(run),
             Self::AlarmRaised { .. } | Self::AlarmCleared { .. } => None,
         }
     }
@@ -204,7 +214,8 @@ impl Notifications {
         }
     }
 
-    /// Takes in that an entry led from a state to another: a run may wait for a person from then on.
+    /// Takes in that an entry led from a state to another: a run may wait for a person from then on, or have
+    /// missed its window.
     pub fn follow(&mut self, entry: &Entry, before: &State, after: &State) {
         let to_approve = |state: &State| match &state.phase {
             Phase::Preparing(run) if run.act == Act::Await && run.awaited() == Awaited::Approval => {
@@ -216,9 +227,14 @@ impl Notifications {
         if let Some((run, plan)) = asked {
             let id = format!("{run}:awaiting:{plan}");
             // Who held it again and is asked for the same once more has been told.
-            if self.all.iter().all(|known| known.id.0 != id) {
-                self.owe(entry, id, About::RunAwaiting { run, plan });
-            }
+            self.owe_once(entry, id, About::RunAwaiting { run, plan });
+        }
+        if let Phase::Preparing(run) = &after.phase
+            && run.gate.opening == Opening::Missed
+        {
+            // Once: that it goes on like that is to be seen.
+            let run = run.run.id.clone();
+            self.owe_once(entry, format!("{run}:missed"), About::RunMissed { run });
         }
     }
 
@@ -249,6 +265,12 @@ impl Notifications {
     /// What is told of one run.
     pub fn of_run<'a>(&'a self, run: &'a RunId) -> impl Iterator<Item = &'a Notification> {
         self.all.iter().filter(move |notification| notification.about.run() == Some(run))
+    }
+
+    fn owe_once(&mut self, entry: &Entry, id: String, about: About) {
+        if self.all.iter().all(|known| known.id.0 != id) {
+            self.owe(entry, id, about);
+        }
     }
 
     fn owe(&mut self, entry: &Entry, id: String, about: About) {

@@ -72,6 +72,29 @@ impl Hash for RehearsalRule {
     }
 }
 
+/// When the target's own repair of a configuration that it refuses is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RepairRule {
+    /// Not at all.
+    Never,
+    /// On a copy, to be told.
+    #[default]
+    Offer,
+    /// In the switch, if it was rehearsed.
+    Apply,
+}
+
+impl Hash for RepairRule {
+    /// What is not said leaves no mark: a state that was written down before there was such a rule is still that state.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Offer => {}
+            Self::Never | Self::Apply => std::mem::discriminant(self).hash(state),
+        }
+    }
+}
+
 /// Where the service's work comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -135,6 +158,9 @@ pub struct Policy {
     /// Whether a new version is rehearsed.
     #[serde(default)]
     pub rehearse: RehearsalRule,
+    /// Whether a configuration that a new version refuses is repaired.
+    #[serde(default)]
+    pub repair: RepairRule,
     /// What an update waits for before anything stops.
     #[serde(default)]
     pub clearance: Clearance,
@@ -161,6 +187,7 @@ impl Default for Policy {
             release: ReleaseRule::AfterProve,
             restore_after_release: RestoreAfterRelease::Refused,
             rehearse: RehearsalRule::Auto,
+            repair: RepairRule::Offer,
             clearance: Clearance::default(),
         }
     }
@@ -215,18 +242,19 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_before_there_were_rehearsals_and_clearances_is_read_and_hashes_as_it_did() {
+    fn a_policy_of_before_there_were_rehearsals_repairs_and_clearances_is_read_and_hashes_as_it_did() {
         let mut written = serde_json::to_value(Policy::default()).unwrap();
-        for younger in ["rehearse", "clearance"] {
+        for younger in ["rehearse", "repair", "clearance"] {
             written.as_object_mut().unwrap().remove(younger).unwrap();
         }
         assert_eq!(serde_json::from_value::<Policy>(written).unwrap(), Policy::default());
-        let bytes = |rule: RehearsalRule| {
+        fn bytes(rule: impl Hash) -> usize {
             let mut counter = Counter::default();
             rule.hash(&mut counter);
             counter.0
-        };
-        assert_eq!(bytes(RehearsalRule::Auto), 0);
+        }
+        assert_eq!((bytes(RehearsalRule::Auto), bytes(RepairRule::Offer)), (0, 0));
         assert!(bytes(RehearsalRule::Always) > 0 && bytes(RehearsalRule::Never) > 0);
+        assert!(bytes(RepairRule::Apply) > 0 && bytes(RepairRule::Never) > 0);
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     Act, Aim, Awaited, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Leave,
-    Maintenance, Phase, Preparation, Release, Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving,
-    Settings, State, Ticket, Traffic, Tree, Wanted, Window, Wish,
+    Maintenance, Opening, Phase, Preparation, Release, Restarts, RestoreAfterRelease, Retreat, Run, RunId,
+    Serving, Settings, Setup, State, Ticket, Traffic, Tree, Wanted, Window, Wish,
 };
 use std::time::Duration;
 
@@ -52,7 +52,12 @@ pub enum Effect {
         source: Option<Installed>,
     },
     /// Wait for a window or an approval.
-    Await(Awaited),
+    Await {
+        /// For what.
+        awaited: Awaited,
+        /// How it fared with its windows: one that opened and is closed now was missed, which is a result.
+        opening: Opening,
+    },
     /// Let the service finish its work while it serves.
     Drain {
         /// What is waited for.
@@ -82,6 +87,8 @@ pub enum Effect {
         /// The snapshot that the stopped state must still equal, unless the target is known to have run. A journaled
         /// keeper may not have come to its exec; then whatever ran since may have changed the state.
         compare: Option<RunId>,
+        /// What the settings must still say, if a person approved that.
+        approved: Setup,
     },
     /// Prove this process, from zero.
     Prove {
@@ -200,7 +207,9 @@ fn preparing(preparation: &Preparation) -> Option<Effect> {
         (Act::Rehearse, Aim::Staged(target)) => {
             Effect::Rehearse { target: target.clone(), source: preparation.run.source.clone() }
         }
-        (Act::Await, _) => Effect::Await(preparation.awaited()),
+        (Act::Await, _) => {
+            Effect::Await { awaited: preparation.awaited(), opening: preparation.gate.opening }
+        }
         (Act::Drain, _) => {
             let until = match preparation.run.kind {
                 Kind::Update | Kind::Rollback => Until::Idle,
@@ -231,7 +240,7 @@ fn forward(cut: &Cut) -> Option<Effect> {
         Act::Start => {
             let compare = (cut.start < Extent::Finished && cut.place == Extent::Never)
                 .then(|| cut.run.snapshot.clone());
-            Effect::Start { installed, compare }
+            Effect::Start { installed, compare, approved: cut.approved.clone() }
         }
         Act::Prove => Effect::Prove { installed, instance },
         Act::Release => Effect::Release,
@@ -252,7 +261,9 @@ fn back(retreat: &Retreat) -> Option<Effect> {
         (Act::Restore, _) => Effect::Restore { snapshot: cut.run.snapshot.clone(), when: restoring(retreat) },
         (Act::SwitchBack, _) if cut.switch == Extent::Never => Effect::Nothing("the pointer never moved"),
         (Act::SwitchBack, source) => Effect::SwitchBack(source.clone()),
-        (Act::Start, Some(source)) => Effect::Start { installed: source.clone(), compare: None },
+        (Act::Start, Some(source)) => {
+            Effect::Start { installed: source.clone(), compare: None, approved: Setup::default() }
+        }
         (Act::Prove, Some(source)) => Effect::Prove { installed: source.clone(), instance: cut.live.clone() },
         _ => return None,
     };

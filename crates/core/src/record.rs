@@ -1,10 +1,13 @@
 //! The story of one run, folded from its journal entries. It must not know what is told of it.
 
 use crate::{
-    Act, Cut, Done, Ending, Entry, Event, Exchanges, Exit, Fact, Fault, Finding, Installed, Kind, Level,
-    Order, Phase, Posture, Reading, RunId, State, Wanted, judge, posture,
+    Act, Boot, Checked, Cut, Done, Ending, Entry, Event, Exchanges, Exit, Fact, Fault, Finding, Installed,
+    Kind, Level, Order, Phase, Posture, Reading, RunId, State, Wanted, judge, posture,
 };
 use serde::{Deserialize, Serialize};
+
+/// The kind of what is missing about a process's end.
+const EXIT: &str = "exit";
 
 /// The story of one run, folded from its entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +49,27 @@ pub struct Record {
     pub ending: Option<Ending>,
     /// The run that reverted it.
     pub reverted_by: Option<RunId>,
+    /// Since when it waits before its cut, in whatever act it is now; a reboot begins that anew.
+    #[serde(default)]
+    pub waits_since: Option<Moment>,
     /// Since when (boot-time ms) the front is not serving.
     closed_boot_ms: Option<u64>,
+}
+
+/// When something was, on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moment {
+    /// For people (ms of Unix time).
+    pub wall_ms: u64,
+    /// For durations, within one boot (ms of the boot-time clock).
+    pub boot_ms: u64,
+}
+
+impl Moment {
+    fn of(entry: &Entry) -> Self {
+        Self { wall_ms: entry.wall_ms, boot_ms: entry.boot_ms }
+    }
 }
 
 /// One act of a run.
@@ -120,6 +142,7 @@ impl Record {
             copied: CopiedBytes::default(),
             ending: None,
             reverted_by: None,
+            waits_since: None,
             closed_boot_ms: (posture(before) == Posture::Serve && posture(after) != Posture::Serve)
                 .then_some(entry.boot_ms),
         };
@@ -132,7 +155,7 @@ impl Record {
         if let Event::Exited { instance, exit: Exit::Unknown(why), .. } = &entry.event {
             // A missing fact is shown as one.
             let text = format!("how {instance} ended is not known: {why}");
-            self.findings.push(Finding::new(Level::Warn, "exit", text));
+            self.findings.push(Finding::new(Level::Warn, EXIT, text));
         }
         match &entry.event {
             Event::Finished { ticket, done, copied } if ticket.run == self.run => {
@@ -160,7 +183,13 @@ impl Record {
                 self.count_copied(Some(0), before);
                 self.close(entry, format!("the process ended: {exit:?}"));
             }
-            Event::Recovered { .. } => self.close(entry, "interrupted".into()),
+            Event::Recovered { boot, .. } => {
+                self.close(entry, "interrupted".into());
+                // On the clock that it is measured by, nothing is known of an earlier boot.
+                if *boot == Boot::New && self.waits_since.is_some() {
+                    self.waits_since = Some(Moment::of(entry));
+                }
+            }
             Event::Ordered { order: Order::Approve { .. }, actor, .. } => {
                 self.close(entry, format!("approved by {actor}"));
             }
@@ -185,6 +214,9 @@ impl Record {
 
     fn enter(&mut self, entry: &Entry, after: &State) {
         let Some((act, direction)) = act_of(after) else { return };
+        if act == Act::Await {
+            self.waits_since.get_or_insert(Moment::of(entry));
+        }
         self.steps.push(StepRecord {
             name: act,
             direction,
@@ -211,7 +243,7 @@ impl Record {
                 self.version = Some(release.version.clone());
             }
             Done::Staged { installed } => self.target = Some(installed.clone()),
-            Done::Checked { findings, .. } => self.findings.extend(findings.iter().cloned()),
+            Done::Checked(checked) => self.look(checked),
             Done::Observed { expectation, observations } => {
                 self.facts = judge(expectation, observations).facts().to_vec();
                 let warnings = self.facts.iter().filter(|fact| fact.reading == Reading::Warns);
@@ -224,6 +256,12 @@ impl Record {
             }
             Done::Missed { .. } | Done::Skipped { .. } | Done::Started { .. } | Done::Done { .. } => {}
         }
+    }
+
+    /// What an earlier look found and this one does not is not so any more.
+    fn look(&mut self, checked: &Checked) {
+        self.findings.retain(|known| known.kind == EXIT);
+        self.findings.extend(checked.findings.iter().cloned());
     }
 
     /// Of the act under way, by what clients met while it was.
@@ -318,7 +356,7 @@ fn outcome(done: &Done) -> String {
         Done::Resolved { release } => format!("{} {}", release.package, release.version),
         Done::AlreadyCurrent { release } => format!("already current: {}", release.version),
         Done::Staged { installed } => format!("generation {}", installed.generation),
-        Done::Checked { findings, .. } => format!("{} findings", findings.len()),
+        Done::Checked(checked) => format!("{} findings", checked.findings.len()),
         Done::Missed { why } => why.clone(),
         Done::Skipped { why } => format!("skipped: {why}"),
         Done::Started { instance } => instance.to_string(),

@@ -8,9 +8,21 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "refusal")]
 pub enum Refusal {
-    /// One run at a time.
-    #[error("run {run} is already under way")]
+    /// One run at a time, and that one ends by itself.
+    #[error("run {run} is already under way and ends by itself: `status` shows it")]
     AlreadyRunning {
+        /// The open run.
+        run: RunId,
+    },
+    /// One run at a time, and nothing was stopped for that one yet.
+    #[error("run {run} is already under way and has stopped nothing yet: `cancel` ends it")]
+    Preparing {
+        /// The open run.
+        run: RunId,
+    },
+    /// One run at a time, and that one waits for a person.
+    #[error("run {run} is already under way and waits for an approval: `approve` it, or `cancel` ends it")]
+    Awaiting {
         /// The open run.
         run: RunId,
     },
@@ -21,7 +33,7 @@ pub enum Refusal {
         run: RunId,
     },
     /// Too late to cancel or stop.
-    #[error("run {run} is past the cut; it ends by itself")]
+    #[error("run {run} is past the cut; it ends by itself: `status` shows it")]
     PastTheCut {
         /// The open run.
         run: RunId,

@@ -3,7 +3,7 @@
 use crate::act;
 use crate::{
     Act, Cause, DataOrder, Ending, Gate, Generation, Installed, Instance, Intake, Kind, Release, ReleaseRule,
-    RunId, Settings, Ticket, Wanted, Writes,
+    RunId, Settings, Setup, Ticket, Wanted, Writes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -220,6 +220,9 @@ pub struct Cut {
     pub writes: Writes,
     /// The source's tree.
     pub source_tree: Tree,
+    /// What the settings said that decides what is started, as a person approved it; not known where nobody had to.
+    #[serde(default)]
+    pub approved: Setup,
 }
 
 impl Cut {

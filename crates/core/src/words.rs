@@ -3,9 +3,10 @@
 
 use crate::report::{is_already_current, serves, target, wanted_version};
 use crate::{
-    Act, Awaited, Awaits, Cause, Direction, Kind, Phase, Posture, Preparation, Process, Record, Resolution,
-    Restarts, State, Status, Tree, Wish, posture, wants,
+    Act, Awaited, Awaits, Cause, Direction, Kind, Opening, Phase, Posture, Preparation, Process, Record,
+    Resolution, Restarts, State, Status, Tree, Wish, posture, wants,
 };
+use std::time::Duration;
 
 /// The sentence of an update whose restart failed (requirement M10).
 const RESTART_FAILED: &str = "package updated but restart failed; manual restart required";
@@ -42,11 +43,13 @@ pub(crate) fn sentence(
             )
         }
         None => match waiting(state).filter(|_| state.open_run() == Some(&record.run)) {
-            Some((_, Awaited::Approval)) => {
-                format!("{version} is prepared and waits for an approval; {}", untouched(record))
+            Some((preparation, Awaited::Approval)) => {
+                let (untouched, moved) = (untouched(record), moved(preparation));
+                format!("{version} is prepared and waits for an approval; {untouched}{moved}")
             }
-            Some((_, Awaited::Window(_))) => {
-                format!("{version} is prepared and waits for its window; {}", untouched(record))
+            Some((preparation, Awaited::Window(_))) => {
+                let (untouched, missed) = (untouched(record), missed(preparation, record));
+                format!("{version} is prepared and waits for its window; {untouched}{missed}")
             }
             Some((_, Awaited::Nothing)) | None => format!("{version}: {}.", phase_word(state)),
         },
@@ -61,6 +64,28 @@ fn waiting(state: &State) -> Option<(&Preparation, Awaited)> {
         }
         _ => None,
     }
+}
+
+/// Why the name of what is to be approved is another than before, where it is.
+fn moved(preparation: &Preparation) -> String {
+    match preparation.gate.moved.join(", ") {
+        moved if moved.is_empty() => moved,
+        moved => format!(" It is another plan than before, look at it again; what changed: {moved}."),
+    }
+}
+
+/// That a window was too short, where one was, with what to do about it.
+fn missed(preparation: &Preparation, record: &Record) -> String {
+    if preparation.gate.opening != Opening::Missed {
+        return String::new();
+    }
+    let last = |act: Act| record.steps.iter().rfind(|step| step.name == act).and_then(|step| step.took_ms);
+    let took: u64 = [Act::Preflight, Act::Rehearse, Act::Drain].into_iter().filter_map(last).sum();
+    format!(
+        " A window has closed before anything could be stopped: what waited is looked at again in it first, which took \
+         {:.1?} the last time. Where windows are too short for that, widen `windows`, `cancel` this run and order it again.",
+        Duration::from_millis(took)
+    )
 }
 
 fn untouched(record: &Record) -> String {

@@ -14,10 +14,11 @@ mod cast;
 
 use cast::{Flaw, PLAIN, Rules, words};
 use cutover_core::{
-    ApprovalRule, Base, Boot, DataClass, DataWish, Done, Effect, Entry, Event, Exit, Finding, Generation,
-    Hold, Installed, LayDown, Level, Order, Phase, PlanId, Preparation, Process, Record, Recorded, Refusal,
-    ReleaseRule, Report, Resolution, RestoreAfterRelease, RollbackRule, RunId, Serving, Settings, State,
-    Status, Strategy, Ticket, Transition, Wanted, Wish, Writes, posture, replay, report, step, wants,
+    ApprovalRule, Base, Boot, Checked, DataClass, DataWish, Declared, Done, Effect, Entry, Event, Exit,
+    Finding, Generation, Hold, Installed, LayDown, Level, Order, Phase, PlanId, Preparation, Process, Record,
+    Recorded, Refusal, ReleaseRule, Report, Resolution, RestoreAfterRelease, RollbackRule, RunId, Serving,
+    Settings, State, Status, Strategy, Ticket, Transition, Wanted, Wish, Writes, posture, replay, report,
+    step, wants,
 };
 use std::path::Path;
 
@@ -48,6 +49,7 @@ impl Telling {
             match word {
                 "neutral data" => {}
                 "migrated data" => rules.class = DataClass::Migrated,
+                "no data" => rules.class = DataClass::None,
                 "signal" => rules.strategy = Strategy::Signal,
                 "rollback never" => rules.rollback = RollbackRule::Never,
                 "released by data" => rules.release = ReleaseRule::ByData,
@@ -214,13 +216,21 @@ impl Telling {
             }
             ["target", "says", "neutral"] => {
                 let class = Some(DataClass::Neutral);
-                self.finished(Done::Checked { findings: Vec::new(), class })
+                self.finished(Done::Checked(Checked { class, ..Checked::default() }))
             }
             ["opened"] => self.finished(Done::Done { note: "it opened".into() }),
             ["missed"] => self.finished(Done::Missed { why: "it closed".into() }),
             ["checked,", "with", "a", "warning"] => {
                 let findings = vec![Finding::new(Level::Warn, "port", "a stranger")];
-                self.finished(Done::Checked { findings, class: None })
+                self.finished(Done::Checked(Checked { findings, ..Checked::default() }))
+            }
+            ["checked"] => self.finished(Done::Checked(Checked::default())),
+            ["checked,", "with", "another", "command"] => {
+                self.finished(Done::Checked(Checked { setup: cast::setup(2), ..Checked::default() }))
+            }
+            ["checked,", "with", "data", "that", "was", "none"] => {
+                let declared = Some(Declared { class: DataClass::Migrated, release: ReleaseRule::ByData });
+                self.finished(Done::Checked(Checked { declared, ..Checked::default() }))
             }
             ["writes", "stay"] => self.finished(Done::Skipped { why: "old code can go on with it".into() }),
             ["fault", code] => {
@@ -310,8 +320,8 @@ impl Telling {
             {
                 Done::Skipped { why: "old code can go on with it".into() }
             }
-            Effect::Preflight { .. } => Done::Checked { findings: Vec::new(), class: None },
-            Effect::Rehearse { .. } | Effect::Await(_) => Done::Skipped { why: "as configured".into() },
+            Effect::Preflight { .. } => Done::Checked(Checked::default()),
+            Effect::Rehearse { .. } | Effect::Await { .. } => Done::Skipped { why: "as configured".into() },
             Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
             Effect::Prove { installed, instance } | Effect::Soak { installed, instance } => {
                 let expectation = cast::expectation(&installed, &instance.expect("a process to prove"));
@@ -428,6 +438,9 @@ macro_rules! transcripts {
 transcripts! {
     a_hold_stops_a_run_before_the_cut
     an_approval_of_something_else_is_refused
+    an_approval_of_other_settings_is_refused
+    an_approval_outlives_a_warning_that_vanished
+    data_that_is_declared_while_a_run_waits_is_heeded
     an_update_waits_for_its_approval
     an_update_waits_for_its_window
     a_watch_ends_while_an_update_waits
@@ -472,6 +485,30 @@ transcripts! {
     r78110_ignored_signal_without_rollback_is_maintenance
     r78110_the_wrong_version_is_never_verified
     writes_that_stayed_are_given_up_by_a_person
+}
+
+/// What is told of a wait's end and what limits it are counted from there.
+#[test]
+fn a_wait_is_counted_from_its_first_moment_and_anew_from_a_reboot() {
+    let mut telling = Telling::of("neutral data, approved");
+    let since = |telling: &Telling| telling.records[0].waits_since.map(|moment| moment.boot_ms / 10);
+    telling.play("order update");
+    telling.play("done until rehearse");
+    assert_eq!(since(&telling), None);
+    telling.play("done");
+    let begun = telling.entries.last().map(|entry| entry.seq);
+    assert_eq!(since(&telling), begun);
+    for script in ["daemon killed, 1 lives", "order approve", "done", "done until await"] {
+        telling.play(script);
+        assert_eq!(since(&telling), begun, "{script}");
+    }
+    telling.play("reboot");
+    let rebooted = telling.entries.last().map(|entry| entry.seq);
+    assert_eq!(since(&telling), rebooted);
+    for script in ["daemon killed, nothing lives", "order hold"] {
+        telling.play(script);
+        assert_eq!(since(&telling), rebooted, "{script}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod plan;
 mod possible;
 mod pruning;
 mod seal_watch;
+mod setup;
 mod site;
 mod succession;
 mod telling;
@@ -262,12 +263,11 @@ fn waiting(chronicle: &Chronicle) -> Option<Waiting> {
     // A zone that is not known ends the act, and says so.
     let is_closed = !windows.is_empty() && !window::is_open(windows, now).unwrap_or(false);
     let opens = if is_closed { window::opens(windows, now).ok().flatten() } else { None };
-    let record = chronicle.record(&preparation.run.id)?;
-    let first = record.steps.iter().find(|step| step.name == Act::Await)?;
+    let first = chronicle.record(&preparation.run.id)?.waits_since?;
     let limit = u64::try_from(preparation.run.settings.policy.clearance.limit.as_millis()).ok();
     Some(Waiting {
         opens_at: opens.and_then(ms),
-        gives_up_at: limit.map(|limit| first.started.saturating_add(limit)),
+        gives_up_at: limit.map(|limit| first.wall_ms.saturating_add(limit)),
     })
 }
 

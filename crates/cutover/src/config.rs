@@ -25,7 +25,7 @@ pub(crate) use plugins::fill_plugins;
 pub use plugins::{PluginPolicy, PluginSettings, PluginWanted};
 pub use preset::preset_command;
 pub use question::QuestionSettings;
-pub use repair::{RepairRule, RepairSettings};
+pub use repair::RepairSettings;
 pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub use settings::{

@@ -260,3 +260,42 @@ async fn dies(world: &mut World) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// The target was executed, and nobody knows it as started: its daemon died there, and the next one cannot start it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_a_version_that_ran_in_a_start_that_failed_keeps_what_it_wrote() -> anyhow::Result<()> {
+    let rules = [("hard_cap", "\"8s\""), ("soak", "\"100ms\""), ("keep", "1"), ("watch", "\"1ms\"")];
+    let service = format!("inputs = \"own\"\n{STATE}")
+        .replace("/state.db\", kind = \"sqlite\"", "\", kind = \"files\"");
+    let plan = Plan { service: with_policy(&service, &rules), ..Plan::new(executable()) };
+    let mut world = unserved(plan, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())])?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    let port = serving(&world, "1.0.0").await?.address.unwrap();
+    world.kill_daemon()?;
+    world.start_daemon_with(&[("CUTOVER_CRASH_POINT", "start: gone")]).await?;
+    serving(&world, "1.0.0").await?;
+    let run = world.update("2.0.0").await?;
+    eventually("the end of the daemon", async || {
+        processes(&world, "sample-gateway").len() == 1
+            && world.client().call("status", json!({})).await.is_err()
+    })
+    .await?;
+    for pid in processes(&world, "sample-gateway") {
+        stage::signal(pid, rustix::process::Signal::KILL)?;
+    }
+    eventually("the end of the target", async || processes(&world, "sample-gateway").is_empty()).await?;
+    let written = world.path().join("data/written-by-2.0.0");
+    std::fs::write(&written, "newer")?;
+    let stranger = std::net::TcpListener::bind(port)?;
+    world.kill_daemon()?;
+    world.start_daemon().await?;
+    let ended = world.end_of(&run).await?;
+    assert_eq!(ended.resolution, Resolution::Maintenance, "{:?}", ended.causes);
+    assert_eq!(ended.causes[0].fault.code, "port_taken", "{:?}", ended.causes);
+    drop(stranger);
+    let (retried, code) = stage::reported(&world, &["recover", SERVICE, "--retry"]).await?;
+    assert_eq!((retried.status, code), (Some(Status::RestartVerified), 0), "{:?}", retried.causes);
+    assert_eq!(std::fs::read_to_string(written)?, "newer");
+    Ok(())
+}

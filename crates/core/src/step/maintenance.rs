@@ -3,7 +3,7 @@
 use super::{Ordering, Told, Transition, ending, preparing, resting, rolling_back, wished};
 use crate::{
     Act, Aim, Base, Cause, Cut, DataOrder, Extent, Generation, Installed, Kind, Maintenance, Order, Phase,
-    Refusal, Resolution, Restarts, Run, Serving, State, Status, Traffic, Tree, Writes,
+    Refusal, Resolution, Restarts, Run, Serving, Setup, State, Status, Traffic, Tree, Writes,
 };
 
 /// Enters maintenance at the end of its run.
@@ -168,6 +168,7 @@ fn at_start(maintenance: &Maintenance, run: Run, target: Installed) -> Cut {
         traffic: Traffic::Held,
         writes: Writes::Kept,
         source_tree: Tree::Sealed,
+        approved: Setup::default(),
     }
 }
 

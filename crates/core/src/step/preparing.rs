@@ -3,8 +3,8 @@
 use super::{Told, Transition, ending, wished};
 use crate::{
     Act, Aim, Approval, Awaited, Base, Cause, Cut, Done, Event, Extent, Fault, Hold, Installed, Kind, Look,
-    Maintenance, Order, Phase, PlanId, Preparation, Refusal, Resolution, Restarts, State, Status, Traffic,
-    Tree, Wish, Writes, act,
+    Maintenance, Opening, Order, Phase, PlanId, Preparation, Refusal, Resolution, Restarts, Setup, State,
+    Status, Traffic, Tree, Wish, Writes, act,
 };
 
 pub(super) fn step(state: &State, preparation: &Preparation, event: &Event) -> Result<Transition, Refusal> {
@@ -39,7 +39,19 @@ pub(super) fn ordered(
         | Order::Restart
         | Order::Retry
         | Order::RecoverRollback
-        | Order::Accept => Err(Refusal::AlreadyRunning { run: preparation.run.id.clone() }),
+        | Order::Accept => Err(in_the_way(preparation)),
+    }
+}
+
+/// What is under way already, and what ends it where something does.
+fn in_the_way(preparation: &Preparation) -> Refusal {
+    let run = preparation.run.id.clone();
+    if super::is_reseal(&preparation.run) {
+        return Refusal::AlreadyRunning { run };
+    }
+    match (preparation.act, preparation.awaited()) {
+        (Act::Await, Awaited::Approval) => Refusal::Awaiting { run },
+        _ => Refusal::Preparing { run },
     }
 }
 
@@ -79,6 +91,7 @@ fn approved(preparation: &Preparation, plan: &PlanId) -> Result<Preparation, Ref
             let mut next = preparation.clone();
             next.gate.approval = Approval::Given;
             next.gate.look = Look::Stale;
+            next.gate.moved.clear();
             Ok(next.again(Act::Await))
         }
         (Awaited::Approval, _) => not_now(
@@ -121,17 +134,20 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
             }
             next.aim = Aim::Staged(installed.clone());
         }
-        (Act::Preflight, Done::Checked { findings, class }) => next = preparation.looked(findings, *class),
+        (Act::Preflight, Done::Checked(checked)) => next = preparation.looked(checked),
         (Act::Await, Done::Skipped { .. } | Done::Done { .. })
             if preparation.awaited() == Awaited::Approval =>
         {
             return Err(Refusal::Unproven { why: "nobody has approved it".into() });
         }
         // It was waited for.
-        (Act::Await, Done::Done { .. }) => next.gate.look = Look::Stale,
+        (Act::Await, Done::Done { .. }) => (next.gate.look, next.gate.opening) = (Look::Stale, Opening::Seen),
         (Act::Rehearse | Act::Await | Act::Drain, Done::Skipped { .. })
         | (Act::Rehearse | Act::Drain, Done::Done { .. }) => {}
-        (Act::Drain, Done::Missed { .. }) => return Ok(to(state, next.again(Act::Await))),
+        (Act::Drain, Done::Missed { .. }) => return Ok(to(state, missed(next))),
+        (Act::Await, Done::Missed { .. }) if matches!(next.awaited(), Awaited::Window(_)) => {
+            return Ok(to(state, missed(next)));
+        }
         _ => return Err(Refusal::Stale),
     }
     if next.act == Act::Await && next.gate.look == Look::Stale {
@@ -142,6 +158,12 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
     };
     next.act = act;
     Ok(to(state, next))
+}
+
+/// A window opened and closed, and nothing could be stopped in it: the next is waited for.
+fn missed(mut preparation: Preparation) -> Preparation {
+    preparation.gate.opening = Opening::Missed;
+    preparation.again(Act::Await)
 }
 
 /// Nothing to do: no restart, nothing written but this.
@@ -198,6 +220,10 @@ fn first_act(preparation: &Preparation, target: &Installed) -> Cut {
         traffic: Traffic::Held,
         writes: Writes::Kept,
         source_tree: Tree::Sealed,
+        approved: match preparation.gate.approval {
+            Approval::Given => preparation.gate.setup.clone(),
+            Approval::Missing => Setup::default(),
+        },
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Told, Transition, ending, maintenance, resting};
 use crate::{
     Act, Base, Cause, Done, Event, Exit, Extent, Fault, Generation, Instance, Kind, LayDown, Leave, Phase,
-    Refusal, Resolution, Retreat, Retried, Revived, Serving, State, Status, Traffic, Wish, Writes, act,
-    readings,
+    Refusal, Resolution, Retreat, Retried, Revived, Serving, Setup, State, Status, Traffic, Wish, Writes,
+    act, readings,
 };
 
 /// Tries of the whole way back, interruptions included.
@@ -214,6 +214,7 @@ pub(super) fn ordered(maintenance: &crate::Maintenance, run: &crate::RunId) -> P
         traffic: Traffic::Released,
         writes: Writes::Kept,
         source_tree: crate::Tree::Sealed,
+        approved: Setup::default(),
     };
     // A person's word is leave to give up what was written, even if old code could go on with it as far as anybody can tell.
     let leave = Leave::Given;

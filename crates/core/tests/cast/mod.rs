@@ -7,10 +7,10 @@ pub(crate) mod words;
 use cutover_core::{
     Act, Aim, ApprovalRule, Base, Boot, BootId, Cause, Clearance, Code, Compared, Cut, DataClass, DataOrder,
     Day, Ending, Event, Exchanges, Exit, Expectation, Fact, FactName, Fault, FileIdentity, Generation,
-    Installed, Instance, Intake, Kept, Kind, Listener, Maintenance, Observations, OldProcess, Order, Owner,
-    Phase, PluginsTold, Policy, Preparation, Release, ReleaseRule, Resolution, RestoreAfterRelease, Retreat,
-    RollbackRule, Run, RunId, Seen, Serving, Settings, State, Status, Strategy, Verdict, Watch, Window,
-    Writes, judge,
+    Installed, Instance, Intake, Kept, Kind, Listener, Maintenance, Observations, OldProcess, Opening, Order,
+    Owner, Phase, PluginsTold, Policy, Preparation, Release, ReleaseRule, Resolution, RestoreAfterRelease,
+    Retreat, RollbackRule, Run, RunId, Seen, Serving, Settings, Setup, State, Status, Strategy, Verdict,
+    Watch, Window, Writes, judge,
 };
 use std::collections::BTreeSet;
 
@@ -223,6 +223,11 @@ pub(crate) fn ordered(run: RunId, order: Order, settings: &Settings) -> Event {
     Event::Ordered { run, order, actor: "cli".into(), settings: settings.clone() }
 }
 
+/// What the settings say of what is started, in the wording of that number.
+pub(crate) fn setup(number: u32) -> Setup {
+    Setup([("command".to_owned(), number.to_string())].into())
+}
+
 /// The exit code after which the cast's services are not started again by themselves.
 pub(crate) const LAST_EXIT: i32 = 78;
 
@@ -365,6 +370,8 @@ pub(crate) fn trim(state: &mut State) {
         Phase::Idle | Phase::Watching(_) => {}
         Phase::Preparing(preparation) => {
             preparation.gate.round = 0;
+            preparation.gate.moved.clear();
+            preparation.gate.opening = Opening::Unseen;
             trim_base(&mut preparation.base);
         }
         Phase::CuttingOver(cut) => trim_cut(cut),
@@ -378,6 +385,7 @@ pub(crate) fn trim(state: &mut State) {
 
 fn trim_cut(cut: &mut Cut) {
     cut.round = 0;
+    cut.approved = Setup::default();
     trim_base(&mut cut.base);
 }
 
@@ -407,16 +415,20 @@ pub(crate) fn age(state: &mut State, rounds: u8) {
     };
     if let Some(cut) = &mut state.parked {
         cut.round = rounds;
+        cut.approved = setup(60);
         age_base(&mut cut.base);
     }
     match &mut state.phase {
         Phase::Idle | Phase::Watching(_) => {}
         Phase::Preparing(preparation) => {
             preparation.gate.round = rounds;
+            preparation.gate.moved.push("command".into());
+            preparation.gate.opening = Opening::Missed;
             age_base(&mut preparation.base);
         }
         Phase::CuttingOver(cut) => {
             cut.round = rounds;
+            cut.approved = setup(60);
             age_base(&mut cut.base);
         }
         Phase::RollingBack(retreat) => {

@@ -46,7 +46,7 @@ fn done(done: &Done) -> String {
         Done::Resolved { release } => format!("resolved {}", release.version),
         Done::AlreadyCurrent { release } => format!("already current {}", release.version),
         Done::Staged { installed } => format!("staged {}", place(installed)),
-        Done::Checked { .. } => "checked".into(),
+        Done::Checked(_) => "checked".into(),
         Done::Missed { .. } => "missed".into(),
         Done::Skipped { .. } => "skipped".into(),
         Done::Started { instance } => format!("started {instance}"),

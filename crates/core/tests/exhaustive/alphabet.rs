@@ -3,9 +3,9 @@
 
 use super::cast;
 use cutover_core::{
-    Act, Aim, AlarmId, Base, Boot, Cut, DataClass, DataWish, Done, Event, Exchanges, Exit, Expectation,
-    FactName, Finding, Generation, Hold, Installed, Instance, Level, NotificationId, Order, Outcome, Phase,
-    PlanId, Preparation, Release, Retreat, RunId, Settings, State, TargetId, Ticket, Wanted,
+    Act, Aim, AlarmId, Base, Boot, Checked, Cut, DataClass, DataWish, Done, Event, Exchanges, Exit,
+    Expectation, FactName, Finding, Generation, Hold, Installed, Instance, Level, NotificationId, Order,
+    Outcome, Phase, PlanId, Preparation, Release, Retreat, RunId, Settings, State, TargetId, Ticket, Wanted,
 };
 
 /// What is known of an event before `step` sees it.
@@ -139,9 +139,10 @@ fn answers(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
         Done::AlreadyCurrent { release: pool.release.clone() },
         Done::Staged { installed: staged(state, pool) },
         Done::Staged { installed: Installed { generation: pool.generation, release: cast::release(77) } },
-        Done::Checked { findings: Vec::new(), class: None },
-        Done::Checked { findings: Vec::new(), class: Some(DataClass::Neutral) },
-        Done::Checked { findings: vec![warning], class: None },
+        Done::Checked(Checked::default()),
+        Done::Checked(Checked { class: Some(DataClass::Neutral), ..Checked::default() }),
+        Done::Checked(Checked { findings: vec![warning], ..Checked::default() }),
+        Done::Checked(Checked { setup: cast::setup(2), ..Checked::default() }),
         Done::Missed { why: String::new() },
         Done::Skipped { why: String::new() },
         Done::Done { note: String::new() },

@@ -3,8 +3,8 @@
 use super::cast;
 use super::promises::{Broken, Taken, hold};
 use cutover_core::{
-    Act, Aim, Approval, ApprovalRule, Base, Done, Effect, Event, Hold, Kind, Look, Order, Phase, PlanId,
-    Posture, Preparation, Refusal, Settings, State, posture, report, step, wants,
+    Act, Aim, Approval, ApprovalRule, Base, Done, Effect, Event, Hold, Kind, Look, Opening, Order, Phase,
+    PlanId, Posture, Preparation, Refusal, Settings, State, posture, report, step, wants,
 };
 
 /// Whether a person's word is needed.
@@ -30,6 +30,8 @@ pub(crate) fn the_cut_has_its_approval(taken: &Taken<'_>) -> Broken {
     hold(!waits_for_a_person(preparation), "cut over without an approval")?;
     hold(preparation.gate.look == Look::Fresh, "cut over on a look from before it waited")?;
     hold(preparation.run.settings == cut.run.settings, "other rules than were approved")?;
+    let approved = preparation.gate.approval == Approval::Given;
+    hold(!approved || preparation.gate.setup == cut.approved, "other settings than were approved")?;
     hold(preparation.act == Act::Drain, "cut over before it was drained")
 }
 
@@ -63,7 +65,7 @@ pub(crate) fn what_waited_is_looked_at_again(taken: &Taken<'_>) -> Broken {
     if before.run.id != after.run.id {
         return Ok(());
     }
-    let looked = matches!(&taken.case.event, Event::Finished { done: Done::Checked { .. }, .. })
+    let looked = matches!(&taken.case.event, Event::Finished { done: Done::Checked(_), .. })
         && before.act == Act::Preflight;
     let is_stale = |preparation: &Preparation| preparation.gate.look == Look::Stale;
     hold(!is_stale(before) || is_stale(after) || looked, "no look, and what is known is fresh again")?;
@@ -73,6 +75,8 @@ pub(crate) fn what_waited_is_looked_at_again(taken: &Taken<'_>) -> Broken {
     let missed = before.act == Act::Drain
         && matches!(&taken.case.event, Event::Finished { done: Done::Missed { .. }, .. });
     hold(!missed || after.act == Act::Await, "its window closed, and it does not wait for the next")?;
+    let has_missed = matches!(&taken.case.event, Event::Finished { done: Done::Missed { .. }, .. });
+    hold(!has_missed || after.gate.opening == Opening::Missed, "its window closed, and that is not told")?;
     let was_away = matches!(&taken.case.event, Event::Recovered { .. })
         && (before.needs_approval() || !before.windows().is_empty())
         && matches!(before.act, Act::Rehearse | Act::Await | Act::Drain);
@@ -120,8 +124,7 @@ pub(crate) fn what_is_awaited_is_told(state: &State) -> Broken {
         return hold(told.is_none(), "something is to be approved before it is prepared, or after");
     }
     hold(told.is_some() == waits_for_a_person(preparation), "what a person is asked for is not told")?;
-    let awaited =
-        matches!(wants(state).act, Some((_, Effect::Await(awaited))) if awaited == preparation.awaited());
+    let awaited = matches!(wants(state).act, Some((_, Effect::Await { awaited, .. })) if awaited == preparation.awaited());
     hold(awaited, "the act waits for something else than is told")?;
     let Some(plan) = told else { return Ok(()) };
     let order = cast::ordered(cast::run_id(50), Order::Approve { plan }, &preparation.run.settings);

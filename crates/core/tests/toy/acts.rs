@@ -3,7 +3,8 @@
 use super::{Content, Copied, Front, Label, New, Old, Options, Owner, Way, World, is_signal};
 use crate::cast;
 use cutover_core::{
-    Act, Done, Effect, Event, Extent, Generation, Installed, LayDown, Phase, Posture, Release, RunId, Ticket,
+    Act, Checked, Done, Effect, Event, Extent, Generation, Installed, LayDown, Phase, Posture, Release,
+    RunId, Ticket,
 };
 
 fn done() -> Done {
@@ -21,10 +22,8 @@ impl Options<'_> {
                 let generation = Generation(cast::free(&self.named().generations));
                 self.finish(ticket, Done::Staged { installed: Installed { generation, release } });
             }
-            Effect::Preflight { .. } => {
-                self.finish(ticket, Done::Checked { findings: Vec::new(), class: None })
-            }
-            Effect::Await(_) => self.finish(ticket, Done::Skipped { why: String::new() }),
+            Effect::Preflight { .. } => self.finish(ticket, Done::Checked(Checked::default())),
+            Effect::Await { .. } => self.finish(ticket, Done::Skipped { why: String::new() }),
             Effect::Rehearse { .. } | Effect::Drain { .. } | Effect::Nothing(_) => {
                 self.finish(ticket, done())
             }
@@ -36,7 +35,7 @@ impl Options<'_> {
             }
             Effect::Switch(installed) => self.point(ticket, Some(installed)),
             Effect::SwitchBack(installed) => self.point(ticket, installed),
-            Effect::Start { installed, compare } => self.start(ticket, &installed, compare.as_ref()),
+            Effect::Start { installed, compare, .. } => self.start(ticket, &installed, compare.as_ref()),
             Effect::Prove { installed, .. } => self.prove(ticket, &installed),
             Effect::Release if self.owner() == Some(Owner::Keeper) => {
                 self.fact(Label("released", None), &Event::Released { ticket: ticket.clone() });

@@ -334,7 +334,10 @@ fn joined(view: &View, run: &RunId) -> Result<RunId, Denial> {
     if is_update && !is_other {
         return Ok(run.clone());
     }
-    Err(Denial::new("already_running", format!("Run {run} is already under way and does something else.")))
+    let text = format!(
+        "Run {run} is already under way and does something else: `cutover status` shows what, and what ends it."
+    );
+    Err(Denial::new("already_running", text))
 }
 
 /// The update that ended since a call came which an earlier daemon left unanswered: it was this call's, begun or joined. One

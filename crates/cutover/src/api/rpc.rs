@@ -46,7 +46,9 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let code = match &refusal {
-            Refusal::AlreadyRunning { .. } => "already_running",
+            Refusal::AlreadyRunning { .. } | Refusal::Preparing { .. } | Refusal::Awaiting { .. } => {
+                "already_running"
+            }
             Refusal::PastTheCut { .. } => "past_the_cut",
             _ => "refused",
         };

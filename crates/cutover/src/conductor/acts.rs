@@ -21,6 +21,7 @@ pub(super) use crate::causes::told;
 pub(super) use going::stop_limits;
 pub(super) use preparing::{Served, served};
 pub(super) use proving::{Proof, Prover};
+use starting::Origin;
 pub(super) use starting::Starting;
 pub(super) use trial::Enough;
 
@@ -88,7 +89,7 @@ impl Executor {
     pub(super) async fn perform(self, assignment: Assignment) {
         let this = Self { tally: Tally::default(), ..self };
         let (ticket, limit) = (assignment.ticket.clone(), assignment.limit);
-        let waits = matches!(assignment.effect, Effect::Await(_));
+        let waits = matches!(assignment.effect, Effect::Await { .. });
         let outcome = match tokio::time::timeout(limit, this.act(assignment)).await {
             Ok(outcome) => outcome,
             Err(_) if waits => {
@@ -125,14 +126,14 @@ impl Executor {
             }
             Effect::Stage(release) => self.stage(ticket, &release).await,
             Effect::Preflight { target, source } => {
-                self.preflight(&ticket.run, &target, source.as_ref()).await
+                self.preflight(&ticket.run, &target, source.as_ref(), settings).await
             }
             Effect::Rehearse { target, source } => {
                 self.rehearse(ticket, &target, source.as_ref(), &settings.policy).await
             }
-            Effect::Await(awaited) => self.clear(ticket, &awaited).await,
+            Effect::Await { awaited, opening } => self.clear(ticket, &awaited, opening).await,
             Effect::Drain { until, windows } => match self.drain(ticket, until, &windows, settings).await {
-                Ok(done) => self.in_time(&windows, done),
+                Ok(done) => self.as_looked_at(ticket, &windows, done).await,
                 Err(fault) => Err(fault),
             },
             Effect::Stop => {
@@ -148,8 +149,9 @@ impl Executor {
                 self.measure(&ticket.run).await;
                 self.signal(&ticket.run, settings).await
             }
-            Effect::Start { installed, compare } => {
-                return self.start(ticket, &installed, compare.as_ref(), settings).await;
+            Effect::Start { installed, compare, approved } => {
+                let origin = Origin { compare: compare.as_ref(), approved: &approved };
+                return self.start(ticket, &installed, &origin, settings).await;
             }
             Effect::Prove { installed, instance } => {
                 self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Prove, None).await

@@ -6,8 +6,8 @@ use super::front_link::Wanted;
 use super::upkeep::{self, Upkeep};
 use super::{Conductor, Task};
 use cutover_core::{
-    Act, Base, Boot, Effect, Phase, Posture, Preparation, Process, Record, Report, RunId, Settings, State,
-    Ticket, patience, posture, report, wants,
+    Act, Base, Boot, Effect, Phase, Posture, Preparation, Process, Report, RunId, Settings, State, Ticket,
+    patience, posture, report, wants,
 };
 use cutover_front::Notice;
 use std::time::{Duration, Instant};
@@ -79,9 +79,8 @@ impl Conductor {
     /// How long an act may last. What is waited for is waited for once, however often the run is looked at meanwhile.
     fn limit(&self, state: &State, ticket: &Ticket) -> Duration {
         let limit = patience(state).unwrap_or(self.executor.site.settings.policy.hard_cap);
-        let first = |record: &Record| record.steps.iter().find(|step| step.name == Act::Await).cloned();
-        match (ticket.act, self.booted, self.chronicle.record(&ticket.run).and_then(first)) {
-            (Act::Await, Boot::Same, Some(step)) => limit.saturating_sub(since(step.began_boot_ms)),
+        match self.chronicle.record(&ticket.run).and_then(|record| record.waits_since) {
+            Some(first) if ticket.act == Act::Await => limit.saturating_sub(since(first.boot_ms)),
             _ => limit,
         }
     }

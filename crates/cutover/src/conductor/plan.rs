@@ -50,13 +50,13 @@ impl Handle {
     /// # Errors
     /// The fault that a run would end with before the cut.
     pub async fn plan(&self, wanted: Wanted) -> Result<Plan, Fault> {
-        if let Some(run) = self.view().state().open_run() {
-            return Err(fault(
-                "already_running",
-                format!("run {run} is under way; `cutover status` shows it"),
-            ));
-        }
         let view = self.view();
+        if let Some(run) = view.state().open_run() {
+            // As an update would be refused: with what ends the run, where something does.
+            let refused = view.orders.get("update").cloned().flatten();
+            let why = refused.unwrap_or_else(|| format!("run {run} is under way; `cutover status` shows it"));
+            return Err(fault("already_running", why));
+        }
         let served = super::acts::served(view.state());
         self.executor.plan(&self.service, view.state(), served.as_ref(), wanted).await
     }
@@ -96,7 +96,7 @@ impl Executor {
         plan.space = self.space(&resolved).await?;
         let ticket = Ticket { run: cutover_core::RunId("plan".into()), act: Act::Stage, round: 0 };
         let target = self.staged(&ticket, &resolved.release).await?;
-        let looked = self.findings(&target, before.as_ref(), None).await?;
+        let looked = self.findings(&target, before.as_ref(), None, &settings).await?;
         let told = settings.told(looked.class);
         (plan.findings, plan.data) = (looked.findings, told.class);
         plan.acts = cutting_over(&told, &DataOrder::Keep);

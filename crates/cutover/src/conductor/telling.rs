@@ -160,7 +160,10 @@ fn message(view: &View, notification: &Notification, site: &Site) -> Message {
     };
     let fault = match &notification.about {
         About::AlarmRaised { fault } | About::AlarmCleared { fault } => Some(fault),
-        About::RunBegun { .. } | About::RunAwaiting { .. } | About::RunEnded { .. } => None,
+        About::RunBegun { .. }
+        | About::RunAwaiting { .. }
+        | About::RunMissed { .. }
+        | About::RunEnded { .. } => None,
     };
     let alarm = fault.map(|fault| json!({ "code": fault.code, "detail": secrets.hidden_in(&fault.detail) }));
     let body = json!({
@@ -197,6 +200,7 @@ fn text(service: &str, about: &About, report: Option<&Report>) -> String {
             }
             _ => format!("{service}: plan {plan} was to be approved; by now: {}", report.sentence),
         },
+        (About::RunMissed { .. }, Some(report)) => format!("{service}: {}", report.sentence),
         (About::RunEnded { .. }, Some(report)) => {
             let mut text = format!("{service}: {}", report.sentence);
             if !report.recovery.is_empty() {
@@ -205,8 +209,9 @@ fn text(service: &str, about: &About, report: Option<&Report>) -> String {
             }
             text
         }
-        (About::RunBegun { run } | About::RunAwaiting { run, .. } | About::RunEnded { run }, None) => {
-            format!("{service}: {} {run}, of which the record is not kept any more.", about.word())
+        (_, None) => {
+            let run = about.run().map(|run| format!(" {run}")).unwrap_or_default();
+            format!("{service}: {}{run}, of which the record is not kept any more.", about.word())
         }
     }
 }

@@ -124,7 +124,7 @@ fn hide_webhooks(ways: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{IdleAskSettings, RepairRule, SourceSettings, VersionSettings, parse, shown};
+    use crate::config::{IdleAskSettings, SourceSettings, VersionSettings, parse, shown};
     use std::path::Path;
 
     const LEAST: &str =
@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(least.env["OPENCLAW_SUPERVISOR_MODE"], "external");
         assert_eq!(least.env["OPENCLAW_SERVICE_REPAIR_POLICY"], "external");
         assert_eq!((least.restart_prevent_exit_status, least.restart_force_exit_status), (vec![78], vec![0]));
+        assert_eq!(least.policy.repair, cutover_core::RepairRule::Offer);
         let repair = least.repair.unwrap();
-        assert_eq!(repair.rule, RepairRule::Offer);
         assert_eq!(repair.files, [Path::new("{home}/.openclaw/openclaw.json")]);
         assert!(matches!(least.idle.unwrap().ask, IdleAskSettings::OpenClaw { .. }));
         assert_eq!(least.validate.len(), 5);

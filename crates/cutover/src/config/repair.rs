@@ -2,6 +2,7 @@
 
 use super::fragment::Service;
 use super::settings::{Complaint, located};
+use cutover_core::RepairRule;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -35,29 +36,20 @@ pub struct RepairSettings {
     pub run: Vec<String>,
     /// The files that count.
     pub files: Vec<PathBuf>,
-    /// Whether it is used.
-    pub rule: RepairRule,
 }
 
-/// When a repair is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RepairRule {
-    /// Not at all.
-    Never,
-    /// On a copy, to be told.
-    Offer,
-    /// In the switch, if it was rehearsed.
-    Apply,
-}
-
-pub(super) fn repair(service: &Service) -> Result<Option<RepairSettings>, Complaint> {
-    let rule = match service.policy.repair {
+/// Whether a repair is used.
+pub(super) fn repair_rule(given: Option<RepairRuleFragment>) -> RepairRule {
+    match given {
         Some(RepairRuleFragment::Never) => RepairRule::Never,
         Some(RepairRuleFragment::Offer) | None => RepairRule::Offer,
         Some(RepairRuleFragment::Apply) => RepairRule::Apply,
-    };
+    }
+}
+
+pub(super) fn repair(service: &Service) -> Result<Option<RepairSettings>, Complaint> {
     let Some(RepairFragment { run, files }) = service.preflight.repair.clone() else {
-        return match rule {
+        return match repair_rule(service.policy.repair) {
             RepairRule::Apply => {
                 Err(Complaint::new("policy.repair", "there is no `preflight.repair` to apply"))
             }
@@ -81,5 +73,5 @@ pub(super) fn repair(service: &Service) -> Result<Option<RepairSettings>, Compla
         let problem = format!("{} lies in no declared `state`, and could not be taken back", file.display());
         return Err(Complaint::new("preflight.repair.files", problem));
     }
-    Ok(Some(RepairSettings { run, files, rule }))
+    Ok(Some(RepairSettings { run, files }))
 }

@@ -10,7 +10,7 @@ use super::idle::{IdleSettings, idle};
 use super::notify::{NotifySettings, notify};
 use super::plugins::{PluginSettings, plugins};
 use super::question::{QuestionSettings, questions};
-use super::repair::{RepairSettings, repair};
+use super::repair::{RepairSettings, repair, repair_rule};
 use cutover_core::{
     Clearance, DataClass, Finding, Intake, Level, Policy, RehearsalRule, ReleaseRule, RestoreAfterRelease,
     RollbackRule, Strategy,
@@ -680,6 +680,7 @@ fn policy(fragment: &PolicyFragment, service: &Service) -> Policy {
             Some(RehearseFragment::Always) => RehearsalRule::Always,
             Some(RehearseFragment::Auto) | None => RehearsalRule::Auto,
         },
+        repair: repair_rule(fragment.repair),
         clearance: default.clearance,
     }
 }

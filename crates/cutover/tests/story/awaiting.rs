@@ -1,14 +1,16 @@
 //! A prepared run waits for a person's word or for its hours, and nothing is stopped meanwhile.
 
+use crate::rehearsal::isolates;
 use crate::stage::{
-    assert_told, change_a_file, configure, eventually, get, load, reported, serving, told, update, view,
-    with_policy, world,
+    assert_told, change_a_file, configure, eventually, get, load, reported, serving, signal, told, update,
+    view, with_policy, world,
 };
 use anyhow::Context as _;
 use cutover::conductor::View;
 use cutover::demo::{SERVICE, World};
 use cutover_core::{Act, Kind, PlanId, Report, Resolution, Status, StepRecord};
 use jiff::{Timestamp, ToSpan};
+use rustix::process::Signal;
 use sample_gateway::Knobs;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
@@ -134,6 +136,80 @@ async fn r79_a_daemon_that_is_killed_goes_on_awaiting_exactly_that() -> anyhow::
     Ok(())
 }
 
+/// Further lines of the service from the next daemon on.
+async fn declare(world: &mut World, lines: &str) -> anyhow::Result<()> {
+    world.kill_daemon()?;
+    configure(world, "policy = {", &format!("{lines}\npolicy = {{"))?;
+    world.start_daemon().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_is_of_the_settings_that_were_looked_at_and_others_are_asked_for_anew()
+-> anyhow::Result<()> {
+    let mut world = under("approve = \"always\"").await?;
+    update(&world, "2.0.0").await?;
+    let (plan, before) = (prepared(&world).await?, view(&world).await?.process);
+    declare(&mut world, "env = { GREETING = \"another\" }").await?;
+    let (waiting, code) = approve(&world, &plan).await?;
+    assert_eq!((waiting.status, code), (None, 6), "{waiting:#?}");
+    assert!(waiting.sentence.contains("what changed: environment."), "{}", waiting.sentence);
+    let next = prepared(&world).await?;
+    assert_ne!(next, plan);
+    assert_eq!(view(&world).await?.process, before, "nothing is stopped for what nobody approved");
+    let refused = told(&world.cutover(&["restart", SERVICE]).await?);
+    let ways_out = "waits for an approval: `approve` it, or `cancel` ends it";
+    assert!(refused.contains(ways_out), "{refused}");
+    let plan = told(&world.cutover(&["plan", SERVICE]).await?);
+    assert!(plan.contains(ways_out), "{plan}");
+    assert_told(&approve(&world, &next).await?, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_declared_as_state_while_a_run_waits_is_copied_before_the_new_version_starts()
+-> anyhow::Result<()> {
+    let mut world = under("approve = \"always\"").await?;
+    update(&world, "2.0.0").await?;
+    let plan = prepared(&world).await?;
+    let state = format!("state = [{{ path = \"{}/data\", kind = \"files\" }}]", world.path().display());
+    declare(&mut world, &state).await?;
+    let (waiting, code) = approve(&world, &plan).await?;
+    assert_eq!(code, 6, "{waiting:#?}");
+    assert!(waiting.sentence.contains("what changed: state, data."), "{}", waiting.sentence);
+    let ended = approve(&world, &prepared(&world).await?).await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let copied = step(&ended.0, Act::Snapshot).and_then(|step| step.outcome.as_deref());
+    assert!(copied.is_some_and(|told| told.contains("files,")), "{copied:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_comes_back_past_the_cut_with_other_settings_starts_nothing_that_was_not_approved()
+-> anyhow::Result<()> {
+    let mut world = under("approve = \"always\"").await?;
+    world.kill_daemon()?;
+    configure(&world, "soak = \"150ms\"", "soak = \"10m\"")?;
+    world.start_daemon().await?;
+    serving(&world, "1.0.0").await?;
+    let (waiting, _) = update(&world, "2.0.0").await?;
+    world
+        .client()
+        .call("update.approve", json!({ "service": SERVICE, "plan": prepared(&world).await? }))
+        .await?;
+    let soaking = world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    world.kill_daemon()?;
+    signal(soaking.process.context("it soaks")?.pid, Signal::KILL)?;
+    configure(&world, "policy = {", "env = { GREETING = \"another\" }\npolicy = {")?;
+    world.start_daemon().await?;
+    let ended = world.end_of(&waiting.run_id.context("it is a run")?).await?;
+    assert_eq!((ended.status, ended.resolution), (Some(Status::RestartFailed), Resolution::OldVerified));
+    let fault = &ended.causes[0].fault;
+    assert_eq!((ended.causes[0].act, fault.code.as_str()), (Act::Start, "settings_changed"));
+    assert!(fault.detail.contains("they differ in: environment"), "{}", fault.detail);
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_prepared_and_changed_while_it_waited_is_not_switched_to() -> anyhow::Result<()> {
     let world = under("approve = \"always\"").await?;
@@ -240,6 +316,42 @@ async fn r79_a_window_that_opens_lets_the_update_go_on_by_itself_and_nothing_sto
         if ended.0.steps.iter().filter(|step| step.name == Act::Preflight).count() == 2 {
             return Ok(());
         }
+    }
+    anyhow::bail!("it never came to wait")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_is_shorter_than_the_look_is_told_with_what_to_do() -> anyhow::Result<()> {
+    if !isolates("a window that is too short") {
+        return Ok(());
+    }
+    // So much time that the run is prepared before; where a busy machine needs more, once more with more.
+    for seconds in [20, 60, 240] {
+        let opens = Timestamp::now() + seconds.seconds();
+        let mut world = under(&window(opens, opens + 1.seconds())).await?;
+        let slow = "preflight = { validate = [\"/bin/sh\", \"-c\", \"sleep 2\"] }";
+        declare(&mut world, &format!("notify = [{{ exec = [\"/bin/true\"] }}]\n{slow}")).await?;
+        serving(&world, "1.0.0").await?;
+        world.client().call("update.run", json!({ "service": SERVICE, "version": "2.0.0" })).await?;
+        let waits = |view: &View| view.report.awaits.is_some() || Timestamp::now() > opens + 60.seconds();
+        world.until("the wait", waits).await?;
+        if Timestamp::now() >= opens {
+            continue;
+        }
+        let missed = world
+            .until("the missed window", |view| view.report.sentence.contains("A window has closed"))
+            .await?;
+        let looks = missed.report.steps.iter().filter(|step| step.name == Act::Preflight).count();
+        assert_eq!((looks, missed.report.ended), (2, None), "{:#?}", missed.report.steps);
+        let notices = missed.report.notices.iter();
+        assert_eq!(notices.filter(|notice| notice.about.word() == "run.missed").count(), 1);
+        assert!(missed.waiting.and_then(|waiting| waiting.opens_at).is_some(), "the next one is named");
+        let status = told(&world.cutover(&["status"]).await?);
+        assert!(status.contains("widen `windows`, `cancel` this run and order it again"), "{status}");
+        let refused = told(&world.cutover(&["restart", SERVICE]).await?);
+        assert!(refused.contains("has stopped nothing yet: `cancel` ends it"), "{refused}");
+        assert_eq!(get(&world, "/version").await?.json()["version"], "1.0.0");
+        return Ok(());
     }
     anyhow::bail!("it never came to wait")
 }

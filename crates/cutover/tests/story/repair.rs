@@ -3,10 +3,10 @@
 
 use crate::rehearsal::isolates;
 use crate::stage::{
-    assert_told, executable, reported, serving, signal, told, unserved, update, view, with_policy,
+    assert_told, configure, executable, reported, serving, signal, told, unserved, update, view, with_policy,
 };
 use cutover::demo::{Plan, SERVICE, World};
-use cutover_core::{Report, Resolution, Status};
+use cutover_core::{Act, Report, Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
 use std::path::PathBuf;
@@ -125,6 +125,83 @@ async fn a_target_with_a_mended_configuration_that_fails_after_the_switch_leaves
     );
     assert_eq!(std::fs::read_to_string(config(&world))?, OLD);
     serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_a_person_edits_after_the_look_ends_the_run_before_anything_is_stopped()
+-> anyhow::Result<()> {
+    if !isolates("a repair of what was edited since") {
+        return Ok(());
+    }
+    let rules = [("rehearse", "\"always\""), ("repair", "\"apply\""), ("idle_wait", "\"3s\"")];
+    let plan = Plan { service: with_policy(MENDS, &rules), ..Plan::new(executable()) };
+    let busy = Knobs { busy_ms: Some(600_000), ..Knobs::default() };
+    let mut world = unserved(plan, &[("1.0.0", busy), ("2.0.0", refuses())])?;
+    configure(&world, "probe = { ", "probe = { idle = { http = \"/idle\", pointer = \"/idle\" }, ")?;
+    std::fs::write(config(&world), OLD)?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    let before = serving(&world, "1.0.0").await?.process;
+    let run = world.update("2.0.0").await?;
+    let draining = |view: &cutover::conductor::View| {
+        view.progress.as_ref().is_some_and(|progress| progress.doing.contains("waiting for work under way"))
+    };
+    world.until("the wait for work under way", draining).await?;
+    let edited = OLD.replace("1}", "2}");
+    std::fs::write(config(&world), &edited)?;
+    let ended = world.end_of(&run).await?;
+    assert_eq!((ended.status, ended.resolution), (Some(Status::UpdateFailed), Resolution::OldVerified));
+    let cause = &ended.causes[0];
+    assert_eq!((cause.act, cause.fault.code.as_str()), (Act::Drain, "repair"), "{cause:?}");
+    assert!(cause.fault.detail.contains("order the update again, and it is mended anew"), "{cause:?}");
+    assert_eq!(view(&world).await?.process, before, "nothing was stopped for it");
+    assert_eq!(std::fs::read_to_string(config(&world))?, edited);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_repairs_by_the_rule_that_it_was_ordered_under() -> anyhow::Result<()> {
+    if !isolates("a repair whose rule is changed meanwhile") {
+        return Ok(());
+    }
+    let mut world = with_old_configuration(&[("rehearse", "\"always\""), ("repair", "\"apply\"")]).await?;
+    reported(&world, &["update", SERVICE, "--to", "2.0.0", "--hold"]).await?;
+    let waits = |view: &cutover::conductor::View| view.report.awaits_a_person();
+    let waiting = world.until("the question", waits).await?;
+    let plan = waiting.report.awaits.and_then(|awaits| awaits.plan).unwrap();
+    world.kill_daemon()?;
+    configure(&world, "repair = \"apply\"", "repair = \"never\"")?;
+    world.start_daemon().await?;
+    let ended = reported(&world, &["approve", SERVICE, "--plan", &plan.0]).await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    assert!(std::fs::read_to_string(config(&world))?.contains("\"new\""));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_a_repaired_version_that_has_run_lays_nothing_over_what_it_wrote() -> anyhow::Result<()> {
+    if !isolates("a retry of what was repaired") {
+        return Ok(());
+    }
+    let rules = [("rehearse", "\"always\""), ("repair", "\"apply\""), ("soak", "\"5m\"")];
+    let service = MENDS.replacen("env = ", "inputs = \"own\"\nenv = ", 1);
+    let mut world = unconfigured(&with_policy(&service, &rules)).await?;
+    serving(&world, "1.0.0").await?;
+    let run = world.update("2.0.0").await?;
+    let soaking = world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    let newer = r#"{"new":{"token":"another"},"written":"by 2.0.0"}"#;
+    std::fs::write(config(&world), newer)?;
+    signal(soaking.process.unwrap().pid, Signal::KILL)?;
+    let ended = world.end_of(&run).await?;
+    assert_eq!(ended.resolution, Resolution::Maintenance, "{:?}", ended.causes);
+    assert_eq!(std::fs::read_to_string(config(&world))?, newer);
+    world.kill_daemon()?;
+    configure(&world, "soak = \"5m\"", "soak = \"150ms\"")?;
+    world.start_daemon().await?;
+    let retried = reported(&world, &["recover", SERVICE, "--retry"]).await?;
+    assert_told(&retried, Status::RestartVerified, Resolution::None, 0);
+    assert_eq!(std::fs::read_to_string(config(&world))?, newer, "what it wrote was laid over");
     Ok(())
 }
 

@@ -8,7 +8,9 @@ use crate::predecessor::{Predecessor, Record};
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};
 use crate::store::{Need, snapshot};
 use crate::supervisor::{self, Launch, Live};
-use cutover_core::{DataClass, Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, RunId, Seen};
+use cutover_core::{
+    Checked, DataClass, Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, RunId, Seen, Settings,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -40,8 +42,9 @@ impl Executor {
         run: &RunId,
         target: &Installed,
         source: Option<&Installed>,
+        settings: &Settings,
     ) -> Outcome {
-        let Looked { findings, class } = self.findings(target, source, Some(run)).await?;
+        let Looked { findings, class } = self.findings(target, source, Some(run), settings).await?;
         let blocks: Vec<String> = findings
             .iter()
             .filter(|finding| finding.level == Level::Block)
@@ -50,7 +53,8 @@ impl Executor {
         if !blocks.is_empty() {
             return Err(fault("preflight", blocks.join("; ")));
         }
-        Ok(Done::Checked { findings, class })
+        let (setup, declared) = (self.site.setup(), Some(self.site.declared()));
+        Ok(Done::Checked(Checked { findings, class, setup, declared }))
     }
 
     /// What a person should know, and what would keep the release from working, weighed by the service's own policy. What is
@@ -60,6 +64,7 @@ impl Executor {
         target: &Installed,
         source: Option<&Installed>,
         run: Option<&RunId>,
+        settings: &Settings,
     ) -> Result<Looked, Fault> {
         self.after_sweeping().await;
         self.succession(target)?;
@@ -86,12 +91,12 @@ impl Executor {
         let level = if is_way_back { Level::Note } else { Level::Warn };
         findings.extend(without.into_iter().map(|text| Finding::new(level, "plugins", text)));
         findings.extend(self.room().await?);
-        findings.push(self.foreseen(target, source).await?);
+        findings.push(self.foreseen(target, source, settings.policy.rehearse).await?);
         let mut class = None;
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
             let validated = self.validated(target, source, &launch).await?;
-            let patient = Patient { target, source, launch: &launch, run };
+            let patient = Patient { target, source, launch: &launch, run, policy: &settings.policy };
             let (validated, mended) = self.mended_findings(&patient, validated).await?;
             findings.extend(validated);
             if let Some(told) = self.asked_about_data(target, &launch).await? {
@@ -100,7 +105,7 @@ impl Executor {
             }
             class = class.max(mended);
         }
-        findings.extend(self.shortened_soak(class));
+        findings.extend(self.shortened_soak(settings, class));
         Ok(Looked { findings: config::weighed(findings, &self.site.settings.preflight), class })
     }
 
@@ -127,8 +132,8 @@ impl Executor {
     }
 
     /// That the soak cannot last as long as it should: requests wait for its end.
-    fn shortened_soak(&self, class: Option<DataClass>) -> Option<Finding> {
-        let policy = self.site.settings.for_run().told(class).policy;
+    fn shortened_soak(&self, settings: &Settings, class: Option<DataClass>) -> Option<Finding> {
+        let policy = settings.told(class).policy;
         let soak = self.soak(&policy, false);
         let is_cut = self.site.has_front() && policy.release != ReleaseRule::AfterProve && policy.soak > soak;
         let text = format!(

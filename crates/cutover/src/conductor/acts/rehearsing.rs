@@ -6,7 +6,7 @@
 use super::house::{Purpose, Right};
 use super::preflight::family;
 use super::proving::{Proof, expectation};
-use super::repairing::unshown;
+use super::repairing::{Patient, unshown};
 use super::trial::{Standing, Trial};
 use super::{Enough, Executor, Outcome, chain, fault};
 use crate::causes::told;
@@ -133,8 +133,8 @@ impl Executor {
         &self,
         target: &Installed,
         source: Option<&Installed>,
+        rule: RehearsalRule,
     ) -> Result<Finding, Fault> {
-        let rule = self.site.settings.policy.rehearse;
         let version = &target.release.version;
         let (level, text) = match self.absence(target, source, rule).await? {
             None => {
@@ -154,12 +154,9 @@ impl Executor {
     }
 
     /// Why there will be no rehearsal, if there will be none, in words.
-    pub(super) async fn unrehearsed(
-        &self,
-        target: &Installed,
-        source: Option<&Installed>,
-    ) -> Result<Option<String>, Fault> {
-        let absence = self.absence(target, source, self.site.settings.policy.rehearse).await?;
+    pub(super) async fn unrehearsed(&self, patient: &Patient<'_>) -> Result<Option<String>, Fault> {
+        let Patient { target, source, policy, .. } = *patient;
+        let absence = self.absence(target, source, policy.rehearse).await?;
         Ok(absence.map(|(Absence::Needless(why) | Absence::Impossible(why))| why))
     }
 

@@ -3,11 +3,11 @@
 
 use super::house::Purpose;
 use super::{Executor, chain, fault};
-use crate::config::{RepairRule, RepairSettings};
+use crate::config::RepairSettings;
 use crate::preflight::{self, Mend, Mending, Stop};
 use crate::store::snapshot::{self, Content, Mended};
 use crate::supervisor::Launch;
-use cutover_core::{DataClass, Fault, Finding, Installed, Level, RunId};
+use cutover_core::{DataClass, Fault, Finding, Installed, Level, Policy, RepairRule, RunId};
 use std::time::Duration;
 
 const KIND: &str = "configuration";
@@ -22,6 +22,8 @@ pub(super) struct Patient<'a> {
     pub launch: &'a Launch,
     /// The run that may change something; a plan may not.
     pub run: Option<&'a RunId>,
+    /// The rules that it is under.
+    pub policy: &'a Policy,
 }
 
 impl Executor {
@@ -45,7 +47,7 @@ impl Executor {
             findings.push(Finding::new(level, KIND, text));
             findings
         };
-        if repair.rule == RepairRule::Never {
+        if patient.policy.repair == RepairRule::Never {
             return Ok((findings, None));
         }
         let (files, how) = match self.mend(patient, &repair).await? {
@@ -55,14 +57,14 @@ impl Executor {
                 return Ok((with(text, Level::Note), None));
             }
         };
-        if repair.rule == RepairRule::Offer {
+        if patient.policy.repair == RepairRule::Offer {
             let text = format!(
                 "{version}'s own repair would make it acceptable, as a copy has shown: {how}; \
                  `policy.repair = \"apply\"` lets a run lay that down, otherwise change the configuration yourself"
             );
             return Ok((with(text, Level::Note), None));
         }
-        if let Some(why) = self.unrehearsed(patient.target, patient.source).await? {
+        if let Some(why) = self.unrehearsed(patient).await? {
             let text = format!(
                 "{version}'s own repair would make it acceptable ({how}), and is applied after a rehearsal only: {why}"
             );
@@ -109,6 +111,30 @@ impl Executor {
     pub(super) async fn mended(&self, run: &RunId) -> Result<Vec<Mended>, Fault> {
         let directory = self.snapshot_directory(run);
         super::blocking("repair", move || snapshot::mended(&directory)).await
+    }
+
+    /// Whether what was mended still is what it was mended from, or is laid down already.
+    pub(super) async fn still_mendable(&self, files: Vec<Mended>) -> Result<(), Fault> {
+        let paths = self.site.state_paths();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let moved = super::blocking("repair", move || {
+            let roots = snapshot::at_home(&paths)?;
+            for file in files {
+                let found = snapshot::text_of(&file.path, &roots)?;
+                if [&file.before, &file.after].into_iter().all(|known| found.as_ref() != Some(known)) {
+                    return Ok(Some(file.path));
+                }
+            }
+            Ok::<_, snapshot::Error>(None)
+        });
+        let Some(path) = moved.await? else { return Ok(()) };
+        let path = path.display();
+        let text = format!(
+            "{path} was changed since it was mended on a copy: order the update again, and it is mended anew"
+        );
+        Err(fault("repair", text))
     }
 
     /// Takes back what was laid down and never started with. What has neither content is for the comparison to tell.

@@ -5,7 +5,9 @@ use crate::conductor::inbox::Input;
 use crate::conductor::seal_watch::Look;
 use crate::store::snapshot::{Comparison, Content, Mended};
 use crate::supervisor::{self, Live};
-use cutover_core::{DataClass, Done, Event, Fault, Generation, Installed, Policy, RunId, Settings, Ticket};
+use cutover_core::{
+    DataClass, Done, Event, Fault, Generation, Installed, Policy, RunId, Settings, Setup, Ticket,
+};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,14 @@ const PORT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// So often a snapshot is taken again because the stopped state went on changing; then somebody else writes to it.
 const STALE_MAX: u8 = 5;
+
+/// What a run that starts something knows of how it came there.
+pub(super) struct Origin<'a> {
+    /// The run whose snapshot the stopped state must still equal, unless what is started has run before.
+    pub compare: Option<&'a RunId>,
+    /// What the settings must still say.
+    pub approved: &'a Setup,
+}
 
 /// What is started, and under which rules.
 pub(in super::super) struct Starting<'a> {
@@ -34,7 +44,7 @@ impl Executor {
         &self,
         ticket: &Ticket,
         installed: &Installed,
-        compare: Option<&RunId>,
+        origin: &Origin<'_>,
         settings: &Settings,
     ) -> Result<Reported, Fault> {
         self.closed(settings.policy.hold).await?;
@@ -43,10 +53,13 @@ impl Executor {
         }
         // A machine that went down since may have come up with who served before: at its end it may write.
         self.succeed(&settings.policy).await?;
-        let compare = compare.filter(|_| settings.class != DataClass::None);
+        self.still_approved(origin.approved)?;
+        let compare = origin.compare.filter(|_| settings.class != DataClass::None);
+        // What a run began, its retries go on with: all of one chain have one snapshot.
+        let chain = origin.compare.unwrap_or(&ticket.run);
         let mut mended = Vec::new();
         if let Some(run) = compare
-            && !has_run(&self.site.instance_directories(), installed.generation, &ticket.run)?
+            && !has_run(&self.site.instance_directories(), installed.generation, chain)?
         {
             mended = self.mended(run).await?;
             // What was laid down for a start that did not come about is no change that anybody made.
@@ -63,9 +76,10 @@ impl Executor {
                     ));
                 }
             }
+            self.still_mendable(mended.clone()).await?;
         }
         let starting = Starting { installed, policy: &settings.policy, mended };
-        let live = self.spawn_for(&starting, Some(&ticket.run)).await?;
+        let live = self.spawn_for(&starting, Some(chain)).await?;
         Ok(Reported::Done(Done::Started { instance: live.instance().clone() }))
     }
 
@@ -157,7 +171,7 @@ impl Executor {
     }
 }
 
-/// Names the run that starts an instance. Its id and the instance's mark are made from wall time, which may be set back
+/// Names the run that starts an instance, or the one that it is a retry of. Its id and the instance's mark are made from wall time, which may be set back
 /// in between, so neither tells which was first.
 const STARTED_BY: &str = "started-by";
 
