@@ -7,6 +7,7 @@
 //! <dir>/generations/0007/{core/, generation.json, manifest, inodes}   sealed, read-only
 //! <dir>/current -> generations/0007                                   one pointer
 //! <dir>/staging/<unique>.partial/                                     never selectable
+//! <dir>/looked/0007                                                   when it was last read whole
 //! ```
 
 mod access;
@@ -18,6 +19,7 @@ mod generation;
 mod identity;
 mod import;
 mod lockfile;
+mod looked;
 mod manifest;
 mod npm;
 mod pointer;

@@ -43,6 +43,8 @@ mod proof;
 mod rehearsal;
 #[path = "story/repair.rs"]
 mod repair;
+#[path = "story/seal.rs"]
+mod seal;
 #[path = "story/state.rs"]
 mod state;
 #[path = "story/stock_client.rs"]

@@ -12,6 +12,7 @@ mod preparing;
 mod proving;
 mod rehearsing;
 mod repairing;
+mod sealed;
 mod starting;
 mod sweeping;
 mod traffic;
@@ -27,15 +28,12 @@ pub(super) use trial::Enough;
 
 use super::front_link::FrontLink;
 use super::inbox::{Progress, Reporter};
-use super::seal_watch::Look;
 use super::site::Site;
 use crate::predecessor::Record;
 use crate::probe::Before;
-use crate::store::{self, Tally};
+use crate::store::Tally;
 use crate::supervisor::{self, Live};
-use cutover_core::{
-    Done, Effect, Event, Exchanges, Exit, Fault, Generation, Instance, Release, Settings, Ticket,
-};
+use cutover_core::{Done, Effect, Event, Exchanges, Exit, Fault, Instance, Release, Settings, Ticket};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +52,8 @@ pub(super) struct Executor {
     pub hands: Arc<Mutex<()>>,
     /// Held by a sweep.
     pub broom: Arc<Mutex<()>>,
+    /// Held by whoever reads a whole tree.
+    pub eyes: Arc<Mutex<()>>,
     /// What the act under way copies.
     pub tally: Tally,
 }
@@ -81,8 +81,8 @@ pub(super) type Outcome = Result<Done, Fault>;
 
 impl Executor {
     pub(super) fn new(site: Arc<Site>, front: FrontLink, reporter: Reporter) -> Self {
-        let (hands, broom) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
-        Self { site, front, reporter, hands, broom, tally: Tally::default() }
+        let [hands, broom, eyes] = std::array::from_fn(|_| Arc::new(Mutex::new(())));
+        Self { site, front, reporter, hands, broom, eyes, tally: Tally::default() }
     }
 
     /// Does one act and reports its end.
@@ -224,21 +224,6 @@ impl Executor {
             }
         }
         None
-    }
-
-    /// Whether a generation's tree still is what was sealed. A tree that cannot be read is a fault of another name: it
-    /// says nothing about a foreign hand.
-    pub(super) async fn sealed(&self, generation: Generation, look: Look) -> Result<(), Fault> {
-        let store = self.site.store.clone();
-        let compare = move || match look {
-            Look::Entries => store.compare(generation),
-            Look::Bytes => store.verify(generation),
-        };
-        let compared = tokio::task::spawn_blocking(compare).await;
-        compared.expect("BUG: comparing a tree panicked").map_err(|error| match error {
-            store::Error::Changed { .. } => chain(TREE_CHANGED)(error),
-            other => chain("tree_unreadable")(other),
-        })
     }
 
     /// The process that ran before the one marked `nonce`; before the first of ours, who served until then.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A disk that loses bytes changes no time of any file: once a day every byte is read.
-const WHOLE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const WHOLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A tree is looked at by its entries at most so often that looking takes this share of the time.
 const SHARE: u32 = 50;
 
@@ -23,9 +23,11 @@ pub(super) struct SealWatch {
 }
 
 impl SealWatch {
-    /// Whoever starts a process has compared its entries; who takes one over has not.
-    pub(super) fn begun(now: Instant) -> Self {
-        Self { entries_at: now, bytes_at: now + WHOLE }
+    /// Whoever starts a process has compared its entries; who takes one over has not. Every byte was read so long ago, whoever
+    /// did it: a process that starts often is not read all the time, and one that starts daily is read.
+    pub(super) fn begun(now: Instant, read_ago: Option<Duration>) -> Self {
+        let left = read_ago.map_or(Duration::ZERO, |ago| WHOLE.saturating_sub(ago));
+        Self { entries_at: now, bytes_at: now + left }
     }
 
     /// The look that is due.
@@ -56,7 +58,7 @@ mod tests {
     #[test]
     fn entries_are_looked_at_for_a_fiftieth_of_the_time_and_bytes_once_a_day() {
         let (second, start) = (Duration::from_secs(1), Instant::now());
-        let mut watch = SealWatch::begun(start);
+        let mut watch = SealWatch::begun(start, Some(Duration::ZERO));
         assert_eq!(watch.due(start), Some(Look::Entries));
         watch.looked(Look::Entries, start, start + 2 * second, second);
         assert_eq!(watch.due(start + 101 * second), None);
@@ -68,5 +70,16 @@ mod tests {
         watch.looked(Look::Bytes, day, day + 7 * second, second);
         assert_eq!(watch.due(day + 8 * second), Some(Look::Entries));
         assert_eq!(watch.due(day + WHOLE + 7 * second), Some(Look::Bytes));
+    }
+
+    #[test]
+    fn the_bytes_are_due_a_day_after_they_were_read_whoever_did_it() {
+        let (hour, start) = (Duration::from_secs(3600), Instant::now());
+        let due_after = |read_ago| {
+            let watch = SealWatch::begun(start, read_ago);
+            (0..).find(|hours| watch.due(start + *hours * hour) == Some(Look::Bytes)).unwrap()
+        };
+        assert_eq!(due_after(Some(hour)), 23);
+        assert_eq!((due_after(Some(25 * hour)), due_after(None)), (0, 0));
     }
 }

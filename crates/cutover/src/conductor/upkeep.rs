@@ -4,13 +4,14 @@ use super::acts::{self, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED,
 use super::alarm::UNREADY;
 use super::inbox::Input;
 use super::ledger::fresh_run;
-use super::seal_watch::{Look, SealWatch};
+use super::seal_watch::{Look, SealWatch, WHOLE};
 use crate::supervisor::{self, Live};
 use cutover_core::{
     Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Between two looks at a served process.
 const LOOK: Duration = Duration::from_secs(1);
@@ -102,6 +103,35 @@ pub(super) async fn tend(
     }
 }
 
+/// What came of a look at a tree.
+#[derive(Debug, PartialEq, Eq)]
+struct Looked {
+    look: Look,
+    begun: Instant,
+    ended: Instant,
+    /// For how long nothing is to be looked for then.
+    pause: Duration,
+}
+
+/// A look at a tree under way. A whole tree takes seconds, or minutes on a busy disk: what is served is watched meanwhile.
+type Looking = AbortOnDropHandle<Looked>;
+
+/// Waits as long as `pause` in any case, while the look goes on; tells one that came to its end, which is none any more then.
+async fn pause_beside(pause: Duration, looking: &mut Option<Looking>) -> Option<Looked> {
+    let mut over = std::pin::pin!(tokio::time::sleep(pause));
+    let Some(under_way) = looking else {
+        over.await;
+        return None;
+    };
+    let looked = tokio::select! {
+        looked = under_way => looked.expect("BUG: a look at a tree panicked"),
+        () = &mut over => return None,
+    };
+    *looking = None;
+    over.await;
+    Some(looked)
+}
+
 impl Executor {
     /// Starts it, unless it lives already and nobody had told.
     async fn resume(&self, installed: &Installed, policy: &Policy) -> Result<(), Fault> {
@@ -150,14 +180,13 @@ impl Executor {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
         let mut ready_at = Instant::now();
-        let mut seal = SealWatch::begun(ready_at);
+        let mut seal = SealWatch::begun(ready_at, self.read_whole_ago(installed.generation));
+        let mut looking = None;
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
         loop {
-            let begun = Instant::now();
-            if let Some(look) = seal.due(begun) {
-                let pause = self.look_at_tree(installed, look).await;
-                seal.looked(look, begun, Instant::now(), pause);
+            if looking.is_none() {
+                looking = seal.due(Instant::now()).map(|look| self.begin_look(installed, look));
             }
             let seen = prover.look().await;
             let facts = cutover_core::judge(&prover.expectation, &seen);
@@ -179,13 +208,31 @@ impl Executor {
             } else if !sick && !std::mem::replace(&mut is_ready_told, true) {
                 self.reporter.send(Input::Unready(None)).await;
             }
-            tokio::time::sleep(LOOK.max(settings.policy.probe_interval)).await;
+            let pause = LOOK.max(settings.policy.probe_interval);
+            if let Some(Looked { look, begun, ended, pause }) = pause_beside(pause, &mut looking).await {
+                seal.looked(look, begun, ended, pause);
+            }
         }
+    }
+
+    fn begin_look(&self, installed: &Installed, look: Look) -> Looking {
+        let (executor, installed) = (self.clone(), installed.clone());
+        let looking = async move {
+            let begun = Instant::now();
+            let pause = executor.look_at_tree(&installed, look).await;
+            Looked { look, begun, ended: Instant::now(), pause }
+        };
+        AbortOnDropHandle::new(tokio::spawn(looking))
     }
 
     /// Tells a tree that is not what was sealed; returns for how long nothing is to be looked for then.
     async fn look_at_tree(&self, installed: &Installed, look: Look) -> Duration {
-        match self.sealed(installed.generation, look).await {
+        let looked = match look {
+            Look::Entries => self.sealed(installed.generation).await,
+            // It may have been read since this was found to be due.
+            Look::Bytes => self.read_whole(installed.generation, WHOLE).await,
+        };
+        match looked {
             Err(fault) if fault.code == TREE_CHANGED => {
                 self.tree_changed(installed, fault).await;
                 TOLD
@@ -213,5 +260,32 @@ impl Executor {
         if let Err(refusal) = self.reporter.fact(event).await {
             tracing::debug!(%refusal, "a changed tree");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_takes_long_keeps_nobody_from_watching_and_is_told_when_it_is_done() {
+        let (finish, finished) = tokio::sync::oneshot::channel();
+        let now = Instant::now();
+        let looked = move || Looked { look: Look::Bytes, begun: now, ended: now, pause: TOLD };
+        let look = async { finished.await.unwrap() };
+        let mut looking = Some(AbortOnDropHandle::new(tokio::spawn(look)));
+        let pause = Duration::from_millis(1);
+        for _ in 0..3 {
+            assert_eq!(pause_beside(pause, &mut looking).await, None, "the next round is taken all the same");
+        }
+        finish.send(looked()).unwrap();
+        let told = loop {
+            if let Some(told) = pause_beside(pause, &mut looking).await {
+                break told;
+            }
+        };
+        assert_eq!(told, looked());
+        assert!(looking.is_none());
+        assert_eq!(pause_beside(pause, &mut looking).await, None);
     }
 }

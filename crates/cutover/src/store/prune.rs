@@ -40,6 +40,7 @@ impl Store {
         fs::set_permissions(&from, fs::Permissions::from_mode(0o755)).map_err(Error::write(&from))?;
         rename(from, to)?;
         sync_dir(&self.generations_dir())?;
+        self.forget_looked(generation);
         remove(&grave.dir)
     }
 }

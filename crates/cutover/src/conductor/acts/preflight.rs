@@ -68,9 +68,10 @@ impl Executor {
     ) -> Result<Looked, Fault> {
         self.after_sweeping().await;
         self.succession(target)?;
-        let store = self.site.store.clone();
         let generation = target.generation;
-        blocking("preflight", move || store.verify(generation)).await?;
+        // In any case, however lately it was read.
+        let read = self.read_whole(generation, Duration::ZERO).await;
+        read.map_err(|fault| Fault { code: "preflight".into(), ..fault })?;
         let root = self.site.store.root(generation).map_err(chain("store"))?;
         let entry = self.site.entry(&root);
         if !entry.is_file() {

@@ -2,7 +2,6 @@
 
 use super::{Executor, Reported, chain, fault};
 use crate::conductor::inbox::Input;
-use crate::conductor::seal_watch::Look;
 use crate::store::snapshot::{Comparison, Content, Mended};
 use crate::supervisor::{self, Live};
 use cutover_core::{
@@ -112,7 +111,7 @@ impl Executor {
     /// Starts a generation whose tree is what was sealed, on a port that nobody else holds.
     async fn spawn_for(&self, starting: &Starting<'_>, run: Option<&RunId>) -> Result<Arc<Live>, Fault> {
         let generation = starting.installed.generation;
-        self.sealed(generation, Look::Entries).await?;
+        self.sealed(generation).await?;
         self.succeed(starting.policy).await?;
         // A little less than the act itself may take, so that the holder is named.
         self.port_free(starting.policy.hard_cap.mul_f64(0.9)).await?;
