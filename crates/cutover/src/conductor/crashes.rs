@@ -24,8 +24,12 @@ impl Crashes {
     }
 
     /// Takes in the end of a process that was in order and asked to begin anew: part of no loop of crashes. One that does
-    /// nothing else is as good as one that crashes, so that it counts for the policy's limit.
-    pub(super) fn add_wish(&mut self, told: String, policy: &Policy) {
+    /// nothing else is as good as one that crashes, so that it counts for the policy's limit. What crashed before one that
+    /// lived for a whole window is over.
+    pub(super) fn add_wish(&mut self, lived: Duration, told: String, policy: &Policy) {
+        if lived >= policy.crash_window {
+            self.in_a_row = 0;
+        }
         self.count(told, policy);
     }
 
@@ -61,5 +65,26 @@ impl Crashes {
                 "crash-looping: {count} exits in a row, the last: {last}; it is started again with back-off"
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_lived_and_asks_for_another_start_is_not_told_of_crashes_from_before_it() {
+        let policy = Policy::default();
+        let crash = |crashes: &mut Crashes| crashes.add(Duration::ZERO, "Code(1)".into(), &policy);
+        let wish = |crashes: &mut Crashes, lived| crashes.add_wish(lived, "Code(0)".into(), &policy);
+        let mut crashes = Crashes::default();
+        (0..3).for_each(|_| crash(&mut crashes));
+        assert!(crashes.note().is_some());
+        wish(&mut crashes, policy.crash_window / 2);
+        assert_eq!((crashes.in_a_row(), crashes.recent()), (3, 4), "it may be part of the loop");
+        wish(&mut crashes, policy.crash_window);
+        assert_eq!((crashes.in_a_row(), crashes.note()), (0, None));
+        crash(&mut crashes);
+        assert_eq!(crashes.in_a_row(), 1);
     }
 }

@@ -123,7 +123,7 @@ impl Conductor {
         }
         let policy = self.executor.site.settings.policy.clone();
         match begins_anew {
-            true => self.crashes.add_wish(told.clone(), &policy),
+            true => self.crashes.add_wish(self.born.elapsed(), told.clone(), &policy),
             false => self.crashes.add(self.born.elapsed(), told.clone(), &policy),
         }
         if self.crashes.recent() >= policy.crash_limit as usize {
