@@ -235,6 +235,11 @@ fn all_tables() -> Vec<Table> {
     found
 }
 
+/// A text as it may stand in a table: in one line, without a bar that would end its cell.
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
 const PREFACE: &str = r#"# Configuration
 
 TOML. Every key that the file may have; unknown keys are errors that name the line and the nearest valid key.
@@ -277,15 +282,11 @@ fn the_configuration_reference_is_the_schema() {
                 Some(REQUIRED) => "*required*".to_owned(),
                 Some(default) => format!("`{default}`"),
             };
-            let _ = writeln!(
-                page,
-                "| `{}` | {} | {default} | {} |",
-                key.name,
-                key.kind,
-                key.meaning.replace('|', "\\|")
-            );
+            let _ = writeln!(page, "| `{}` | {} | {default} | {} |", key.name, key.kind, cell(&key.meaning));
         }
     }
+    let is_whole = |line: &&str| !line.starts_with('|') || line.ends_with('|');
+    assert_eq!(page.lines().find(|line| !is_whole(line)), None, "a row of a table is one line");
     is_current("docs/config.md", &page);
 }
 
