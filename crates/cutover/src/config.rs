@@ -3,6 +3,7 @@
 
 mod amount;
 mod clearance;
+mod complaint;
 mod conflict;
 mod file;
 mod fragment;
@@ -10,12 +11,16 @@ mod idle;
 mod layout;
 mod notify;
 mod plugins;
+mod policy;
 mod preset;
 mod question;
 mod repair;
 mod script;
+mod service;
 mod settings;
+mod template;
 mod trust;
+mod weight;
 
 pub use file::{Error, load, parse, schema, shown};
 pub use idle::{IdleAskSettings, IdleSettings};
@@ -30,7 +35,8 @@ pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub use settings::{
     Button, DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
-    VersionSettings, WebSocketSettings, weighed,
+    VersionSettings, WebSocketSettings,
 };
-pub(crate) use settings::{HOME, fill};
+pub(crate) use template::{HOME, fill};
 pub use trust::noted;
+pub use weight::weighed;

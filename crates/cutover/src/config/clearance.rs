@@ -1,7 +1,7 @@
 //! What an update waits for before anything stops: checked words, days, hours and zones.
 
+use super::complaint::Complaint;
 use super::fragment::{ApproveFragment, DayFragment, PolicyFragment, WindowFragment};
-use super::settings::Complaint;
 use cutover_core::{ApprovalRule, Clearance, Day, Window};
 use jiff::civil::Time;
 use jiff::tz::TimeZone;

@@ -2,7 +2,9 @@
 //!
 //! Knows what is declared. Must not know what is on this machine.
 
-use super::settings::{Complaint, DaemonSettings, HOME, Port, ServiceSettings};
+use super::complaint::Complaint;
+use super::settings::{DaemonSettings, Port, ServiceSettings};
+use super::template::HOME;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

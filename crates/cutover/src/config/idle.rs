@@ -1,7 +1,7 @@
 //! How a service is asked whether it has work under way.
 
+use super::complaint::Complaint;
 use super::fragment::Service;
-use super::settings::Complaint;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;

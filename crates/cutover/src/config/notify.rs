@@ -1,7 +1,8 @@
 //! Who is told of a service's runs and alarms: how the file names them.
 
 use super::amount::Span;
-use super::settings::{Complaint, ServiceSettings};
+use super::complaint::Complaint;
+use super::settings::ServiceSettings;
 use crate::causes::told;
 use crate::notify::{Endpoint, Secret};
 use cutover_core::{Target, TargetId};

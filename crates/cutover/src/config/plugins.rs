@@ -1,6 +1,6 @@
 //! Plugins that are one thing with the package: how the file names them, and where they lie beside it.
 
-use super::settings::Complaint;
+use super::complaint::Complaint;
 use crate::store::plugin_directory;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! What the target is asked about declared data: how the file names the command and the words of its answer.
 
-use super::settings::Complaint;
+use super::complaint::Complaint;
 use schemars::JsonSchema;
 use serde::Deserialize;
 

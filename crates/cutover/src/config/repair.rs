@@ -1,7 +1,8 @@
 //! The target's own repair of a configuration that it refuses: how the file names it, and when it is used.
 
+use super::complaint::Complaint;
 use super::fragment::Service;
-use super::settings::{Complaint, located};
+use super::template::located;
 use cutover_core::RepairRule;
 use schemars::JsonSchema;
 use serde::Deserialize;

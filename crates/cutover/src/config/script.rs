@@ -1,7 +1,8 @@
 //! Programs that are scripts. The kernel runs the interpreter of such a program in its place, so that a process says of
 //! itself that it is the interpreter: what was configured could never be proven to run.
 
-use super::settings::{ServiceSettings, fill};
+use super::settings::ServiceSettings;
+use super::template::fill;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;

@@ -1,8 +1,9 @@
 //! Services that trust whoever reaches them from this machine. Behind a front everybody does, so such a front listens on
 //! this machine only, unless the service learns who its clients are.
 
+use super::complaint::Complaint;
 use super::fragment::{ButtonFragment, ForwardedFragment, Service};
-use super::settings::{Button, Complaint, Port, ServiceSettings, VersionSettings};
+use super::settings::{Button, Port, ServiceSettings, VersionSettings};
 use std::net::SocketAddr;
 
 /// Ports of 5.x above the gateway's own that have no front: its browser control.
