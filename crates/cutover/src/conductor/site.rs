@@ -1,30 +1,33 @@
 //! One service's place on this machine: its settings, directories, port and account, resolved once.
 
+mod directory;
+mod environment;
+mod origin;
+mod port;
+
+pub(crate) use directory::{passage, private_directory};
+pub(crate) use port::free_port;
+
 use super::age;
 use crate::config::{
-    self, Layout, Misplaced, PluginPolicy, PluginWanted, Port, Scripts, ServiceSettings, SourceSettings,
-    VersionSettings, WebSocketSettings, fill, found,
+    self, Layout, PluginPolicy, Port, ServiceSettings, SourceSettings, VersionSettings, WebSocketSettings,
+    fill, found,
 };
 use crate::probe::{Address, Greeting, ProbeSettings, Questions, VersionQuestion};
 use crate::store::snapshot::StatePath;
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
 use anyhow::{Context, bail};
-use cutover_core::{Generation, Plugin, PluginsTold, Release};
+use cutover_core::{Generation, PluginsTold};
+use environment::{at_home, environment, npm_environment};
+use port::kept_port;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{File, Permissions};
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Instances whose directory and log are kept.
 const INSTANCES_KEPT: usize = 20;
-
-/// Where a port is chosen: below what Linux gives to outgoing connections by default.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-const PORT_TRIES: u32 = 200;
 
 /// One service's place on this machine.
 pub(super) struct Site {
@@ -202,72 +205,6 @@ impl Site {
         self.identity.as_ref().map(|identity| cutover_intent::Owner { uid: identity.uid, gid: identity.gid })
     }
 
-    /// The source as the store takes it, with the plugins that the settings want now.
-    ///
-    /// # Errors
-    /// If a plugin is kept and it cannot be told in which version: nobody would know that it is updated.
-    pub(super) fn source(&self) -> Result<store::Source, store::Error> {
-        let plugins = &self.settings.plugins;
-        let keeps = plugins.iter().any(|plugin| plugin.policy == PluginPolicy::Keep);
-        let current = if keeps { self.store.current()? } else { None };
-        let kept = match current {
-            Some(current) => self.store.record(current)?.release.plugins,
-            None => Vec::new(),
-        };
-        let plugins = plugins.iter().map(|plugin| {
-            let kept = kept.iter().find(|kept| kept.package == plugin.package);
-            let wanted = match (plugin.policy, kept, &plugin.wanted) {
-                (PluginPolicy::Keep, Some(kept), _) => store::Wanted::Version(kept.version.clone()),
-                (_, _, PluginWanted::Channel(channel)) => store::Wanted::Channel(channel.clone()),
-                (_, _, PluginWanted::Version(version)) => store::Wanted::Version(version.clone()),
-            };
-            let may_lack = plugin.policy == PluginPolicy::Wanted;
-            store::PluginSource { package: plugin.package.clone(), wanted, may_lack }
-        });
-        Ok(self.source_with(plugins.collect()))
-    }
-
-    /// The same with the plugins that a release was frozen with.
-    pub(super) fn source_of(&self, release: &Release) -> store::Source {
-        let exact = |plugin: &Plugin| store::PluginSource {
-            package: plugin.package.clone(),
-            wanted: store::Wanted::Version(plugin.version.clone()),
-            may_lack: false,
-        };
-        self.source_with(release.plugins.iter().map(exact).collect())
-    }
-
-    fn source_with(&self, plugins: Vec<store::PluginSource>) -> store::Source {
-        match &self.settings.source {
-            SourceSettings::Directory { directory, .. } => {
-                store::Source::Directory(store::Directory { dir: directory.clone() })
-            }
-            SourceSettings::Npm { package, registry, npm, scripts, .. } => store::Source::Npm(store::Npm {
-                package: package.clone(),
-                plugins,
-                registry: registry.clone(),
-                npm: self.npm_command(npm.as_deref()),
-                node: self.settings.node.clone(),
-                env: self.npm_env.clone(),
-                identity: self.identity.as_ref().map(store::Identity::from),
-                scripts: match scripts {
-                    Scripts::Off => store::Scripts::Off,
-                    Scripts::Own => store::Scripts::Own,
-                    Scripts::On => store::Scripts::On,
-                },
-                cache: self.layout.npm_cache(),
-                limits: store::Limits::default(),
-            }),
-        }
-    }
-
-    fn npm_command(&self, given: Option<&[String]>) -> Vec<OsString> {
-        match given {
-            Some(words) => words.iter().map(OsString::from).collect(),
-            None => vec!["npm".into()],
-        }
-    }
-
     /// How to ask the live process.
     pub(super) fn probe(&self) -> anyhow::Result<ProbeSettings> {
         Ok(ProbeSettings::of(&self.questions())?)
@@ -362,178 +299,12 @@ impl From<&Identity> for store::Identity {
     }
 }
 
-/// Makes a directory that only its owner may enter. One that is there already must be ours, and nobody else may be able to
-/// exchange what lies in it.
-pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(path)
-        .with_context(|| format!("making {}; the state directory must be writable", path.display()))?;
-    let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
-    let (path, owner, own) = (path.to_owned(), found.uid(), rustix::process::geteuid().as_raw());
-    if owner != own {
-        return Err(config::Error::from(Misplaced::Foreign { path, owner, own }).into());
-    }
-    let mode = found.permissions().mode() & 0o7777;
-    if mode & 0o022 != 0 {
-        return Err(config::Error::from(Misplaced::Writable { path, mode }).into());
-    }
-    Ok(())
-}
-
-/// Lets other accounts pass through a directory whose names they know.
-pub(crate) fn passage(path: &Path) -> anyhow::Result<()> {
-    std::fs::set_permissions(path, Permissions::from_mode(0o711))
-        .with_context(|| format!("opening a way through {}", path.display()))
-}
-
-fn environment(
-    settings: &ServiceSettings,
-    identity: Option<&Identity>,
-    inherited: &[(OsString, OsString)],
-) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut env = BTreeMap::new();
-    for name in ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "USER"] {
-        let given = inherited.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.to_str());
-        if let Some(value) = given {
-            env.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    if let Some(identity) = identity {
-        env.insert("HOME".into(), identity.home.clone().unwrap_or_else(|| "/".into()).display().to_string());
-        env.insert("USER".into(), settings.user.clone().unwrap_or_default());
-    }
-    let secret = match &settings.env_file {
-        Some(path) => variables(path)
-            .with_context(|| format!("service.{}.env_file {}", settings.name, path.display()))?,
-        None => BTreeMap::new(),
-    };
-    env.extend(secret.clone());
-    for (name, value) in &settings.env {
-        let filled = env.get("HOME").map_or_else(|| value.clone(), |home| value.replace(config::HOME, home));
-        // Where the state lies is read from `env`: a file that says otherwise would be right about the process only.
-        let differs = secret.get(name).is_some_and(|other| *other != filled);
-        if differs && !value.is_empty() && settings.state.iter().any(|state| state.path.starts_with(value)) {
-            let service = &settings.name;
-            bail!(
-                "service.{service}: `env_file` and `env` differ about {name}, where the state lies; name it in `env` alone"
-            );
-        }
-        env.insert(name.clone(), filled);
-    }
-    Ok(env)
-}
-
-/// The variables that a file of KEY=VALUE lines names.
-fn variables(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(path)?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, value) = line.split_once('=').context("a line is not KEY=VALUE")?;
-            Ok((name.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
-        })
-        .collect()
-}
-
-/// A path with the home of the service's user filled in; `None` if it has none.
-fn at_home(path: &Path, env: &BTreeMap<String, String>) -> Option<PathBuf> {
-    let Ok(below) = path.strip_prefix(config::HOME) else { return Some(path.to_owned()) };
-    let home = env.get("HOME").map(Path::new).filter(|home| home.is_absolute())?;
-    Some(home.join(below))
-}
-
-/// The daemon's own environment, in which proxies, certificates and npm's settings are, below the service's.
-fn npm_environment(
-    inherited: &[(OsString, OsString)],
-    service: &BTreeMap<String, String>,
-) -> Vec<(OsString, OsString)> {
-    let mut env: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
-    env.extend(service.iter().map(|(name, value)| (name.into(), value.into())));
-    env.into_iter().collect()
-}
-
-/// A port chosen once and kept, so that a service keeps its address across starts.
-fn kept_port(path: &Path) -> anyhow::Result<u16> {
-    if let Some(port) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
-        return Ok(port);
-    }
-    let port = free_port()?;
-    let new = path.with_extension("new");
-    let write = |new: &Path| {
-        let mut file = File::create(new)?;
-        file.write_all(port.to_string().as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(new, path)
-    };
-    write(&new).with_context(|| format!("writing {}", path.display()))?;
-    Ok(port)
-}
-
-/// A port that nobody listens on and that the system gives to nobody by itself: one of those could be a client's when the
-/// service starts again.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    for _ in 0..PORT_TRIES {
-        let chosen = uuid::Uuid::new_v4().as_u64_pair().0 % u64::from(PORTS.end - PORTS.start);
-        let port = PORTS.start + u16::try_from(chosen).expect("smaller than the range of ports");
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port between {} and {}: name one as `port`", PORTS.start, PORTS.end)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_directory_that_others_could_write_to_is_refused_with_the_command_to_type() {
-        let ground = tempfile::tempdir().unwrap();
-        let path = ground.path().join("state");
-        private_directory(&path).unwrap();
-        // What `passage` and service managers leave is not writable for others.
-        for mode in [0o700, 0o711, 0o755] {
-            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            private_directory(&path).unwrap();
-        }
-        for mode in [0o770, 0o702, 0o1777] {
-            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let error = private_directory(&path).unwrap_err();
-            assert!(error.downcast_ref::<config::Error>().is_some(), "a matter of usage");
-            let told = format!("`chmod go-w {}`", path.display());
-            assert!(error.to_string().contains(&told), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_directory_of_another_account_is_refused_with_the_command_to_type() {
-        let ground = tempfile::tempdir().unwrap();
-        let own = rustix::process::geteuid().as_raw();
-        // Root gives one away; everybody else finds root's.
-        let path = if own == 0 { ground.path() } else { Path::new("/usr") };
-        if own == 0 {
-            std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
-        }
-        let error = private_directory(path).unwrap_err();
-        assert!(error.downcast_ref::<config::Error>().is_some(), "a matter of usage");
-        let told = format!("`chown {own} {}`", path.display());
-        assert!(error.to_string().contains(&told), "{error}");
-    }
-
-    #[test]
-    fn npm_finds_the_machine_s_own_settings_and_the_service_s_before_them() {
-        let inherited = [("HTTPS_PROXY", "machine"), ("HOME", "/root"), ("npm_config_cafile", "/ca")];
-        let inherited = inherited.map(|(name, value)| (name.into(), value.into()));
-        let service = BTreeMap::from([("HOME".to_owned(), "/home/claw".to_owned())]);
-        let given = npm_environment(&inherited, &service);
-        let expected = [("HOME", "/home/claw"), ("HTTPS_PROXY", "machine"), ("npm_config_cafile", "/ca")];
-        assert_eq!(given, expected.map(|(name, value)| (name.into(), value.into())));
-    }
-
     /// A site whose service has one plugin that is kept and one that follows its channel.
-    fn keeping(ground: &Path, version_probe: &str) -> Site {
+    pub(super) fn keeping(ground: &Path, version_probe: &str) -> Site {
         let text = format!(
             "[service.web]\nsource = {{ npm = \"app\" }}\ncommand = [\"node\", \"{{root}}/app.mjs\", \"{{port}}\"]\n\
              listen = \"127.0.0.1:8080\"\nprobe = {{ live = \"/\", version = {version_probe} }}\n\
@@ -543,49 +314,6 @@ mod tests {
             config::parse(Path::new("cutover.toml"), &text).unwrap().services.remove("web").unwrap();
         let layout = Layout { state: ground.join("state"), runtime: ground.join("run") };
         Site::new(settings, layout, "/bin/true".into(), &[]).unwrap()
-    }
-
-    fn wanted(site: &Site) -> Vec<(String, store::Wanted)> {
-        let store::Source::Npm(npm) = site.source().unwrap() else { panic!("not npm") };
-        npm.plugins.into_iter().map(|plugin| (plugin.package, plugin.wanted)).collect()
-    }
-
-    #[test]
-    fn a_kept_plugin_stays_in_its_version_and_is_never_updated_because_nobody_can_tell_it() {
-        let ground = tempfile::tempdir().unwrap();
-        let site = keeping(ground.path(), "{ http = \"/version\" }");
-        let latest = || store::Wanted::Channel("latest".into());
-        let free = [("@toy/kept".to_owned(), latest()), ("@toy/new".to_owned(), latest())];
-        assert_eq!(wanted(&site), free, "nothing is current");
-
-        let directory = site.directory().join("generations/0001");
-        let record = directory.join("generation.json");
-        std::fs::create_dir_all(&directory).unwrap();
-        std::os::unix::fs::symlink("generations/0001", site.directory().join("current")).unwrap();
-        let write = |plugins: serde_json::Value| {
-            let release = serde_json::json!({
-                "package": "app", "version": "1.0.0", "digest": "sha512-x", "plugins": plugins
-            });
-            let told = serde_json::json!({
-                "generation": 1, "release": release, "published": null,
-                "source": {"kind": "npm", "package": "app", "registry": null}, "createdAt": "",
-                "root": "core", "packageRoot": "core/node_modules/app", "files": 0, "bytes": 0,
-                "manifestDigest": "", "withoutIntegrity": []
-            });
-            std::fs::write(&record, told.to_string()).unwrap();
-        };
-        let plugin =
-            |package: &str| serde_json::json!({"package": package, "version": "1.1.0", "digest": "sha512-x"});
-        write(serde_json::json!([plugin("@toy/kept"), plugin("@toy/new")]));
-        let kept = store::Wanted::Version("1.1.0".into());
-        assert_eq!(wanted(&site), [("@toy/kept".to_owned(), kept), ("@toy/new".to_owned(), latest())]);
-        write(serde_json::json!([plugin("@toy/new")]));
-        assert_eq!(wanted(&site), free, "the current release has no such plugin");
-
-        std::fs::write(&record, "{").unwrap();
-        assert!(matches!(site.source(), Err(store::Error::Damaged { .. })));
-        std::fs::remove_file(&record).unwrap();
-        assert!(matches!(site.source(), Err(store::Error::Unsealed { .. })));
     }
 
     #[test]
