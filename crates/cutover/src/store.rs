@@ -11,6 +11,7 @@
 //! ```
 
 mod access;
+mod changelog;
 mod copy;
 mod difference;
 mod directory;

@@ -474,6 +474,22 @@ async fn a_plugin_that_does_not_fit_the_package_is_refused_in_npms_own_words() {
 }
 
 #[tokio::test]
+async fn what_a_package_says_is_new_in_it_is_told_once_its_files_are_here() {
+    let yard = Yard::new().await;
+    let log = "# Changelog\n\n## 1.1.0\n\n- a second thing\n\n## 1.0.0\n\n- the first\n";
+    yard.registry.publish(&toy("1.0.0"));
+    yard.registry.publish(&toy("1.1.0").file("CHANGELOG.md", log));
+    for (version, told) in [("1.0.0", None), ("1.1.0", Some("- a second thing"))] {
+        let resolved = yard.version(version).await.unwrap();
+        assert_eq!(resolved.notes, None, "a registry tells nothing of the kind");
+        let generation = yard.stage(&resolved).await.unwrap();
+        let sealed = yard.store.record(generation).unwrap();
+        assert_eq!(yard.store.notes(&sealed).as_deref(), told, "{version}");
+        assert_eq!(yard.version(version).await.unwrap().notes.as_deref(), told, "{version}");
+    }
+}
+
+#[tokio::test]
 async fn where_a_release_says_what_it_is_is_told_if_it_is_an_address_and_nothing_else() {
     let yard = Yard::new().await;
     for (version, homepage, told) in [

@@ -29,6 +29,8 @@ mod idle;
 mod maintenance;
 #[path = "story/notices.rs"]
 mod notices;
+#[path = "story/offer.rs"]
+mod offer;
 #[path = "story/orders.rs"]
 mod orders;
 #[path = "story/plugins.rs"]

@@ -11,6 +11,7 @@ use cutover_core::{RunId, report};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::{Duration, Instant};
 
@@ -399,5 +400,10 @@ fn plan_text(plan: &Plan, explain: bool) -> String {
         plan.profile
     );
     text.push('\n');
-    text + &print::findings(&plan.findings, explain)
+    text.push_str(&print::findings(&plan.findings, explain));
+    if let (Some(notes), Some(target)) = (&plan.notes, &plan.target) {
+        let _ = write!(text, "\nwhat {} says is new in it:", target.release.version);
+        notes.lines().for_each(|line| text.push_str(format!("\n  {line}").trim_end()));
+    }
+    text
 }

@@ -3,8 +3,9 @@
 use super::acts;
 use super::inbox::{Handle, Input};
 use super::ledger::wall_ms;
+use super::view::View;
 use crate::store;
-use cutover_core::{Fault, Release, State, Wanted};
+use cutover_core::{Fault, Generation, Release, State, Wanted};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,6 +31,9 @@ pub struct Available {
     /// Where it says what it is, where the source tells.
     #[serde(default)]
     pub homepage: Option<String>,
+    /// What it says is new in it, as far as its files are here.
+    #[serde(default)]
+    pub notes: Option<String>,
 }
 
 /// What a channel named when it was looked at.
@@ -40,40 +44,46 @@ pub(super) struct Offer {
     seen_at: u64,
     published: Option<String>,
     homepage: Option<String>,
+    notes: Option<String>,
+    /// What was current then.
+    current: Option<Generation>,
 }
 
 impl Offer {
-    /// What of it is available in `state`: not what is installed, nor what was reverted here.
+    /// What of it is available in `state`: not what is installed, nor what was reverted here, nor what was offered to
+    /// another version than the current one, which may be younger.
     pub(super) fn available(&self, state: &State) -> Option<Available> {
         let is_current = state.current.as_ref().is_some_and(|current| current.release == self.release);
-        let is_news = !is_current && !state.skipped.contains(&self.release);
+        let is_to_it = self.current == state.current_generation();
+        let is_news = is_to_it && !is_current && !state.skipped.contains(&self.release);
         is_news.then(|| Available {
             version: self.release.version.clone(),
             channel: self.channel.clone(),
             seen_at: self.seen_at,
             published: self.published.clone(),
             homepage: self.homepage.clone(),
+            notes: self.notes.clone(),
         })
     }
 }
 
-/// Looks at the channel from time to time until the conductor is gone.
+/// Looks at the channel from time to time, and when another version has become current, until the conductor is gone.
 pub(super) fn watch_for(handle: &Handle) {
     let Some(every) = handle.executor.site.settings.check_every else { return };
     let handle = handle.clone();
     tokio::spawn(async move {
         let mut views = handle.watch();
         let mut pause = share(every / FIRST_LOOK);
+        let mut from = views.borrow().state().current_generation();
         loop {
-            let ended = async { while views.changed().await.is_ok() {} };
+            let moved = |view: &View| view.state().current_generation() != from;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = ended => return,
+                other = views.wait_for(moved) => if other.is_err() { return },
             }
             // A run asks the source itself.
-            if views.wait_for(|view| view.state().open_run().is_none()).await.is_err() {
-                return;
-            }
+            let Ok(current) = at_rest(&mut views).await else { return };
+            from = current;
             tokio::select! {
                 biased;
                 () = begun(views.clone()) => {}
@@ -88,8 +98,14 @@ pub(super) fn watch_for(handle: &Handle) {
     });
 }
 
+/// Waits until no run is under way, and tells what is current then.
+async fn at_rest(views: &mut watch::Receiver<View>) -> Result<Option<Generation>, watch::error::RecvError> {
+    let view = views.wait_for(|view| view.state().open_run().is_none()).await?;
+    Ok(view.state().current_generation())
+}
+
 /// Waits until a run is under way.
-async fn begun(mut views: watch::Receiver<super::View>) {
+async fn begun(mut views: watch::Receiver<View>) {
     // A conductor that is gone begins none.
     let _ = views.wait_for(|view| view.state().open_run().is_some()).await;
 }
@@ -97,11 +113,12 @@ async fn begun(mut views: watch::Receiver<super::View>) {
 async fn look(handle: &Handle) -> Result<Option<Offer>, Fault> {
     let executor = &handle.executor;
     let channel = executor.site.settings.channel().to_owned();
+    let current = handle.view().state().current_generation();
     let resolved = executor.resolved(&Wanted::Channel(channel.clone())).await?;
     let offer = match executor.follows(&channel, &resolved, &[]) {
         Ok(()) => {
-            let store::Resolved { release, published, homepage, .. } = resolved;
-            Some(Offer { release, channel, seen_at: wall_ms(), published, homepage })
+            let store::Resolved { release, published, homepage, notes, .. } = resolved;
+            Some(Offer { release, channel, seen_at: wall_ms(), published, homepage, notes, current })
         }
         Err(fault) => {
             tracing::debug!(service = handle.service, detail = fault.detail, "nothing to update to");

@@ -5,8 +5,8 @@ use super::acts::{Executor, fault};
 use super::inbox::Handle;
 use crate::store;
 use cutover_core::{
-    Act, DataClass, DataOrder, Fault, Finding, Installed, Level, RestoreAfterRelease, State, Strategy,
-    Ticket, Wanted, cutting_over,
+    Act, DataClass, DataOrder, Fault, Finding, Generation, Installed, Level, RestoreAfterRelease, State,
+    Strategy, Ticket, Wanted, cutting_over,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,17 @@ pub struct Plan {
     pub space: String,
     /// Warnings and notes.
     pub findings: Vec<Finding>,
+    /// What the target says is new in it.
+    #[serde(default)]
+    pub notes: Option<String>,
+}
+
+/// A sealed generation, with what its release says is new in it.
+#[derive(Clone, Debug, Serialize)]
+struct Kept {
+    #[serde(flatten)]
+    record: store::GenerationRecord,
+    notes: Option<String>,
 }
 
 impl Plan {
@@ -83,6 +94,7 @@ impl Executor {
             profile: self.site.profile(),
             space: String::new(),
             findings: Vec::new(),
+            notes: None,
         };
         let resolved = self.resolved(&wanted).await?;
         if self.is_current(&resolved.release, served, &settings.policy).await {
@@ -96,6 +108,7 @@ impl Executor {
         plan.space = self.space(&resolved).await?;
         let ticket = Ticket { run: cutover_core::RunId("plan".into()), act: Act::Stage, round: 0 };
         let target = self.staged(&ticket, &resolved.release).await?;
+        plan.notes = self.news(target.generation).await?;
         let looked = self.findings(&target, before.as_ref(), None, &settings).await?;
         let told = settings.told(looked.class);
         (plan.findings, plan.data) = (looked.findings, told.class);
@@ -115,6 +128,12 @@ impl Executor {
         Ok(plan)
     }
 
+    async fn news(&self, generation: Generation) -> Result<Option<String>, Fault> {
+        let store = self.site.store.clone();
+        super::acts::blocking("store", move || Ok::<_, store::Error>(store.notes(&store.record(generation)?)))
+            .await
+    }
+
     async fn space(&self, resolved: &store::Resolved) -> Result<String, Fault> {
         let source = self.site.source().map_err(super::acts::chain("store"))?;
         let (store, resolved) = (self.site.store.clone(), resolved.clone());
@@ -132,20 +151,17 @@ impl Handle {
     /// If the store cannot be read.
     pub fn generations(&self) -> Result<serde_json::Value, Fault> {
         let store = &self.executor.site.store;
-        let records = store.generations().map_err(super::acts::chain("store"))?;
+        let records = store.generations().map_err(super::acts::chain("store"))?.into_iter();
+        let kept: Vec<Kept> = records.map(|record| Kept { notes: store.notes(&record), record }).collect();
         let current = store.current().map_err(super::acts::chain("store"))?;
-        Ok(serde_json::json!({ "current": current, "generations": records }))
+        Ok(serde_json::json!({ "current": current, "generations": kept }))
     }
 
     /// In what a sealed generation differs from another one.
     ///
     /// # Errors
     /// If there is no such generation.
-    pub fn difference(
-        &self,
-        from: cutover_core::Generation,
-        to: cutover_core::Generation,
-    ) -> Result<store::Difference, Fault> {
+    pub fn difference(&self, from: Generation, to: Generation) -> Result<store::Difference, Fault> {
         self.executor.site.store.difference(from, to).map_err(super::acts::chain("store"))
     }
 
@@ -153,7 +169,7 @@ impl Handle {
     ///
     /// # Errors
     /// If there is no such generation.
-    pub fn installed(&self, generation: cutover_core::Generation) -> Result<Installed, Fault> {
+    pub fn installed(&self, generation: Generation) -> Result<Installed, Fault> {
         let record = self.executor.site.store.record(generation).map_err(super::acts::chain("store"))?;
         Ok(Installed { generation, release: record.release })
     }

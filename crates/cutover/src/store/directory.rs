@@ -2,7 +2,7 @@
 
 use super::manifest::Manifest;
 use super::source::{Directory, Resolved, Wanted};
-use super::{Error, Result};
+use super::{Error, Result, changelog};
 use cutover_core::Release;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ pub(super) fn resolve(source: &Directory, wanted: &Wanted) -> Result<Resolved> {
     let (files, bytes) = manifest.size();
     let published =
         fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(Error::read(&path))?;
+    let notes = changelog::notes(&path, &version);
     Ok(Resolved {
         release: Release {
             package: source.dir.display().to_string(),
@@ -26,6 +27,7 @@ pub(super) fn resolve(source: &Directory, wanted: &Wanted) -> Result<Resolved> {
             plugins: Vec::new(),
         },
         homepage: None,
+        notes,
         published: jiff::Timestamp::try_from(published).ok().map(|at| at.to_string()),
         unpacked_bytes: Some(bytes),
         files: Some(files),

@@ -5,7 +5,7 @@ use super::manifest::{
 };
 use super::source::Source;
 use super::workspace::{Workspace, create_dir_all, rename, sync_dir};
-use super::{Changed, Error, Result, Store};
+use super::{Changed, Error, Result, Store, changelog};
 use cutover_core::{Generation, Release};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -98,6 +98,13 @@ impl Store {
     #[must_use]
     pub fn generation_dir(&self, generation: Generation) -> PathBuf {
         self.generations_dir().join(generation.to_string())
+    }
+
+    /// What a sealed release says is new in it; none, if it says nothing.
+    #[must_use]
+    pub fn notes(&self, record: &GenerationRecord) -> Option<String> {
+        let package = self.generation_dir(record.generation).join(&record.package_root);
+        changelog::notes(&package, &record.release.version)
     }
 
     /// Reads a generation's record.

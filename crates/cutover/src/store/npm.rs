@@ -64,6 +64,9 @@ pub(super) async fn resolve(store: &Store, npm: &Npm, wanted: &Wanted) -> Result
         }
     }
     resolved.release.plugins.sort();
+    // A registry tells nothing of the kind; the package itself may, once it was fetched.
+    let fetched = store.generations()?.into_iter().rev().find(|record| record.release == resolved.release);
+    resolved.notes = fetched.and_then(|record| store.notes(&record));
     Ok(resolved)
 }
 
@@ -202,6 +205,7 @@ fn exact(npm: &Npm, wanted: &Wanted, view: &View) -> Result<Resolved> {
             plugins: Vec::new(),
         },
         published: view.time.get(&view.version).and_then(|at| at.as_str()).map(str::to_owned),
+        notes: None,
         homepage: view.homepage.as_str().filter(|page| is_address(page)).map(str::to_owned),
         unpacked_bytes: view.dist.unpacked_size,
         files: view.dist.file_count,

@@ -1,6 +1,7 @@
 //! Where releases come from, and what a wish is resolved to.
 
-use super::{Error, Identity, Result, Store, directory, npm};
+use super::stage::blocking;
+use super::{Identity, Result, Store, directory, npm};
 use cutover_core::Release;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -127,6 +128,8 @@ pub struct Resolved {
     pub published: Option<String>,
     /// Where it says what it is, as the source tells: an `https` address.
     pub homepage: Option<String>,
+    /// What it says is new in it, as far as its files are here.
+    pub notes: Option<String>,
     /// Bytes of the release's own files once unpacked, where the source tells. Dependencies come on top.
     pub unpacked_bytes: Option<u64>,
     /// Number of the release's own files, where the source tells.
@@ -144,9 +147,7 @@ impl Store {
             Source::Npm(npm) => npm::resolve(self, npm, wanted).await,
             Source::Directory(directory) => {
                 let (directory, wanted) = (directory.clone(), wanted.clone());
-                tokio::task::spawn_blocking(move || directory::resolve(&directory, &wanted))
-                    .await
-                    .map_err(|_| Error::Interrupted)?
+                blocking(move || directory::resolve(&directory, &wanted)).await
             }
         }
     }
