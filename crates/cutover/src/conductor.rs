@@ -29,7 +29,7 @@ mod view;
 mod window;
 
 pub use chronicle::{Chronicle, Error as ChronicleError};
-pub use inbox::{Accepted, Expected, Handle, Progress};
+pub use inbox::{Accepted, Expected, Handle, Progress, Unit};
 pub use interception::{Intercepted, Interceptor};
 pub use ledger::{Ledger, wall_ms};
 pub use offer::Available;

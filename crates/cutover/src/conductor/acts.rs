@@ -27,7 +27,7 @@ pub(super) use starting::Starting;
 pub(super) use trial::Enough;
 
 use super::front_link::FrontLink;
-use super::inbox::{Progress, Reporter};
+use super::inbox::{Progress, Reporter, Unit};
 use super::site::Site;
 use crate::predecessor::Record;
 use crate::probe::Before;
@@ -248,7 +248,8 @@ impl Executor {
     }
 
     pub(super) fn progress(&self, ticket: &Ticket, doing: impl Into<String>, done: u64, total: Option<u64>) {
-        self.reporter.progress(Progress { ticket: ticket.clone(), doing: doing.into(), done, total });
+        let (ticket, doing, unit) = (ticket.clone(), doing.into(), Unit::Count);
+        self.reporter.progress(Progress { ticket, doing, done, total, unit });
     }
 }
 

@@ -44,6 +44,17 @@ pub(super) enum Input {
     Stopped(u64),
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things: packages, rounds of a proof.
+    #[default]
+    Count,
+}
+
 /// How far the act under way is. Shown, never journaled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +67,9 @@ pub struct Progress {
     pub done: u64,
     /// Units in all, where they are known.
     pub total: Option<u64>,
+    /// Which units.
+    #[serde(default)]
+    pub unit: Unit,
 }
 
 /// The state that a caller believes the service to be in. Refused if it moved.

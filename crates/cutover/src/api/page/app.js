@@ -56,6 +56,8 @@ const deeds = {
 		draft.plan = { state: "asked" };
 		render();
 		draft.plan = await settled(link.call("update.plan", { service: draft.service, version: draft.version || null }));
+		asked.clear();
+		refresh();
 		render();
 	},
 	async give() {
@@ -161,7 +163,7 @@ function refresh() {
 	const view = model.views.get(model.route.service ?? "");
 	if (!view) return;
 	const { service, report, current } = view;
-	const about = JSON.stringify([report.runId, report.ended, report.revertedBy, current?.generation]);
+	const about = JSON.stringify([report.runId, report.ended, report.revertedBy, report.target?.generation, current?.generation]);
 	if (asked.get(service) === about) return;
 	asked.set(service, about);
 	learn(model.runs, service, "update.runs.list", { service });

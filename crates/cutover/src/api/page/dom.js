@@ -8,11 +8,11 @@ export function h(name, ...rest) {
 	const [tag, of] = name.split(".");
 	const [first] = rest;
 	const given = first && typeof first === "object" && !Array.isArray(first) && !("tag" in first);
-	const props = { ...(of && { class: of }), ...(given ? rest.shift() : {}) };
+	const props = Object.assign(of ? { class: of } : {}, given && rest.shift());
 	return { tag, props, kids: flat(rest) };
 }
 
-/** @type {(kids: Kid[]) => Laid[]} */
+/** @type {Flat} */
 const flat = (kids) => kids.flatMap((kid) =>
 	Array.isArray(kid) ? flat(kid) : kid == null || kid === false ? [] : [typeof kid === "object" ? kid : String(kid)]);
 
@@ -30,14 +30,17 @@ export const section = (id, title, ...kids) =>
 /** A name and what it is, in a list of such. @type {Row} */
 export const row = (name, ...told) => h("div", h("dt", name), h("dd", told));
 
-/** A table; in a hand each cell has a line of its own, with its column's name. @type {Table} */
+/** A table by its columns and their classes; in a hand each cell has a line of its own, with its column's name. @type {Table} */
 export const table = (label, columns, rows) => {
-	for (const { kids } of rows) kids.forEach((cell, at) => typeof cell === "object" && (cell.props["data-of"] = columns[at]));
+	const names = Object.keys(columns);
+	const cells = (/** @type {Kid[]} */ [first, ...others]) => [h("th", { scope: "row" }, first),
+		others.map((cell, at) => h("td", { class: columns[names[at + 1]], "data-of": names[at + 1] }, cell))];
 	return h("div.scroll", { tabindex: 0, role: "region", "aria-label": label },
-		h("table", h("thead", h("tr", columns.map((column) => h("th", { scope: "col" }, column)))), h("tbody", rows)));
+		h("table", h("thead", h("tr", names.map((name) => h("th", { scope: "col" }, name)))),
+			h("tbody", rows.map(([props, ...kids]) => h("tr", props, cells(kids))))));
 };
 
-/** Makes the children of `parent` what is described. @type {(parent: Element, kids: Laid[]) => void} */
+/** Makes the children of `parent` what is described. @type {Lay} */
 export function lay(parent, kids) {
 	const left = new Set(parent.childNodes);
 	const nodes = kids.map((kid) => {
@@ -60,18 +63,18 @@ export function lay(parent, kids) {
 	});
 }
 
-/** @type {(node: ChildNode, kid: Laid) => boolean} */
+/** @type {Fits} */
 const fits = (node, kid) => typeof kid === "string" ? node.nodeType === Node.TEXT_NODE
 	: node.nodeName.toLowerCase() === kid.tag && /** @type {Known} */ (node).told?.key === kid.props.key;
 
-/** @type {(parent: Element, kid: Laid) => ChildNode} */
+/** @type {Made} */
 function made(parent, kid) {
 	if (typeof kid === "string") return document.createTextNode(kid);
 	const drawn = kid.tag === "svg" || parent.namespaceURI === SVG;
 	return drawn ? document.createElementNS(SVG, kid.tag) : document.createElement(kid.tag);
 }
 
-/** @param {Known} element @param {Record<string, any>} props */
+/** @type {Dress} */
 function dress(element, props) {
 	const before = element.told ?? {};
 	for (const name of Object.keys(before)) {

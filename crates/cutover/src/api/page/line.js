@@ -4,12 +4,9 @@ import { clock, hasFailed, plain, span } from "./words.js";
 
 const BEFORE = ["resolve", "stage", "preflight", "rehearse", "await", "drain"];
 
-/**
- * When the front did not serve, as the steps tell: from the cut to the release, and again on the way back.
- * @param {Run} run @param {number} end @returns {[number, number][]}
- */
-function outages(run, end) {
-	/** @type {[number, number][]} */
+/** When the front did not serve, as the steps tell: from the cut to the release, and again on the way back. @type {Outages} */
+const outages = (run, end) => {
+	/** @type {Span[]} */
 	const found = [];
 	let from = /** @type {number | null} */ (null);
 	for (const { name, direction, started, ended, outcome } of run.steps) {
@@ -21,21 +18,22 @@ function outages(run, end) {
 	}
 	if (from !== null) found.push([from, end]);
 	return found;
-}
+};
 
-/** @param {Run} run @param {number} now */
+/** @type {Timeline} */
 export function timeline(run, now) {
 	const start = run.started ?? now;
 	const end = Math.max(run.ended ?? now, start + 1);
-	const at = (/** @type {number} */ ms) => ((ms - start) / (end - start)) * 1000;
-	const bar = (/** @type {number} */ from, /** @type {number} */ to) => ({ x: at(from), width: Math.max(3, at(to) - at(from) - 1) });
+	const whole = end - start;
+	/** @type {Bar} */
+	const bar = (from, to) => ({ x: from - start, width: Math.max(whole / 300, to - from - whole / 1000) });
 	// One that was stopped before, or never ran, was cut off from nobody.
 	const gaps = run.before && !(run.ok && run.downtimeMs === null) ? outages(run, end) : [];
 	const told = gaps.map(([from, to]) => `not served from ${clock(from)} for ${span(to - from)}`).join("; ");
-	const text = `${span(end - start)} in all; ${told || "nobody was cut off"}`;
+	const text = `${span(whole)} in all; ${told || "nobody was cut off"}`;
 	return h("figure.timeline",
-		h("svg", { viewBox: "0 0 1000 64", preserveAspectRatio: "none", role: "img", "aria-label": `Timeline: ${text}` },
-			gaps.map(([from, to]) => h("rect.outage", { ...bar(from, to), y: 0, height: 64 })),
+		h("svg", { viewBox: `0 0 ${whole} 64`, preserveAspectRatio: "none", role: "img", "aria-label": `Timeline: ${text}` },
+			gaps.map((gap) => h("rect.outage", { ...bar(...gap), y: 0, height: 64 })),
 			run.steps.map((step) => {
 				const [to, back] = [step.ended ?? end, step.direction === "back"];
 				return h("rect", {

@@ -15,7 +15,7 @@ export class Refused extends Error {
 	status = 0;
 }
 
-/** @param {string} path @param {RequestInit} [init] */
+/** @type {Ask} */
 async function ask(path, init = {}) {
 	const headers = { "x-cutover-key": localStorage.getItem(KEY) ?? "" };
 	const response = await fetch(path, { ...init, headers, cache: "no-store", redirect: "error" });
@@ -40,7 +40,7 @@ export async function logout() {
 /** Whether this browser may have a session. */
 export const mayBeIn = () => localStorage.getItem(KEY) !== null;
 
-/** Calls a method. @param {string} method @param {object} params @returns {Promise<any>} */
+/** Calls a method. @type {Call} */
 export const call = async (method, params) =>
 	(await ask(`/api/rpc/${method}`, { method: "POST", body: JSON.stringify(params) })).json();
 

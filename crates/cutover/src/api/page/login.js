@@ -2,12 +2,6 @@ import { button, h, section, title } from "./dom.js";
 
 /** @type {Page} */
 export function loginPage(model, deeds) {
-	const onsubmit = (/** @type {SubmitEvent} */ event) => {
-		event.preventDefault();
-		const field = /** @type {HTMLInputElement} */ (document.getElementById("token"));
-		if (!model.busy) deeds.login(field.value);
-		field.value = "";
-	};
 	return h("main.login",
 		title("Log in"),
 		model.notice && h("p.banner warn", { role: "alert" }, model.notice),
@@ -16,7 +10,12 @@ export function loginPage(model, deeds) {
 			h("copy-line", { command: "cutover open" }),
 			h("p.quiet", "It prints an address that opens this page once, within two minutes.")),
 		section("by-token", "With a token",
-			h("form", { onsubmit },
+			h("form", { onsubmit: (event) => {
+				event.preventDefault();
+				const { token } = event.target.elements;
+				if (!model.busy) deeds.login(token.value);
+				token.value = "";
+			} },
 				h("label", { for: "token" }, "A one-time token, or what the file “token” in cutover’s state directory holds"),
 				h("input", { id: "token", type: "password", autocomplete: "off", required: true }),
 				button("Log in", null, { class: "main", off: model.busy }))));

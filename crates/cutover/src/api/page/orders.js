@@ -1,6 +1,6 @@
 // Orders, and what each leads to, said before it is given.
 import { button, h, row } from "./dom.js";
-import { findingList } from "./run.js";
+import { findingList, saidOfItself } from "./run.js";
 import { added, lasting, named, numbered, plain } from "./words.js";
 
 /** @type {Record<OrderWord, string>} */
@@ -9,7 +9,7 @@ const VERBS = {
 	retry: "Try again", recover_rollback: "Go back", accept: "Accept as it is",
 };
 
-/** Whether the daemon would take the order now. @param {View} view @param {OrderWord} word */
+/** Whether the daemon would take the order now. @type {Possible} */
 const isPossible = (view, word) => (word === "rollback" ? ["rollback_keep", "rollback_restore"] : [word]).some((word) => view.orders[word] === null);
 
 /** @type {Part} */
@@ -20,7 +20,7 @@ export const controls = (model, view, deeds) => {
 		button(`${VERBS[word]} …`, () => deeds.draft(view.service, word), { key: word, class: word === first && "main", off: !model.link.live })));
 };
 
-/** The method of an order, and its parameters. @param {Draft} draft @returns {[string, object]} */
+/** The method of an order, and its parameters. @type {AsCall} */
 export function asCall({ word, service, expected, version, generation, data, hold, approves }) {
 	const of = { service, expected };
 	if (word === "update") return ["update.run", { ...of, version: version || null, hold }];
@@ -31,7 +31,7 @@ export function asCall({ word, service, expected, version, generation, data, hol
 	return ["update.recover", { ...of, recover: word === "recover_rollback" ? "rollback" : word }];
 }
 
-/** @param {View} view @param {Draft} draft */
+/** @type {Consequences} */
 function consequences(view, { word, version, data, hold }) {
 	const { settings: { policy, strategy, class: kind }, report, current, listen, process } = view;
 	const now = `${current?.release.version ?? "nothing"}${process ? ` (pid ${process.pid})` : ""}`;
@@ -95,44 +95,42 @@ function planned(asked) {
 		return h("p.quiet", { role: "status" }, "Fetching and checking it …");
 	}
 	if (asked.state === "failed") return h("p.banner bad", { role: "alert" }, h("strong", "It would fail: "), asked.why);
-	const { alreadyCurrent, before, target, acts, data, space, profile, findings } = asked.value;
+	const { alreadyCurrent, before, target, acts, data, space, profile, findings, notes } = asked.value;
 	if (alreadyCurrent) return h("p.banner idle", { role: "status" }, named(target), " is already current.");
 	return h("div", { role: "status" },
 		findings.some(({ level }) => level === "block") && h("p.banner bad", "It would end at its preflight: nothing would be stopped or switched."),
 		h("dl.facts",
 			row("From", named(before)), row("To", named(target), added(target?.release)), row("Past the cut", acts.map(plain).join(", ")),
 			row("Data", DATA[data]), row("Space", space || "not measured"), row("Proof", profile)),
+		saidOfItself(notes),
 		findings.length ? findingList(findings) : h("p.quiet", "Nothing was found against it."));
 }
 
-/** @param {Model} model @param {Deeds} deeds */
+/** @type {OrderDialog} */
 export function orderDialog(model, deeds) {
 	const { draft } = model;
 	const view = draft && model.views.get(draft.service);
 	if (!draft || !view) return null;
 	const { word, service, generation, plan, sent, refusal } = draft;
-	const onsubmit = (/** @type {Event} */ event) => {
-		event.preventDefault();
-		deeds.give();
-	};
-	const radio = (/** @type {"keep" | "restore"} */ data, /** @type {string} */ label) => {
+	/** @type {Choice} */
+	const radio = (data, label) => {
 		// This is said about the version before; of any other the daemon says it when it is asked.
 		const no = generation ? null : view.orders[`rollback_${data}`];
 		return h("label", h("input", { type: "radio", name: "data", checked: draft.data === data, onchange: () => deeds.revise({ data }) }), ` ${label}`, no && h("span.quiet", ` (no: ${no})`));
 	};
 	return h("dialog", { "aria-labelledby": "order", onclose: deeds.close },
-		h("form", { onsubmit },
+		h("form", { onsubmit: (event) => { event.preventDefault(); deeds.give(); } },
 			h("h2", { id: "order" }, generation ? `Go to generation ${numbered(generation)} of ${service}` : `${VERBS[word]}: ${service}`),
 			word === "update" && [
 				h("label", { for: "version" }, "Version"),
 				h("input", {
 					id: "version", autocomplete: "off", spellcheck: "false", "aria-describedby": "hint",
-					oninput: (/** @type {Event} */ event) => deeds.revise({ version: /** @type {HTMLInputElement} */ (event.target).value.trim(), plan: null }),
+					oninput: ({ target }) => deeds.revise({ version: target.value.trim(), plan: null }),
 				}),
 				h("p.quiet", { id: "hint" }, `Empty: what “${view.channel}” names${view.available ? `, ${view.available.version} when last looked at` : ""}.`),
 				h("label", h("input", { type: "checkbox", checked: draft.hold, onchange: () => deeds.revise({ hold: !draft.hold }) }), " Ask for an approval before anything is stopped")],
 			word === "rollback" && h("fieldset", h("legend", "Data"), radio("keep", "Keep it as it is"), radio("restore", "Lay down the copy that belongs to the older version")),
-			h("ul.consequences", { "aria-label": "What this leads to" }, consequences(view, draft).filter(Boolean).map((line) => h("li", line))),
+			h("ul", { "aria-label": "What this leads to" }, consequences(view, draft).filter(Boolean).map((line) => h("li", line))),
 			plan && planned(plan),
 			!isPossible(view, word) && !sent && h("p.banner warn", { role: "alert" }, "This does not fit any more: the service has moved on."),
 			refusal && h("p.banner bad", { role: "alert" }, h("strong", "Refused: "), refusal),

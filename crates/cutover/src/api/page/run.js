@@ -1,7 +1,7 @@
 // One run: its acts, its proof, its faults.
 import { h, row, section, table, title } from "./dom.js";
 import { timeline } from "./line.js";
-import { chip, clock, hasFailed, isOpen, moment, named, outcome, plain, sign, span, undertaking } from "./words.js";
+import { chip, clock, hasFailed, isOpen, moment, named, outcome, plain, sign, size, span, undertaking, unserved } from "./words.js";
 
 const READINGS = { holds: "✓ holds", not_yet: "… not yet", contradicts: "✗ contradicts", warns: "! warns", missing: "? missing", not_applicable: "– does not apply" };
 
@@ -14,6 +14,10 @@ export function findingList(findings) {
 		h("li", { class: level }, h("strong", `${words[level]} · ${kind}`), " ", text, advice && h("p.quiet", advice))));
 }
 
+/** What a release says of itself. @param {string | null} [notes] */
+export const saidOfItself = (notes) => notes && h("details", h("summary", "Release notes"),
+	h("pre.log", { tabindex: 0, role: "region", "aria-label": "Release notes" }, notes));
+
 /** @type {OfRun<Kid>} */
 export const runParts = (model, run, view) => [
 	timeline(run, model.now),
@@ -24,9 +28,9 @@ export const runParts = (model, run, view) => [
 	run.findings.length > 0 && [h("h3", { key: "findings" }, "What was found before"), findingList(run.findings)],
 	run.facts.length > 0 && [
 		h("h3", { key: "facts" }, "Facts of the verdict"),
-		table("Facts of the verdict", ["Fact", "Reads", "Expected", "Observed", "When", "Source"], run.facts.map((fact) =>
-			h("tr", { class: fact.reading }, h("th", { scope: "row" }, plain(fact.name)), h("td.reads", READINGS[fact.reading]),
-				h("td", fact.expected), h("td", fact.observed), h("td.figure", fact.at ? clock(fact.at) : "–"), h("td.source", fact.source))))],
+		table("Facts of the verdict", { Fact: "", Reads: "reads", Expected: "", Observed: "", When: "figure", Source: "source" },
+			run.facts.map(({ name, reading, expected, observed, at, source }) =>
+				[{ class: reading }, plain(name), READINGS[reading], expected, observed, at ? clock(at) : "–", source]))],
 ];
 
 /** @type {OfRun<(step: Step) => Kid>} */
@@ -45,9 +49,12 @@ const stepLine = (model, run, view) => (step) => {
 /** @param {View["progress"]} [told] */
 const progress = (told) => told && [
 	told.total !== null && h("progress", { max: told.total, value: told.done, "aria-label": told.doing }), " ", told.doing,
-	told.total !== null ? `, ${told.done} of ${told.total}` : told.done > 0 && `, ${told.done}`];
+	(told.done > 0 || told.total) && `, ${amount(told, told.done)}${told.total ? ` of ${amount(told, told.total)}` : ""}`];
 
-/** @type {(model: Model, view: View) => Kid} */
+/** @type {Amount} */
+const amount = ({ unit }, number) => unit === "bytes" ? size(number) : `${number}`;
+
+/** @type {Part} */
 const waiting = (model, { report: { awaits, sentence }, waiting }) => awaits && h("div.banner busy",
 	h("p.headline", sign("busy"), sentence),
 	awaits.windows.length > 0 && h("p", `It stops nothing outside of ${awaits.windows.join("; ")}`, waiting?.opensAt && `: not before ${moment(waiting.opensAt, model.now)}`, "."),
@@ -55,18 +62,21 @@ const waiting = (model, { report: { awaits, sentence }, waiting }) => awaits && 
 	awaits.commands.map((command) => h("copy-line", { key: command, command })));
 
 /** @type {Part} */
-export const liveRun = (model, view) => {
+export const liveRun = (model, view, deeds) => {
 	const { report: run, front } = view;
+	const kept = model.generations.get(view.service);
+	const target = kept?.state === "told" && kept.value.generations.find(({ generation }) => generation === run.target?.generation);
 	return section("live", [undertaking(run), " ", chip(outcome(run))],
-		waiting(model, view) ?? h("p.lead", run.sentence),
+		waiting(model, view, deeds) ?? h("p.lead", run.sentence),
 		h("dl.facts",
 			row("Begun", moment(run.started ?? 0, model.now), ` by ${run.actor}`),
 			front && row("Held now", `${front.held} ${front.held === 1 ? "request" : "requests"}; longest wait ${span(front.longest_wait_ms)}`),
 			run.next && row("Next", run.next)),
+		target && saidOfItself(target.notes),
 		runParts(model, run, view));
 };
 
-/** A run's own page. @type {(model: Model, service: string, id: string) => Described} */
+/** A run's own page. @type {RunPage} */
 export function runPage(model, service, id) {
 	const view = model.views.get(service);
 	const about = view?.report.runId === id ? view : null;
@@ -85,7 +95,7 @@ export function runPage(model, service, id) {
 				row("Resolution", plain(run.resolution)), row("Before", named(run.before)), row("Target", named(run.target)),
 				row("Asked by", run.actor), run.origin && row("Begun by", `${run.origin.code}: ${run.origin.detail}`),
 				row("Began", moment(run.started ?? 0, model.now)),
-				row("Not served", run.downtimeMs === null ? "–" : span(run.downtimeMs)),
+				row("Not served", unserved(run)),
 				run.writes === "given_up" && row("Writes", "some that clients were told to be safe were given up"),
 				run.notices.length > 0 && row("Told", run.notices.map(({ about, deliveries }) => deliveries.map(({ target, outcome }) =>
 					h("div", `${plain(about.event)}: ${target.name} ${outcome ? plain(outcome.outcome) : "not yet"}`)))),

@@ -1,7 +1,7 @@
 import { button, h, row, section, table, title } from "./dom.js";
 import { controls } from "./orders.js";
-import { liveRun, runParts } from "./run.js";
-import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size, span, standing, troubled, undertaking } from "./words.js";
+import { liveRun, runParts, saidOfItself } from "./run.js";
+import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size, span, standing, troubled, undertaking, unserved } from "./words.js";
 
 /** What stays until it is resolved. @type {Part} */
 const banner = (_, view) => {
@@ -58,17 +58,17 @@ const glance = (model, view, deeds) => {
 		row("Health", troubled(view) ?? (isProven ? "proven, and looked at every second" : process ? "not proven" : "does not run")),
 		row("Front", view.listen.length === 0 ? "none: clients reach the service’s own port" : !front ? `does not answer; ${serving.posture} is wanted`
 			: `${front.expired ? "turns requests away: the hold took too long" : does[front.posture]}; ${front.in_flight} under way, ${front.held} held`),
-		row("Available", available ? [h("span.version", available.version), `, seen ${ago(available.seenAt, model.now)} `,
-			available.published && `published ${moment(Date.parse(available.published), model.now)} `,
-			available.homepage && h("a", { href: available.homepage, rel: "noreferrer" }, "what it is")] : `nothing newer on “${channel}” `,
+		row("Available", available ? [h("span.version", available.version), available.published && `, published ${ago(Date.parse(available.published), model.now)}`,
+			`, seen ${ago(available.seenAt, model.now)} `, available.homepage && [h("a", { href: available.homepage, rel: "noreferrer" }, "what it is"), " "]]
+			: `nothing newer seen on “${channel}” `,
 			button(looked?.state === "asked" ? "Looking …" : "Look now", () => deeds.look(service), { class: "small", off: !model.link.live || looked?.state === "asked" || isOpen(report) }),
-			h("span", { role: "status" }, looked?.state === "told" ? !looked.value.available && "Nothing that an update would take." : looked?.state === "failed" && looked.why)),
+			h("span", { role: "status" }, looked?.state === "told" ? !looked.value.available && "Nothing that an update would take." : looked?.state === "failed" && looked.why), saidOfItself(available?.notes)),
 		tellings.length > 0 && row("Notices", tellings.map(({ target, owed, trial, givenUp }) => h("div", `${target.name}: `,
 			givenUp ? `given up: ${givenUp}` : owed ? `${owed} to be told${trial ? `, tried ${trial.tries} times: ${trial.why}` : ""}` : "knows all"))),
 		row("Last run", report.runId ? [chip(outcome(report)), report.ended ? ` ${ago(report.ended, model.now)}` : ""] : "none yet"));
 };
 
-/** @type {(model: Model, name: string, deeds: Deeds) => Described} */
+/** @type {ServicePage} */
 export function servicePage(model, name, deeds) {
 	const view = model.views.get(name);
 	if (!view) {
@@ -88,16 +88,15 @@ export function servicePage(model, name, deeds) {
 /** @type {Part} */
 const log = (model, view, deeds) => {
 	const asked = model.logs.get(view.service);
-	const choice = (/** @type {number} */ at, /** @type {string} */ label) =>
-		button(label, () => deeds.chooseLog(at), { class: "small", "aria-pressed": `${model.logOf === at}` });
-	const { lines, tripped } = asked?.state === "told" ? asked.value : /** @type {Tail} */ ({ lines: [], tripped: [], generation: null });
+	const tail = asked?.state === "told" ? asked.value : null;
 	return h("section.sheet", { key: "log", "aria-label": "Log" },
-		h("details", { ontoggle: (/** @type {Event} */ event) => deeds.openLog(/** @type {HTMLDetailsElement} */ (event.target).open) },
+		h("details", { ontoggle: ({ target }) => deeds.openLog(target.open) },
 			h("summary", "The service’s own log"),
-			h("div.controls", choice(0, "Youngest process"), choice(1, "The one before")),
+			h("div.controls", ["Youngest process", "The one before"].map((label, at) =>
+				button(label, () => deeds.chooseLog(at), { class: "small", "aria-pressed": `${model.logOf === at}` }))),
 			asked?.state === "failed" && h("p.quiet", asked.why),
-			tripped.length > 0 && h("p.banner bad", `Lines marked “gone”: something of the release is not there.`),
-			h("pre.log", { tabindex: 0, role: "region", "aria-label": "Last lines of the log" }, lines.map((line, at) => tripped.includes(at)
+			tail?.tripped.length && h("p.banner bad", "Lines marked “gone”: something of the release is not there."),
+			h("pre.log", { tabindex: 0, role: "region", "aria-label": "Last lines of the log" }, tail?.lines.map((line, at) => tail.tripped.includes(at)
 				? h("span.tripped", h("b", "✗ gone: "), `${line}\n`) : h("span", `${line}\n`)))));
 };
 
@@ -108,13 +107,10 @@ const whenTold = (asked, show) => asked?.state === "told" ? show(asked.value)
 /** @type {Part} */
 const history = (model, view) => section("history", "History",
 	whenTold(model.runs.get(view.service), ({ runs }) => runs.length === 0 ? h("p.quiet", "No run yet.") :
-		table("Runs", ["Run", "Outcome", "When", "Took", "Not served", "By"], runs.map((listed) => {
+		table("Runs", { Run: "", Outcome: "", When: "figure", Took: "figure", "Not served": "figure", By: "" }, runs.map((listed) => {
 			const run = listed.runId === view.report.runId ? view.report : listed;
-			return h("tr", { key: run.runId },
-				h("th", { scope: "row" }, h("a", { href: `#/${view.service}/run/${run.runId}` }, undertaking(run))),
-				h("td", chip(outcome(run))), h("td.figure", moment(run.started ?? 0, model.now)),
-				h("td.figure", span((run.ended ?? model.now) - (run.started ?? 0))),
-				h("td.figure", run.downtimeMs === null ? "–" : span(run.downtimeMs)), h("td", run.actor));
+			return [{ key: run.runId }, h("a", { href: `#/${view.service}/run/${run.runId}` }, undertaking(run)), chip(outcome(run)),
+				moment(run.started ?? 0, model.now), span((run.ended ?? model.now) - (run.started ?? 0)), unserved(run), run.actor];
 		}))));
 
 /** @type {Part} */
@@ -124,13 +120,13 @@ const generations = (model, view, deeds) => {
 	const compared = model.differences.get(view.service);
 	return section("kept", "Kept versions",
 		whenTold(model.generations.get(view.service), ({ generations }) => generations.length === 0 ? h("p.quiet", "Nothing is installed yet.") :
-			table("Kept versions", ["Generation", "Version", "Size", "Sealed", "Use"], generations.toReversed().map(({ generation, release, bytes, files, createdAt }) =>
-				h("tr", { key: generation },
-					h("th", { scope: "row" }, numbered(generation)), h("td", h("span.version", release.version), added(release)),
-					h("td.figure", `${size(bytes)}, ${files} files`), h("td.figure", moment(Date.parse(createdAt), model.now)),
-					h("td.figure", view.current?.generation === generation ? "current" : view.current && [
+			table("Kept versions", { Generation: "", Version: "", Size: "figure", Sealed: "figure", Use: "figure" },
+				generations.toReversed().map(({ generation, release, bytes, files, createdAt, notes }) => [{ key: generation },
+					numbered(generation), [h("span.version", release.version), added(release), saidOfItself(notes)],
+					`${size(bytes)}, ${files} files`, moment(Date.parse(createdAt), model.now),
+					view.current?.generation === generation ? "current" : view.current && [
 						button(`Go to ${numbered(generation)} …`, () => deeds.draft(view.service, "rollback", generation, release.version), { class: "small", off: !isFree }), " ",
-						button("Compare", () => deeds.compare(view.service, generation), { class: "small", off: !live })]))))),
+						button("Compare", () => deeds.compare(view.service, generation), { class: "small", off: !live })]]))),
 		h("div", { role: "status" }, compared && whenTold(compared, differing)));
 };
 

@@ -63,7 +63,7 @@ interface View {
   service: string;
   report: Run;
   current: Installed | null;
-  progress: { ticket: { run: string; act: string }; doing: string; done: number; total: number | null } | null;
+  progress: { ticket: { run: string; act: string }; doing: string; done: number; total: number | null; unit: "bytes" | "count" } | null;
   front: {
     posture: "serve" | "hold" | "maintain"; expired: boolean; held: number; in_flight: number; websockets: number; longest_wait_ms: number;
   } | null;
@@ -73,7 +73,9 @@ interface View {
   trouble: string | null;
   alarm: { fault: Fault } | null;
   tellings: { target: { name: string }; owed: number; trial: { tries: number; why: string } | null; givenUp: string | null }[];
-  available: { version: string; channel: string; seenAt: number; published: string | null; homepage: string | null } | null;
+  available: {
+    version: string; channel: string; seenAt: number; published: string | null; homepage: string | null; notes: string | null;
+  } | null;
   waiting: { opensAt: number | null; givesUpAt: number | null } | null;
   channel: string;
   settings: { strategy: "stop-start" | "signal"; class: "none" | "neutral" | "migrated"; intake: string; policy: Policy };
@@ -95,10 +97,12 @@ interface Plan {
   profile: string;
   space: string;
   findings: Finding[];
+  notes: string | null;
 }
 
 type Sealed = {
   generation: number; release: Release; published: string | null; createdAt: string; files: number; bytes: number;
+  notes: string | null;
 };
 type Generations = { current: number | null; generations: Sealed[] };
 type Tail = { lines: string[]; tripped: number[]; generation: number | null };
@@ -179,6 +183,8 @@ interface Hearer {
   isOver(): boolean;
 }
 
+/** Attributes of an element, and what it does when something happens to it. */
+interface Props { [heard: `on${string}`]: (event: any) => void; [name: string]: any }
 /** An element that shall be. */
 interface Described { tag: string; props: Record<string, any>; kids: (Described | string)[] }
 type Kid = Described | string | number | null | undefined | false | Kid[];
@@ -188,11 +194,34 @@ type Laid = Described | string;
 type Known = Element & { told?: Record<string, any>; heard?: Set<string> };
 
 /** The types of functions that are too long to stand beside them. */
-type Describe = (name: string, ...rest: any[]) => Described;
-type Button = (label: Kid, deed: (() => void) | null, more?: Record<string, any>) => Described;
+type Describe = (name: string, ...rest: (Props | Kid)[]) => Described;
+type Button = (label: Kid, deed: (() => void) | null, more?: Props) => Described;
 type Section = (id: string, title: Kid, ...kids: Kid[]) => Described;
 type Row = (name: string, ...told: Kid[]) => Described;
-type Table = (label: string, columns: string[], rows: Described[]) => Described;
+type Table = (label: string, columns: Record<string, string>, rows: [Props, ...Kid[]][]) => Described;
+type Amount = (told: { unit: "bytes" | "count" }, number: number) => string;
+type Call = (method: string, params: object) => Promise<any>;
+type Ask = (path: string, init?: RequestInit) => Promise<Response>;
+type Flat = (kids: any[]) => Laid[];
+type Lay = (parent: Element, kids: Laid[]) => void;
+type Fits = (node: ChildNode, kid: Laid) => boolean;
+type Made = (parent: Element, kid: Laid) => ChildNode;
+type Dress = (element: Known, props: Props) => void;
+type As = (tone: Mark["tone"], word: string) => Mark;
+type Naming = (installed: Installed | null) => Kid;
+type HasFailed = (run: Run, step: Step) => boolean;
+type Timeline = (run: Run, now: number) => Described;
+type Possible = (view: View, word: OrderWord) => boolean;
+/** An order as a method and its parameters. */
+type AsCall = (draft: Draft) => [string, object];
+type Consequences = (view: View, draft: Draft) => string[];
+type OrderDialog = (model: Model, deeds: Deeds) => Described | null;
+type ServicePage = (model: Model, name: string, deeds: Deeds) => Described;
+type RunPage = (model: Model, service: string, id: string) => Described;
+type Choice = (data: "keep" | "restore", label: string) => Described;
+type Span = [from: number, to: number];
+type Outages = (run: Run, end: number) => Span[];
+type Bar = (...span: Span) => { x: number; width: number };
 /** A moment in words, seen from now (ms of Unix time). */
 type Moment = (ms: number, now: number) => string;
 /** Something about a run; with the service's view, if that is about this run. */

@@ -42,7 +42,7 @@ export const plain = (word) => word.replaceAll("_", " ");
 /** @param {number} generation */
 export const numbered = (generation) => String(generation).padStart(4, "0");
 
-/** @type {(installed: Installed | null) => Kid} */
+/** @type {Naming} */
 export const named = (installed) => installed
 	? [h("span.version", installed.release.version), ` (generation ${numbered(installed.generation)})`] : "nothing";
 
@@ -53,11 +53,11 @@ export const added = (release) => release?.plugins?.length
 /** Whether a run is not over. @param {Run} run */
 export const isOpen = (run) => run.runId !== null && run.ended === null;
 
-/** @type {(run: Run, step: Step) => boolean} */
+/** @type {HasFailed} */
 export const hasFailed = (run, step) =>
 	run.causes.some(({ act, fault }) => act === step.name && step.outcome?.startsWith(`${fault.code}:`));
 
-/** @type {(tone: Mark["tone"], word: string) => Mark} */
+/** @type {As} */
 const as = (tone, word) => ({ tone, word });
 
 /** How a run ended, or stands. Green is for one status alone. @param {Run} run */
@@ -83,6 +83,10 @@ export function outcome(run) {
 			return run.ok ? as("idle", "already current") : as("bad", "not proven");
 	}
 }
+
+/** How long clients were not served. @param {Run} run */
+export const unserved = ({ downtimeMs, resolution }) =>
+	downtimeMs !== null ? span(downtimeMs) : resolution === "maintenance" ? "until resolved" : "–";
 
 /** What is wrong with it now. @param {View} view */
 export const troubled = ({ trouble, alarm }) => trouble ?? alarm?.fault.detail;

@@ -1,5 +1,6 @@
 //! Before anything stops: resolve, stage, look.
 
+use super::super::inbox::{Progress, Unit};
 use super::proving::{Proof, Prover};
 use super::{Enough, Executor, Outcome, blocking, chain, fault};
 use crate::config;
@@ -169,13 +170,14 @@ impl Executor {
             ));
         }
         let (shown, of) = (self.clone(), ticket.clone());
-        let progress = move |progress: store::Progress| {
-            shown.progress(
-                &of,
-                format!("{:?}", progress.phase).to_lowercase(),
-                progress.done,
-                progress.total,
-            );
+        let progress = move |store::Progress { phase, done, total }| {
+            let (doing, unit) = match phase {
+                store::Phase::Copy => ("copying", Unit::Bytes),
+                store::Phase::Install => ("installing packages", Unit::Count),
+                store::Phase::Hash => ("hashing", Unit::Bytes),
+                store::Phase::Seal => ("sealing", Unit::Count),
+            };
+            shown.reporter.progress(Progress { ticket: of.clone(), doing: doing.into(), done, total, unit });
         };
         let generation = self.site.store.stage(&source, &resolved, progress).await.map_err(chain("stage"))?;
         self.tally.add(self.site.store.record(generation).map_err(chain("store"))?.bytes);
