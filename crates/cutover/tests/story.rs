@@ -33,6 +33,8 @@ mod notices;
 mod offer;
 #[path = "story/orders.rs"]
 mod orders;
+#[path = "story/pair.rs"]
+mod pair;
 #[path = "story/plugins.rs"]
 mod plugins;
 #[path = "story/preflight.rs"]

@@ -1,53 +1,14 @@
 //! A plugin is one thing with its package: updated, proven, refused and taken back together with it. In a daemon with a
 //! service that node runs, both from a registry.
 
-use crate::preflight::{configure, node, of, only};
-use crate::stage::{assert_told, executable, reported, serving, told, unserved, update, view, with_policy};
-use cutover::demo::{Plan, SERVICE, World};
+use crate::pair::{APP, BARE, PLUGIN, WITH_VERSION, app, extra, published};
+use crate::preflight::{of, only};
+use crate::stage::{assert_told, reported, serving, told, update, view, with_policy};
+use cutover::demo::{SERVICE, World};
 use cutover_core::{FactName, Fault, Level, Reading, Report, Resolution, Status};
-use cutover_testkit::registry::{Package, Registry};
-use serde_json::json;
+use cutover_testkit::registry::Registry;
 use std::path::PathBuf;
 use std::process::Command;
-
-const PLUGIN: &str = "@toy/extra";
-
-/// Loads the plugin from where its environment says, and tells which version of it that is.
-const APP: &str = "import { createServer } from 'node:http';
-import { randomUUID } from 'node:crypto';
-import { pathToFileURL } from 'node:url';
-import { version, plugin } from './sdk.mjs';
-const extra = await import(pathToFileURL(process.env.PLUGIN + '/index.mjs'));
-const answer = JSON.stringify({ version, bootId: randomUUID(), plugins: [plugin(extra.version)] });
-createServer((_, response) => response.end(answer)).listen(Number(process.argv[2]), '127.0.0.1');
-";
-
-/// How a version of the app tells its plugin: an expression of its `version`.
-const WITH_VERSION: &str = "`extra@${version}`";
-const BARE: &str = "'extra'";
-
-fn app(version: &str, tells: &str) -> Package {
-    let sdk = format!(
-        "export const version = '{version}';\nexport const plugin = (version) => {tells};\n\
-         export const format = String;\n"
-    );
-    Package::new("app", version)
-        .field("type", json!("module"))
-        .field("bin", json!("app.mjs"))
-        .file("app.mjs", APP)
-        .file("sdk.mjs", sdk)
-}
-
-/// A version of the plugin that imports this name of its host.
-fn extra(version: &str, name: &str) -> Package {
-    let code =
-        format!("import {{ {name} }} from 'app/sdk.mjs';\nexport const version = {name}('{version}');\n");
-    Package::new(PLUGIN, version)
-        .field("type", json!("module"))
-        .field("main", json!("index.mjs"))
-        .field("peerDependencies", json!({ "app": "*" }))
-        .file("index.mjs", code)
-}
 
 /// A world with 1.0.0 of the app and of its plugin serving, or nothing where there is no npm.
 async fn installed() -> anyhow::Result<Option<(World, Registry)>> {
@@ -55,26 +16,7 @@ async fn installed() -> anyhow::Result<Option<(World, Registry)>> {
         println!("skipped: stories of plugins: npm is not installed");
         return Ok(None);
     }
-    let registry = Registry::start().await?;
-    registry.publish(&app("1.0.0", WITH_VERSION));
-    registry.publish(&extra("1.0.0", "format"));
-    let lines = format!(
-        "env = {{ PLUGIN = \"{{plugin:{PLUGIN}}}\" }}\n\
-         plugins = [{{ npm = \"{PLUGIN}\" }}, {{ npm = \"@toy/none\", policy = \"wanted\" }}]"
-    );
-    let mut world = unserved(Plan { service: with_policy(&lines, &[]), ..Plan::new(executable()) }, &[])?;
-    let version = "version = { http = \"/version\", instance = \"/bootId\", plugins = \"/plugins\" }";
-    configure(
-        &world,
-        &[
-            ("source = ", format!("source = {{ npm = \"app\", registry = \"{}\" }}", registry.url())),
-            (
-                "command = ",
-                format!("command = [\"{}\", \"{{root}}/app.mjs\", \"{{port}}\"]", node().display()),
-            ),
-            ("probe = ", format!("probe = {{ ready = \"/\", {version} }}")),
-        ],
-    );
+    let (mut world, registry) = published(&with_policy("", &[])).await?;
     world.start_daemon().await?;
     world.install("1.0.0").await?;
     assert_eq!(plugin_of_the_process(&world).await?, plugin_in(&world, 1));

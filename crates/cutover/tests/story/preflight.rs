@@ -1,8 +1,8 @@
 //! What is found before anything stops, in a daemon with a service that node runs.
 
 use crate::stage::{
-    assert_told, eventually, executable, is_alive, reported, serving, signal, told, unserved, update,
-    with_policy, world,
+    assert_told, eventually, executable, is_alive, node, reported, rewrite, serving, signal, told, unserved,
+    update, with_policy, world,
 };
 use cutover::demo::{Plan, SERVICE, World, free_address};
 use cutover_core::{Finding, Level, Report, Resolution, Status};
@@ -30,14 +30,6 @@ createServer((_, response) => response.end(answer())).listen(Number(process.argv
 /// A module that never ends loading.
 const HANGS: &str =
     "#include <unistd.h>\n__attribute__((constructor)) static void hang(void) { for (;;) pause(); }\n";
-
-/// The machine's node, itself and no link: what runs must be what was named.
-pub(crate) fn node() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|directory| directory.join("node")).find(|node| node.is_file());
-    found.expect("these tests need a node in PATH").canonicalize().unwrap()
-}
 
 fn files(version: &str) -> [(&'static str, String); 5] {
     let manifest = json!({ "name": "app", "version": version, "type": "module", "bin": "app.mjs" });
@@ -68,17 +60,6 @@ fn compile(module: &Path, code: &str) {
     assert!(cc.unwrap().success());
 }
 
-/// Replaces lines of the configuration by what they begin with.
-pub(crate) fn configure(world: &World, changed: &[(&str, String)]) {
-    let config = std::fs::read_to_string(world.config()).unwrap();
-    let changed = |line: &str| {
-        let new = changed.iter().find(|(begin, _)| line.starts_with(begin));
-        new.map_or_else(|| line.to_owned(), |(_, new)| new.clone())
-    };
-    let lines: Vec<String> = config.lines().map(changed).collect();
-    std::fs::write(world.config(), lines.join("\n") + "\n").unwrap();
-}
-
 fn command(entry: &str) -> String {
     format!("command = [\"{}\", \"{entry}\", \"{{port}}\", \"{{env:LIE}}\"]", node().display())
 }
@@ -88,7 +69,7 @@ fn published(weights: &str, versions: &[&str]) -> World {
     let plan =
         Plan { service: with_policy("env = { LIE = \"{world}/lie\" }", &[]), ..Plan::new(executable()) };
     let world = unserved(plan, &[]).unwrap();
-    configure(&world, &[("command = ", command("{root}/app.mjs"))]);
+    rewrite(&world, &[("command = ", command("{root}/app.mjs"))]);
     let config = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), format!("{config}\n{weights}\n")).unwrap();
     for version in versions {
@@ -332,7 +313,7 @@ async fn two_services_of_one_package_under_one_daemon_are_no_rivals() -> anyhow:
     registry.tag("app", "latest", "2.0.0");
     let mut world = published("", &[]);
     let source = format!("source = {{ npm = \"app\", registry = \"{}\" }}", registry.url());
-    configure(&world, &[("source = ", source)]);
+    rewrite(&world, &[("source = ", source)]);
     let config = std::fs::read_to_string(world.config())?;
     let other = free_address()?;
     let second =

@@ -230,6 +230,25 @@ pub(crate) fn configure(world: &World, from: &str, to: &str) -> anyhow::Result<(
     Ok(())
 }
 
+/// Replaces lines of the configuration by what they begin with.
+pub(crate) fn rewrite(world: &World, changed: &[(&str, String)]) {
+    let config = std::fs::read_to_string(world.config()).unwrap();
+    let changed = |line: &str| {
+        let new = changed.iter().find(|(begin, _)| line.starts_with(begin));
+        new.map_or_else(|| line.to_owned(), |(_, new)| new.clone())
+    };
+    let lines: Vec<String> = config.lines().map(changed).collect();
+    std::fs::write(world.config(), lines.join("\n") + "\n").unwrap();
+}
+
+/// The machine's node, itself and no link: what runs must be what was named.
+pub(crate) fn node() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).map(|directory| directory.join("node")).find(|node| node.is_file());
+    found.expect("these tests need a node in PATH").canonicalize().unwrap()
+}
+
 /// Changes one file of the first generation, as a foreign hand would, and names it.
 pub(crate) fn change_a_file(world: &World) -> anyhow::Result<PathBuf> {
     let chunks = std::fs::read_dir(world.generation(1).join("core/chunks"))?;
