@@ -1,11 +1,12 @@
 //! Orders about the process alone: they tell nothing of the run before, and are done when what they ask for has come about.
 
 use crate::stage::{
-    LIMIT, assert_told, executable, get, get_from_afar, is_alive, serving, signal, told, update, view,
-    with_policy, world,
+    LIMIT, assert_told, executable, get, get_from_afar, is_alive, reported, serving, signal, told, update,
+    view, with_policy, world,
 };
 use anyhow::Context as _;
 use cutover::conductor::View;
+use cutover::demo::SERVICE;
 use cutover_core::{Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
@@ -56,6 +57,22 @@ async fn an_order_that_begins_no_run_carries_no_verdict_of_the_run_before() -> a
             assert_eq!(answer[verdict], Value::Null, "{method}: {answer}");
         }
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_asked_to_end_is_not_taken_for_the_one_that_a_person_starts_meanwhile()
+-> anyhow::Result<()> {
+    let liar = Knobs { report_version: Some("9.9.9".into()), slow_stop_ms: 1500, ..good() };
+    let rules = with_policy("", &[("rollback", "\"never\""), ("stop_grace", "\"5s\"")]);
+    let world = world(&rules, &[("1.0.0", good()), ("2.0.0", liar)]).await?;
+    assert_told(&update(&world, "2.0.0").await?, Status::RestartFailed, Resolution::Maintenance, 5);
+    // It is being ended, and somebody decides before it is gone.
+    let ending = view(&world).await?.process;
+    assert!(ending.is_some(), "it lives still");
+    let accepted = reported(&world, &["recover", SERVICE, "--accept"]).await?;
+    assert_told(&accepted, Status::RestartFailed, Resolution::AcceptedUnverified, 5);
+    assert_ne!(accepted.0.serving.instance, ending);
     Ok(())
 }
 

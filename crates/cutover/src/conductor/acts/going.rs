@@ -5,6 +5,7 @@ use crate::predecessor::{Record, Step, StopLimits};
 use crate::supervisor::{self, Live, StopBudget, Stopped};
 use cutover_core::{Done, Fault, Installed, Policy, RunId, Settings};
 use cutover_intent::Intent;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// From KILL to giving up.
@@ -112,8 +113,15 @@ impl Executor {
     /// Ends one process and its family.
     pub(in super::super) async fn end_one(&self, live: &Live, policy: &Policy) -> Result<Stopped, Fault> {
         self.withdraw(live)?;
+        // A full disk must not keep it from being ended.
+        let _ = std::fs::write(self.asked_to_end(live), "");
         let budget = StopBudget { grace: policy.stop_grace, kill_wait: KILL_WAIT };
         live.stop(budget, &[]).await.map_err(chain("stop"))
+    }
+
+    /// What lies beside a process that was asked to end, whoever stopped waiting for that since.
+    pub(super) fn asked_to_end(&self, live: &Live) -> PathBuf {
+        self.site.instances().join(&live.record.nonce).join("asked-to-end")
     }
 
     /// The marks of the youngest instances: children that outlived one bear its mark.

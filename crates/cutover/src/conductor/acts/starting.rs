@@ -82,15 +82,17 @@ impl Executor {
         Ok(Reported::Done(Done::Started { instance: live.instance().clone() }))
     }
 
-    /// A live process of this generation is adopted, the youngest if there are several; all others, and what ended ones
-    /// left behind, are ended first.
+    /// A live process of this generation is adopted, the youngest if there are several, unless it was asked to end: that it
+    /// lives still says nothing. All others, and what ended ones left behind, are ended first.
     pub(in super::super) async fn already(
         &self,
         installed: &Installed,
         policy: &Policy,
     ) -> Result<Option<Arc<Live>>, Fault> {
         let mut running = self.running().await?;
-        let at = running.iter().position(|live| live.record.generation == installed.generation);
+        let stays =
+            |live: &Live| live.record.generation == installed.generation && !self.asked_to_end(live).exists();
+        let at = running.iter().position(stays);
         let Some(at) = at else {
             self.stop_all(policy).await?;
             return Ok(None);
