@@ -20,6 +20,9 @@ pub struct Serves {
     pub generation: Option<crate::Generation>,
     /// What clients get: `serve`, `hold` or `maintain`.
     pub posture: String,
+    /// Whether a person accepted that process: its proof is incomplete.
+    #[serde(default)]
+    pub waived: bool,
 }
 
 /// What a prepared run waits for before anything stops.
@@ -229,5 +232,6 @@ pub(crate) fn serves(state: &State) -> Serves {
         generation: installed.map(|installed| installed.generation),
         instance,
         posture: format!("{:?}", posture(state)).to_lowercase(),
+        waived: matches!(state.serving, Serving::Waived(Some(_))),
     }
 }

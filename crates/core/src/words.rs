@@ -297,3 +297,42 @@ pub(crate) fn next(state: &State, open: bool) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// An update from 1.0 to 2.0 that switched, and this is what became of it.
+    fn ended(resolution: Resolution, code: &str) -> String {
+        let installed = |generation: u32, version: &str| {
+            let release = json!({ "package": "web", "version": version, "digest": "d", "plugins": [] });
+            json!({ "generation": generation, "release": release })
+        };
+        let cause = json!({ "act": "prove", "fault": { "code": code, "detail": "" } });
+        let ending = json!({
+            "run": "r1", "kind": "update", "target": installed(2, "2.0"), "resolution": resolution,
+            "status": "package_updated_restart_failed", "causes": [cause], "writes": "kept",
+        });
+        let record: Record = serde_json::from_value(json!({
+            "run": "r1", "kind": "update", "actor": "test", "before": installed(1, "1.0"), "version": "2.0",
+            "started": 1, "steps": [], "facts": [], "findings": [], "ending": ending,
+        }))
+        .unwrap();
+        sentence(&State::new(), Some(&record), Some(Status::RestartFailed), resolution)
+    }
+
+    #[test]
+    fn m10_a_failed_restart_is_told_as_such_unless_what_served_before_is_proven_to_serve_again() {
+        let m10 = "package updated but restart failed; manual restart required";
+        for resolution in [Resolution::None, Resolution::OldUnverified, Resolution::Maintenance] {
+            assert_eq!(ended(resolution, "crashed"), m10, "{resolution:?}");
+        }
+        let back = "Update to 2.0 failed after the switch; 1.0 is serving again, verified.";
+        assert_eq!(ended(Resolution::OldVerified, "crashed"), back);
+        assert!(ended(Resolution::AcceptedUnverified, "crashed").contains("its proof is incomplete"));
+        // Nothing failed where a person gave it up.
+        let cancelled = ended(Resolution::OldUnverified, "cancelled");
+        assert!(cancelled.contains("was cancelled after the switch"), "{cancelled}");
+    }
+}

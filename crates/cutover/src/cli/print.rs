@@ -8,6 +8,9 @@ use std::fmt::Write;
 pub(super) fn status(view: &View) -> String {
     let report = &view.report;
     let serving = match (&report.serving.version, &report.serving.instance) {
+        (Some(version), Some(instance)) if report.serving.waived => {
+            format!("serving {version} ({instance}), which a person accepted: its proof is incomplete")
+        }
         (Some(version), Some(instance)) => format!("serving {version} ({instance})"),
         _ => format!("not serving, {}: {}", report.serving.posture, report.condition),
     };

@@ -28,7 +28,7 @@ export function timeline(run, now) {
 	/** @type {Bar} */
 	const bar = (from, to) => ({ x: from - start, width: Math.max(whole / 300, to - from - whole / 1000) });
 	// One that was stopped before, or never ran, was cut off from nobody.
-	const gaps = run.before && !(run.ok && run.downtimeMs === null) ? outages(run, end) : [];
+	const gaps = run.before && run.phase !== "parked" && !(run.ok && run.downtimeMs === null) ? outages(run, end) : [];
 	const told = gaps.map(([from, to]) => `not served from ${clock(from)} for ${span(to - from)}`).join("; ");
 	const text = `${span(whole)} in all; ${told || "nobody was cut off"}`;
 	return h("figure.timeline",

@@ -49,13 +49,14 @@ const glance = (model, view, deeds) => {
 	const { report, front, process, available, current, service, channel, tellings } = view;
 	const { serving } = report;
 	const looked = model.looks.get(service);
-	const isProven = serving.instance && process && serving.instance.pid === process.pid;
+	const isProven = serving.instance && process && serving.instance.pid === process.pid && !serving.waived;
 	const does = { serve: "serves", hold: "holds requests", maintain: "answers with maintenance" };
 	return h("dl.facts",
 		row("Version", h("span.version", current?.release.version ?? "none yet"), added(current?.release)),
 		row("Process", process ? `pid ${process.pid}${view.since ? `, for ${span(model.now - view.since)}` : ""}` : "none"),
 		row("Generation", current ? numbered(current.generation) : "–"),
-		row("Health", troubled(view) ?? (isProven ? "proven, and looked at every second" : process ? "not proven" : "does not run")),
+		row("Health", troubled(view) ?? (isProven ? "proven, and looked at every second"
+			: serving.waived ? "accepted by a person, not proven" : process ? "not proven" : "does not run")),
 		row("Front", view.listen.length === 0 ? "none: clients reach the service’s own port" : !front ? `does not answer; ${serving.posture} is wanted`
 			: `${front.expired ? "turns requests away: the hold took too long" : does[front.posture]}; ${front.in_flight} under way, ${front.held} held`),
 		row("Available", available ? [h("span.version", available.version), available.published && `, published ${ago(Date.parse(available.published), model.now)}`,

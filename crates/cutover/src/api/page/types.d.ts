@@ -39,7 +39,7 @@ interface Run {
   before: Installed | null;
   target: Installed | null;
   version: string | null;
-  serving: { version: string | null; instance: Instance | null; generation: number | null; posture: string };
+  serving: { version: string | null; instance: Instance | null; generation: number | null; posture: string; waived: boolean };
   downtimeMs: number | null;
   copied: { served: number; unserved: number };
   causes: { act: string; fault: Fault }[];

@@ -116,5 +116,5 @@ export const sign = (tone) =>
 
 /** @param {Run} run */
 export const undertaking = (run) => `${{
-	update: "Update", rollback: "Rollback", auto_revert: "Automatic revert", tree_changed: "Sealing again", accept: "Acceptance",
-}[run.trigger ?? "update"]} to ${run.version ?? "…"}`;
+	update: "Update to", rollback: "Rollback to", auto_revert: "Automatic revert to", tree_changed: "New sealing of", accept: "Acceptance of",
+}[run.trigger ?? "update"]} ${run.version ?? "…"}`;
