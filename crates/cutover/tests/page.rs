@@ -8,14 +8,24 @@
 #[allow(dead_code, reason = "the stage is shared, and these stories need little of it")]
 mod stage;
 
+#[path = "story/pair.rs"]
+#[allow(dead_code, reason = "the pair is shared, and these stories need little of it")]
+mod pair;
+
+#[path = "page/accepting.rs"]
+mod accepting;
 #[path = "page/awaiting.rs"]
 mod awaiting;
 #[path = "page/failures.rs"]
 mod failures;
 #[path = "page/login.rs"]
 mod login;
+#[path = "page/seeing.rs"]
+mod seeing;
 #[path = "page/sources.rs"]
 mod sources;
+#[path = "page/strangers.rs"]
+mod strangers;
 #[path = "page/updates.rs"]
 mod updates;
 #[path = "page/viewer.rs"]

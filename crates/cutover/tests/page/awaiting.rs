@@ -60,6 +60,7 @@ async fn a_run_is_held_and_approved_and_one_whose_plan_is_another_is_refused_in_
     let told = other.order("Cancel the run", "Cancel the run").await?;
     assert!(told.contains("nothing was changed"), "{told}");
     other.marked("cancelled").await?;
+    viewer.reads("This does not fit any more: the service has moved on.").await?;
     ask(&mut other, "3.0.0").await?;
     other.marked("waits for approval").await?;
     assert_ne!(shown(&mut other).await?, first);

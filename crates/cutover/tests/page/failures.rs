@@ -7,13 +7,85 @@ use rustix::process::Signal;
 use sample_gateway::Knobs;
 use serde_json::json;
 
-const M10: &str = "package updated but restart failed; manual restart required";
+pub(crate) const M10: &str = "package updated but restart failed; manual restart required";
 
 /// After the first good run there is no green until another one is verified.
-async fn never_looked_complete(viewer: &mut Viewer) -> anyhow::Result<()> {
+pub(crate) async fn never_looked_complete(viewer: &mut Viewer) -> anyhow::Result<()> {
     let tones = viewer.tones().await?;
     let after = tones.iter().skip_while(|tone| *tone == "good");
     assert!(tones.len() > 1 && after.clone().all(|tone| tone != "good"), "{tones:?}");
+    Ok(())
+}
+
+/// Every ending that a report could tell, laid over an element of its own by the page's own functions.
+const ENDINGS: &str = "(async () => {
+  const load = (name) => import(`/page/${name}.js`);
+  const [{ lay }, { servicePage }] = await Promise.all(['dom', 'service'].map(load));
+  const headers = { 'x-cutover-key': localStorage.getItem('cutover-key') };
+  const { services: [view] } = await (await fetch('/api/services', { headers })).json();
+  const maps = ['looks', 'logs', 'runs', 'generations', 'differences'].map((name) => [name, new Map()]);
+  const model = { link: { live: true }, now: Date.now(), ...Object.fromEntries(maps) };
+  const told = [];
+  for (const status of [null, 'package_update_failed', 'package_updated_restart_scheduled', 'package_updated_restart_failed', VERIFIED])
+    for (const resolution of ['none', 'old_verified', 'old_unverified', 'accepted_unverified', 'maintenance'])
+      for (const revertedBy of [null, 'another']) {
+        const report = { ...view.report, status, resolution, revertedBy, ok: status === VERIFIED, sentence: SENTENCE };
+        model.views = new Map([['web', { ...view, report }]]);
+        const root = document.createElement('div');
+        lay(root, [servicePage(model, 'web', {})]);
+        const [mark, banner] = ['h1 .chip', 'section.banner'].map((of) => root.querySelector(of));
+        told.push({
+          status: String(status), resolution, isReverted: revertedBy !== null, isGreen: root.querySelector('.good') !== null,
+          mark: mark.innerText, tone: banner?.className ?? '', role: banner?.getAttribute('role'), text: banner?.querySelector('.headline').innerText,
+        });
+      }
+  return told;
+})()";
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    status: String,
+    resolution: String,
+    is_reverted: bool,
+    is_green: bool,
+    mark: String,
+    tone: String,
+    role: Option<String>,
+    text: Option<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_of_all_endings_one_is_green_and_a_failed_restart_is_a_banner_whatever_became_of_it()
+-> anyhow::Result<()> {
+    if !is_asked_for("of all endings one is green") {
+        return Ok(());
+    }
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.marked("verified").await?;
+    let verified = "package_updated_restart_verified";
+    let script = ENDINGS.replace("VERIFIED", &json!(verified).to_string());
+    let told = viewer.tab.evaluate(&script.replace("SENTENCE", &json!(M10).to_string())).await?;
+    let told: Vec<Told> = serde_json::from_value(told)?;
+    assert_eq!(told.len(), 50);
+    for told in &told {
+        let is_complete = told.status == verified && !told.is_reverted;
+        assert_eq!(told.is_green, is_complete, "{told:?}");
+        assert!(!told.mark.trim().is_empty(), "a colour is never alone: {told:?}");
+        if told.status != "package_updated_restart_failed" {
+            continue;
+        }
+        // A person is needed, or somebody was there already.
+        let (tone, role) = match told.resolution.as_str() {
+            "none" | "old_unverified" | "maintenance" => ("banner bad", "alert"),
+            _ => ("banner warn", "status"),
+        };
+        assert_eq!((told.tone.as_str(), told.role.as_deref()), (tone, Some(role)), "{told:?}");
+        assert!(told.text.as_deref().is_some_and(|text| text.contains(M10)), "{told:?}");
+    }
+    viewer.is_content();
     Ok(())
 }
 

@@ -68,6 +68,7 @@ async fn a_first_installation_and_an_update_are_followed_live_and_green_at_the_e
     viewer.go(run.as_str().unwrap().trim_start_matches("#/")).await?;
     viewer.reads("package_updated_restart_verified").await?;
     viewer.pictures("run").await?;
+    viewer.is_usable().await?;
     viewer.go_home().await?;
     viewer.sees("a green mark", "document.querySelector('.card.good')").await?;
     viewer.pictures("services").await?;

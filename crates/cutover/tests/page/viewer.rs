@@ -34,6 +34,10 @@ const AXE: &str = "axe.run(document, { resultTypes: ['violations'] }).then(({ vi
   .filter(({ impact }) => impact === 'serious' || impact === 'critical')
   .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join(' | ')}`))";
 
+/// What was loaded from anywhere but the daemon.
+const ELSEWHERE: &str = "performance.getEntriesByType('resource').map(({ name }) => name)
+  .filter((name) => !name.startsWith(`${location.origin}/`) && !name.startsWith('data:'))";
+
 /// Whether the tests of the page are to run.
 pub(crate) fn is_asked_for(test: &str) -> bool {
     slow::is_one_asked_for(&["page", "browser"], test)
@@ -55,7 +59,11 @@ impl House {
     /// Nothing is installed yet.
     pub(crate) async fn new(service: &str, releases: &[(&str, Knobs)]) -> anyhow::Result<House> {
         let plan = Plan { service: service.to_owned(), ..Plan::new(executable()) };
-        let mut world = unserved(plan, releases)?;
+        House::of(unserved(plan, releases)?).await
+    }
+
+    /// The daemon of this world is to be started.
+    pub(crate) async fn of(mut world: World) -> anyhow::Result<House> {
         let address = free_address()?;
         configure(&world, "listen = \"off\"", &format!("listen = \"{address}\""))?;
         world.start_daemon().await?;
@@ -153,6 +161,21 @@ impl Viewer {
         self.tab.press("[data-press]").await
     }
 
+    /// Presses the link that is called so.
+    pub(crate) async fn press_link(&mut self, text: &str) -> anyhow::Result<()> {
+        let find = format!(
+            "(() => {{
+              const link = [...document.querySelectorAll('a')].find((link) => link.innerText === {});
+              link?.scrollIntoView({{ block: 'center' }});
+              link?.setAttribute('data-follow', '');
+              return Boolean(link);
+            }})()",
+            json!(text)
+        );
+        self.sees(&format!("a link {text}"), &find).await?;
+        self.tab.press("[data-follow]").await
+    }
+
     /// Presses a button that opens a dialog, reads what it leads to, and presses its own button.
     pub(crate) async fn order(&mut self, label: &str, deed: &str) -> anyhow::Result<String> {
         self.press(&format!("{label} …")).await?;
@@ -213,13 +236,20 @@ impl Viewer {
                 self.tab.screen(width, height, scheme).await?;
                 let wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
                 assert_eq!(self.tab.evaluate(wide).await?, json!(false), "{name} is too wide for {screen}");
-                self.tab.whole_picture(&pictures().join(format!("{name}-{screen}-{light}.png"))).await?;
+                let file = pictures().join(format!("{name}-{screen}-{light}.png"));
+                // A dialog lies over what is seen, and the rest of the page cannot be reached.
+                let covered = self.tab.evaluate("document.querySelector('dialog[open]') !== null").await?;
+                match covered == json!(true) {
+                    true => self.tab.picture(&file).await?,
+                    false => self.tab.whole_picture(&file).await?,
+                }
             }
         }
         self.tab.screen(1280, 900, Scheme::Light).await
     }
 
-    /// Nobody is kept out: no serious finding of axe, by day and by night, on a desk and in a hand.
+    /// Nobody is kept out: no serious finding of axe, by day and by night, on a desk and in a hand. And nobody else is asked
+    /// for anything.
     pub(crate) async fn is_usable(&mut self) -> anyhow::Result<()> {
         let axe = tools().await?.join("axe-core/axe.min.js");
         let script = std::fs::read_to_string(axe)?;
@@ -231,6 +261,8 @@ impl Viewer {
             let found = self.tab.evaluate(AXE).await?;
             assert_eq!(found, json!([]), "{width} {scheme:?}: {found:#}");
         }
+        let elsewhere = self.tab.evaluate(ELSEWHERE).await?;
+        assert_eq!(elsewhere, json!([]), "asked of others");
         self.tab.screen(1280, 900, Scheme::Light).await
     }
 }

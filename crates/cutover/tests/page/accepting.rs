@@ -1,0 +1,97 @@
+//! What a person takes upon himself: another try, a process whose proof is incomplete, a switch that waits for its start.
+
+use crate::failures::{M10, never_looked_complete};
+use crate::stage::serving;
+use crate::viewer::{House, is_asked_for, rules};
+use cutover_core::Resolution;
+use sample_gateway::Knobs;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_what_is_tried_again_and_accepted_at_last_serves_and_is_never_green() -> anyhow::Result<()> {
+    if !is_asked_for("what is accepted is never green") {
+        return Ok(());
+    }
+    let liar = Knobs { report_version: Some("9.9.9".into()), ..Knobs::default() };
+    let service = rules("", &[("rollback", "\"never\""), ("start_deadline", "\"3s\"")]);
+    let house = House::new(&service, &[("1.0.0", Knobs::default()), ("2.0.0", liar)]).await?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.marked("verified").await?;
+    viewer.note_tones().await?;
+    viewer.update("2.0.0").await?;
+    assert_eq!(viewer.marked("maintenance").await?, "bad");
+    viewer.reads("until resolved").await?;
+
+    let told = viewer.order("Try again", "Try again").await?;
+    assert!(told.contains("Tries 2.0.0 once more, with the same proof"), "{told}");
+    let runs =
+        |number: u32| format!("document.querySelectorAll('#history ~ .scroll tbody tr').length === {number}");
+    viewer.sees("the second try", &runs(3)).await?;
+    assert_eq!(viewer.marked("maintenance").await?, "bad");
+    viewer.reads(M10).await?;
+
+    let told = viewer.order("Accept as it is", "Accept as it is").await?;
+    assert!(told.contains("lets clients reach it even if its proof stays incomplete"), "{told}");
+    assert!(told.contains("It is never shown as verified"), "{told}");
+    assert_eq!(viewer.marked("serving; accepted, unverified").await?, "warn");
+    let banner = viewer.text_of(".banner.warn").await?;
+    assert!(banner.contains("2.0.0 was accepted by a person; its proof is incomplete."), "{banner}");
+    viewer.reads("accepted by a person, not proven").await?;
+    let report = serving(&house.world, "2.0.0").await?.report;
+    let typed = crate::stage::told(&house.world.cutover(&["status"]).await?);
+    assert!(typed.contains("which a person accepted: its proof is incomplete"), "{typed}");
+    assert_eq!((report.ok, report.resolution), (false, Resolution::AcceptedUnverified));
+    viewer.pictures("accepted").await?;
+    viewer.is_usable().await?;
+    never_looked_complete(&mut viewer).await?;
+    // It stays so, on both pages and however often they are loaded.
+    viewer.reload().await?;
+    viewer.reads("its proof is incomplete").await?;
+    viewer.go_home().await?;
+    viewer.sees("an amber card", "document.querySelector('.card.warn')").await?;
+    assert_eq!(viewer.tab.evaluate("document.querySelectorAll('.good').length").await?, json!(0));
+    viewer.is_content();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_service_is_switched_and_the_switch_is_taken_back_or_started_and_proven()
+-> anyhow::Result<()> {
+    if !is_asked_for("a switch waits for its start") {
+        return Ok(());
+    }
+    let house =
+        House::new(&rules("", &[]), &["1.0.0", "2.0.0"].map(|version| (version, Knobs::default()))).await?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.marked("verified").await?;
+    viewer.order("Stop", "Stop").await?;
+    viewer.marked("stopped").await?;
+    viewer.note_tones().await?;
+    let told = viewer.update("2.0.0").await?;
+    assert!(told.contains("it is switched, and “Start” proves it later"), "{told}");
+    assert_eq!(viewer.marked("waits for start").await?, "idle");
+    viewer.reads("2.0.0 is switched; the service is kept stopped and `start` proves it.").await?;
+    viewer.reads("nobody was cut off").await?;
+    viewer.pictures("parked").await?;
+    let told = viewer.order("Cancel the run", "Cancel the run").await?;
+    assert!(told.contains("Takes the switch to 2.0.0 back"), "{told}");
+    let sentence =
+        "Update to 2.0.0 was cancelled after the switch; 1.0.0 is installed again and was not started.";
+    let banner = format!("document.querySelector('.banner.bad')?.innerText.includes({})", json!(sentence));
+    viewer.sees("what became of it", &banner).await?;
+    let report = house.world.until("the end", |view| view.report.ended.is_some()).await?.report;
+    assert_eq!(report.resolution, Resolution::OldUnverified);
+    let tones = viewer.tones().await?;
+    assert!(!tones.contains(&"good".to_owned()), "{tones:?}");
+
+    viewer.update("2.0.0").await?;
+    viewer.marked("waits for start").await?;
+    let told = viewer.order("Start", "Start").await?;
+    assert!(told.contains("Starts the switched 2.0.0"), "{told}");
+    assert_eq!(viewer.marked("verified").await?, "good");
+    serving(&house.world, "2.0.0").await?;
+    viewer.is_content();
+    Ok(())
+}
