@@ -43,7 +43,7 @@ pub use import::Import;
 pub(crate) use lockfile::{Locked, Lockfile};
 pub use manifest::{Changed, Fingerprint, Named};
 pub use source::{Directory, Limits, Npm, PluginSource, Resolved, Scripts, Source, Wanted};
-pub use space::{Need, Space};
+pub use space::{Need, Size, Space};
 pub use stage::{Phase, Progress};
 pub use tally::Tally;
 

@@ -138,7 +138,7 @@ impl Executor {
         let source = self.site.source().map_err(super::acts::chain("store"))?;
         let (store, resolved) = (self.site.store.clone(), resolved.clone());
         let space = super::acts::blocking("space", move || store.space(&source, &resolved)).await?;
-        let words = format!("needs {}, {} bytes are free", space.need, space.free);
+        let words = format!("needs {}, {} are free", space.need, store::Size(space.free));
         space.check().map_err(super::acts::chain("no_space"))?;
         Ok(words)
     }

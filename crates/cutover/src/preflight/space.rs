@@ -3,7 +3,7 @@
 //! Knows needs and what is free. Must not know how a need was measured.
 
 use super::listed;
-use crate::store::{self, Need};
+use crate::store::{self, Need, Size};
 use cutover_core::{Finding, Level};
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,12 +72,11 @@ fn judged(together: &[&Use], free: &Free) -> Finding {
     };
     let places: Vec<String> =
         together.iter().map(|one| format!("{} {}", one.name, one.path.display())).collect();
-    let text = format!("{}: {need} needed, {} bytes free", listed(&places), free.bytes);
+    let text = format!("{}: {need} needed, {} free", listed(&places), Size(free.bytes));
     if bytes > free.bytes {
-        let missing = bytes - free.bytes;
-        return Finding::new(Level::Block, KIND, text).advised(format!(
-            "free at least {missing} bytes there, or move one of them to another file system"
-        ));
+        let missing = Size(bytes - free.bytes);
+        return Finding::new(Level::Block, KIND, text)
+            .advised(format!("free at least {missing} there, or move one of them to another file system"));
     }
     if files > free.files {
         let text = format!("{}: {files} files needed, {} inodes free", listed(&places), free.files);

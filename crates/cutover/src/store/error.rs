@@ -1,7 +1,7 @@
 //! What can go wrong in the store, one variant per failed operation.
 
 use super::Changed;
-use super::space::Need;
+use super::space::{Need, Size};
 use cutover_core::Generation;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file system is full, or too small for what is to come.
-    #[error("not enough space at {}: {need} needed, {free} bytes free", path.display())]
+    #[error("not enough space at {}: {need} needed, {} free", path.display(), Size(*free))]
     NoSpace {
         /// A path on the file system.
         path: PathBuf,

@@ -35,10 +35,28 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Need::Measured(bytes) => write!(f, "{bytes} bytes"),
-            Need::AtLeast(bytes) => write!(f, "at least {bytes} bytes"),
+            Need::Measured(bytes) => write!(f, "{}", Size(*bytes)),
+            Need::AtLeast(bytes) => write!(f, "at least {}", Size(*bytes)),
             Need::Unknown => f.write_str("an unknown number of bytes"),
         }
+    }
+}
+
+/// Some number of bytes, told as a person reads it: what is small exactly, anything else to a tenth of its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const EXACT_MAX: u64 = 10 << 10;
+        if self.0 < EXACT_MAX {
+            return write!(f, "{} bytes", self.0);
+        }
+        let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let at = usize::try_from(self.0.ilog2() / 10).expect("six at most");
+        let unit = 1u128 << (10 * at);
+        let tenths = u128::from(self.0) * 10 / unit;
+        write!(f, "{}.{} {}", tenths / 10, tenths % 10, units[at - 1])
     }
 }
 
@@ -100,4 +118,23 @@ pub(super) fn with_overhead(bytes: u64, files: u64) -> u64 {
 pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     let space = rustix::fs::statvfs(existing(path))?;
     Ok(space.f_bavail * space.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_as_people_read_them() {
+        for (bytes, told) in [
+            (0, "0 bytes"),
+            (1500, "1500 bytes"),
+            (10 << 10, "10.0 KiB"),
+            (39_112, "38.1 KiB"),
+            (38_990_942_208, "36.3 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), told);
+        }
+    }
 }
