@@ -150,6 +150,12 @@ async fn progress_and_requests_that_wait_are_seen_while_it_goes_on_and_the_outag
         .tab
         .evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
         .await?;
+    let facts = viewer.text_of("[aria-label='Facts of the verdict']").await?;
+    for told in
+        ["Expected", "Observed", "When", "Source", "identity", "✓ holds", "GET /version", "– does not apply"]
+    {
+        assert!(facts.contains(told), "{told}: {facts}");
+    }
     let report = serving(&house.world, "2.0.0").await?.report;
     // The picture's unit is a millisecond of the run.
     let drawn = viewer
