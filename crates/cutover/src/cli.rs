@@ -81,19 +81,29 @@ pub(crate) struct Scene {
 impl Scene {
     /// Arguments go before the file, the file before what is usual.
     fn of(arguments: &Arguments, settings: Option<&Settings>) -> Result<Self, crate::config::Error> {
-        let daemon = settings.map(|settings| &settings.daemon);
-        let state = arguments.state.as_ref().or(daemon.and_then(|daemon| daemon.state.as_ref()));
-        let runtime = arguments.runtime.as_ref().or(daemon.and_then(|daemon| daemon.runtime.as_ref()));
-        let mut layout = match state {
-            Some(state) => Layout { state: state.clone(), runtime: state.join("run") },
-            None => Layout::default_for(&variable, account())?,
-        };
-        if let Some(runtime) = runtime {
-            layout.runtime.clone_from(runtime);
-        }
+        let layout = layout(arguments.state.as_ref(), arguments.runtime.as_ref(), settings)?;
         let json = if arguments.json { arguments::Output::Json } else { arguments::Output::Text };
         Ok(Self { layout, json })
     }
+}
+
+/// Where things lie: as arguments name it, else as the file does, else as usual.
+fn layout(
+    state: Option<&PathBuf>,
+    runtime: Option<&PathBuf>,
+    settings: Option<&Settings>,
+) -> Result<Layout, crate::config::Error> {
+    let daemon = settings.map(|settings| &settings.daemon);
+    let state = state.or(daemon.and_then(|daemon| daemon.state.as_ref()));
+    let runtime = runtime.or(daemon.and_then(|daemon| daemon.runtime.as_ref()));
+    let mut layout = match state {
+        Some(state) => Layout { state: state.clone(), runtime: state.join("run") },
+        None => Layout::default_for(&variable, account())?,
+    };
+    if let Some(runtime) = runtime {
+        layout.runtime.clone_from(runtime);
+    }
+    Ok(layout)
 }
 
 fn variable(name: &str) -> Option<OsString> {

@@ -18,5 +18,6 @@ pub mod preflight;
 pub mod probe;
 pub mod rehearsal;
 pub mod sandbox;
+mod shell;
 pub mod store;
 pub mod supervisor;

@@ -18,5 +18,5 @@ pub use error::Error;
 pub use found::{Account, Predecessor, Search, find};
 pub use manager::{Manager, Unit};
 pub use package::Package;
-pub use record::{Line, Record, Step, Written};
+pub use record::{Line, Record, Step, Terms, Written};
 pub use returning::answers;

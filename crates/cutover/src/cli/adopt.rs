@@ -8,15 +8,16 @@ mod plan;
 mod takeover;
 mod undo;
 
-use super::arguments::{Adopt, Arguments, Output};
+use super::arguments::{ADOPTED, Adopt, Arguments, Output};
 use super::exit::ExitStatus;
-use super::{Scene, config_file, offline, outlet};
+use super::{Scene, account, config_file, layout, offline, outlet, variable};
 use crate::conductor::Chronicle;
-use crate::config::ServiceSettings;
+use crate::config::{Layout, ServiceSettings, Settings};
 use crate::predecessor::{self, Record, Search, Step};
+use crate::shell;
 use crate::store::Store;
 use cutover_core::{Installed, RunId};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use takeover::{Takeover, Wanted};
 
 /// The package that a preset is about.
@@ -31,6 +32,8 @@ struct Desk {
     config: PathBuf,
     /// Flags that the daemon is started with, so that it finds the same places.
     flags: Vec<String>,
+    /// Of those, the ones that a person has to type to have the same places.
+    typed: Vec<String>,
 }
 
 impl Desk {
@@ -44,7 +47,7 @@ impl Desk {
 
     /// The service, as the files of a record configure it.
     fn settings(&self, record: &Record) -> anyhow::Result<ServiceSettings> {
-        let file = &record.files[0];
+        let file = &record.terms.files[0];
         takeover::settings(&self.name, &file.path, &file.text)
     }
 
@@ -73,6 +76,21 @@ impl Desk {
         Ok(chronicle.is_some_and(|told| told.state.current.is_some() || told.state.open_run().is_some()))
     }
 
+    /// What a person types to have this program do something in the same places.
+    fn line(&self, words: &str) -> String {
+        let flags = self.typed.iter().fold(String::new(), |text, word| text + &shell::quoted(word) + " ");
+        format!("cutover {flags}{words}")
+    }
+
+    /// What a person types about this take-over, up to the flag that says what is to be done.
+    fn adopting(&self) -> String {
+        let name = match self.name == ADOPTED {
+            true => String::new(),
+            false => format!(" --name {}", shell::quoted(&self.name)),
+        };
+        self.line(&format!("adopt openclaw{name}"))
+    }
+
     /// Tells a step, on the other channel than the result.
     fn say(&self, text: &str) {
         if self.scene.json == Output::Text {
@@ -92,7 +110,8 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
             flags.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
         }
     }
-    let desk = Desk { scene, name: adopt.name.clone(), config, flags };
+    let typed = typed(arguments, &config, settings.as_ref())?;
+    let desk = Desk { scene, name: adopt.name.clone(), config, flags, typed };
     let record = Record::read(&desk.service())?;
     if adopt.undo {
         return undo::command(&desk, record).await;
@@ -138,4 +157,28 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
         return apply::begin(&desk, takeover).await;
     }
     plan::print(&desk, &takeover).await
+}
+
+/// The flags that a person has to type to have the same places: those that differ from what is usual, whether they came from the
+/// command line or from the environment of this one command.
+fn typed(arguments: &Arguments, config: &Path, settings: Option<&Settings>) -> anyhow::Result<Vec<String>> {
+    let mut typed = Vec::new();
+    let mut add = |flag: &str, path: &Path| -> anyhow::Result<()> {
+        typed.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
+        Ok(())
+    };
+    if Layout::config_file(&variable, account()).ok().as_deref() != Some(config) {
+        add("--config", config)?;
+    }
+    let usual = layout(None, None, settings).ok();
+    let usual = |of: fn(&Layout) -> &PathBuf| usual.as_ref().map(of);
+    let state = arguments.state.as_ref().filter(|path| usual(|layout| &layout.state) != Some(path));
+    if let Some(path) = state {
+        add("--state", path)?;
+    }
+    let is_runtime_usual = |path: &&PathBuf| state.is_none() && usual(|layout| &layout.runtime) == Some(path);
+    if let Some(path) = arguments.runtime.as_ref().filter(|path| !is_runtime_usual(path)) {
+        add("--runtime", path)?;
+    }
+    Ok(typed)
 }

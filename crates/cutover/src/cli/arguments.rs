@@ -206,6 +206,11 @@ pub(crate) enum Adoptable {
     Openclaw,
 }
 
+/// A service's name where `adopt` is told none.
+pub(crate) const ADOPTED: &str = "openclaw";
+/// The port that it listens on where `adopt` is told none.
+pub(crate) const ADOPTED_PORT: u16 = 18789;
+
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Adopt {
     /// What it is.
@@ -215,10 +220,10 @@ pub(crate) struct Adopt {
     #[arg(long, value_name = "PID", conflicts_with = "port")]
     pub pid: Option<u32>,
     /// The port that it listens on.
-    #[arg(long, default_value_t = 18789)]
+    #[arg(long, default_value_t = ADOPTED_PORT)]
     pub port: u16,
     /// The service's name from now on.
-    #[arg(long, default_value = "openclaw")]
+    #[arg(long, default_value = ADOPTED)]
     pub name: String,
     /// Addresses of the front; those of the process, if none is named.
     #[arg(long, value_name = "ADDRESS")]

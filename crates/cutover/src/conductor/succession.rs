@@ -99,17 +99,18 @@ impl Settlement {
     }
 }
 
-/// Why the take-over failed: its run has ended. A run from before the record began was another take-over's.
+/// Why the take-over failed: its run has ended. The newest run from before the record began was another take-over's.
 fn failure(record: &Record, chronicle: &Chronicle) -> Option<String> {
-    let begun = record.when(|step| matches!(step, Step::Found { .. }))?;
-    let run = chronicle.latest().filter(|run| run.started >= begun && run.ended.is_some())?;
+    let is_its_own = |run: &&cutover_core::Record| record.terms.after.as_ref() != Some(&run.run);
+    let run = chronicle.latest().filter(is_its_own).filter(|run| run.ended.is_some())?;
     let state = &chronicle.state;
     let causes = cutover_core::report("", state, Some(run)).causes;
     let told: Vec<String> = causes.iter().map(|cause| cause.fault.detail.clone()).collect();
     Some(if told.is_empty() { "its run was given up".to_owned() } else { told.join("; ") })
 }
 
-/// From the old one's end to the first release of what took its place; where that is not on record, until now.
+/// From the old one's end to the first release of what took its place; where that is not on record, until now. By wall clocks:
+/// one that was set in between makes a wrong figure, and nothing is decided by it.
 fn gap(record: &Record, chronicle: &Chronicle, now_ms: u64) -> u64 {
     let ending = record.when(|step| *step == Step::Ending).unwrap_or(now_ms);
     let steps = chronicle.records.iter().flat_map(|run| &run.steps);
@@ -224,7 +225,8 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cutover_core::{Boot, BootId};
+    use crate::predecessor::Terms;
+    use cutover_core::{Boot, BootId, RunId};
     use serde_json::json;
     use std::path::Path;
 
@@ -236,16 +238,17 @@ mod tests {
             "addresses": ["127.0.0.1:1"], "entry": "/x.js",
             "package": { "name": "x", "version": "1.0.0", "root": "/" }, "unit": null, "parent": null,
         }));
-        let mut record = Record::begin(ground, predecessor.unwrap(), Vec::new()).unwrap();
+        let terms = Terms { files: Vec::new(), after: Some(RunId("before".into())), command: "adopt".into() };
+        let mut record = Record::begin(ground, predecessor.unwrap(), terms).unwrap();
         steps.iter().for_each(|step| record.add(step.clone()).unwrap());
         record
     }
 
     /// A story with one run that ended as told, and nothing current.
-    fn failed(started: u64, ended: Option<u64>) -> Chronicle {
+    fn failed(run: &str, ended: Option<u64>) -> Chronicle {
         let run = json!({
-            "run": "r", "kind": "update", "actor": "a", "origin": null, "before": null, "target": null, "version": "1.0.0",
-            "started": started, "ended": ended, "steps": [], "facts": [], "findings": [], "downtimeMs": null,
+            "run": run, "kind": "update", "actor": "a", "origin": null, "before": null, "target": null, "version": "1.0.0",
+            "started": 1, "ended": ended, "steps": [], "facts": [], "findings": [], "downtimeMs": null,
             "ending": null, "revertedBy": null, "closedBootMs": null,
         });
         Chronicle { records: vec![serde_json::from_value(run).unwrap()], ..Chronicle::default() }
@@ -275,21 +278,23 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_ended_with_nothing_gives_back_and_one_of_an_earlier_take_over_says_nothing() {
+    fn a_run_that_ended_with_nothing_gives_back_and_one_of_an_earlier_take_over_says_nothing_whatever_the_clock_says()
+     {
         let ground = tempfile::tempdir().unwrap();
         let now = wall_ms() + 500;
         for steps in [&[][..], &[Step::Ending], &[Step::Ending, Step::Gone]] {
             let record = record(ground.path(), steps);
-            let given = Settlement::of(&record, &failed(now, Some(now)), now);
+            // Its clock says that it was long before the record.
+            let given = Settlement::of(&record, &failed("r", Some(2)), now);
             assert!(matches!(given, Some(Settlement::GiveBack { .. })), "{steps:?}: {given:?}");
-            assert_eq!(Settlement::of(&record, &failed(1, Some(2)), now), None, "{steps:?}");
-            assert_eq!(Settlement::of(&record, &failed(now, None), now), None, "{steps:?}");
+            assert_eq!(Settlement::of(&record, &failed("before", Some(now + 1)), now), None, "{steps:?}");
+            assert_eq!(Settlement::of(&record, &failed("r", None), now), None, "{steps:?}");
             assert_eq!(Settlement::of(&record, &Chronicle::default(), now), None, "{steps:?}");
         }
         let returning = record(ground.path(), &[Step::Ending, Step::Returning { why: "asked".into() }]);
         let why = "asked".to_owned();
         assert_eq!(Settlement::of(&returning, &current(), now), Some(Settlement::GiveBack { why }));
         let returned = record(ground.path(), &[Step::Returned { gap_ms: 1 }]);
-        assert_eq!(Settlement::of(&returned, &failed(now, Some(now)), now), None);
+        assert_eq!(Settlement::of(&returned, &failed("r", Some(now)), now), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The record of a take-over: lines that are only ever added, each on disk before what it speaks of is begun.
 
 use super::{Error, Predecessor};
-use cutover_core::Generation;
+use cutover_core::{Generation, RunId};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,8 +19,9 @@ pub enum Step {
     Found {
         /// Who.
         predecessor: Box<Predecessor>,
-        /// Files of ours.
-        files: Vec<Written>,
+        /// What else is known when it begins.
+        #[serde(flatten)]
+        terms: Terms,
     },
     /// Its tree is a sealed generation.
     Imported {
@@ -31,7 +32,8 @@ pub enum Step {
     Ending,
     /// It is gone: the address is ours.
     Gone,
-    /// Somebody started it again: it is in charge as before, and is not ended a second time.
+    /// Somebody started it again, and it is not ended a second time. Before anything took its place it is in charge as before;
+    /// after `taken` that is news, and changes nothing.
     Revived {
         /// Who.
         by: String,
@@ -51,6 +53,23 @@ pub enum Step {
         /// From the decision to the proof (ms).
         gap_ms: u64,
     },
+}
+
+/// What is known when a take-over begins, beside who is taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Files of ours.
+    pub files: Vec<Written>,
+    /// The newest run of the service then: whatever run came later is of this take-over. By its name, since clocks are set.
+    #[serde(default)]
+    pub after: Option<RunId>,
+    /// What a person types about it, up to the flag that says what is to be done.
+    #[serde(default = "usual_command")]
+    pub command: String,
+}
+
+fn usual_command() -> String {
+    "cutover adopt openclaw".into()
 }
 
 /// A file that a take-over writes.
@@ -78,8 +97,8 @@ pub struct Record {
     path: PathBuf,
     /// Who served.
     pub predecessor: Predecessor,
-    /// Files of ours.
-    pub files: Vec<Written>,
+    /// What else was known when it began.
+    pub terms: Terms,
     /// Its lines, the finding first.
     pub lines: Vec<Line>,
 }
@@ -106,9 +125,9 @@ impl Record {
                 source,
             })?;
             match (&line.step, &mut record) {
-                (Step::Found { predecessor, files }, _) => {
-                    let (predecessor, files) = (*predecessor.clone(), files.clone());
-                    record = Some(Self { path: path.clone(), predecessor, files, lines: vec![line] });
+                (Step::Found { predecessor, terms }, _) => {
+                    let (predecessor, terms) = (*predecessor.clone(), terms.clone());
+                    record = Some(Self { path: path.clone(), predecessor, terms, lines: vec![line] });
                 }
                 (_, Some(record)) => record.lines.push(line),
                 (_, None) => {}
@@ -121,12 +140,12 @@ impl Record {
     ///
     /// # Errors
     /// It cannot be made durable; then nothing may be done.
-    pub fn begin(service: &Path, predecessor: Predecessor, files: Vec<Written>) -> Result<Self, Error> {
+    pub fn begin(service: &Path, predecessor: Predecessor, terms: Terms) -> Result<Self, Error> {
         let path = service.join(NAME);
         let failed = |source| Error::Write { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(service).map_err(failed)?;
-        let found = Step::Found { predecessor: Box::new(predecessor.clone()), files: files.clone() };
-        let mut record = Self { path: path.clone(), predecessor, files, lines: Vec::new() };
+        let found = Step::Found { predecessor: Box::new(predecessor.clone()), terms: terms.clone() };
+        let mut record = Self { path: path.clone(), predecessor, terms, lines: Vec::new() };
         record.add(found)?;
         for directory in service.ancestors().take(3) {
             File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
@@ -160,7 +179,11 @@ impl Record {
     /// How far the take-over is.
     #[must_use]
     pub fn step(&self) -> &Step {
-        &self.lines.last().expect("a record begins with its finding").step
+        let mut told = self.lines.iter().rev().map(|line| &line.step);
+        match told.find(|step| !matches!(step, Step::Revived { .. })) {
+            Some(taken @ Step::Taken { .. }) => taken,
+            _ => &self.lines.last().expect("a record begins with its finding").step,
+        }
     }
 
     /// Whether the predecessor has the address, as far as is known.
@@ -175,7 +198,7 @@ impl Record {
         matches!(self.step(), Step::Ending | Step::Gone | Step::Revived { .. } | Step::Taken { .. })
     }
 
-    /// Whether somebody started the predecessor again after it was ended.
+    /// Whether somebody started the predecessor again after it was ended, before it was settled that its place is taken.
     #[must_use]
     pub fn is_revived(&self) -> bool {
         matches!(self.step(), Step::Revived { .. })
@@ -187,7 +210,7 @@ impl Record {
         matches!(self.step(), Step::Returning { .. } | Step::Returned { .. })
     }
 
-    /// When the last step of a kind was written (ms of Unix time).
+    /// When the last step of a kind was written (ms of Unix time): for figures that people read, since clocks are set.
     #[must_use]
     pub fn when(&self, is: impl Fn(&Step) -> bool) -> Option<u64> {
         let line = self.lines.iter().rev().find(|line| is(&line.step))?;
@@ -204,7 +227,7 @@ impl Record {
             Ok(text) => text != file.text || std::fs::remove_file(&file.path).is_err(),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         };
-        self.files.iter().filter(is_left).map(|file| file.path.clone()).collect()
+        self.terms.files.iter().filter(is_left).map(|file| file.path.clone()).collect()
     }
 }
 
@@ -244,12 +267,16 @@ mod tests {
         }
     }
 
+    fn terms() -> Terms {
+        Terms { files: Vec::new(), after: None, command: usual_command() }
+    }
+
     #[test]
     fn a_torn_line_was_never_said_and_the_next_one_is_whole() {
         let ground = tempfile::tempdir().unwrap();
         let service = ground.path().join("services/gate");
         assert_eq!(Record::read(&service).unwrap(), None);
-        let mut record = Record::begin(&service, predecessor(), Vec::new()).unwrap();
+        let mut record = Record::begin(&service, predecessor(), terms()).unwrap();
         record.add(Step::Ending).unwrap();
         let path = service.join(NAME);
         let mut torn = OpenOptions::new().append(true).open(&path).unwrap();
@@ -267,11 +294,39 @@ mod tests {
     #[test]
     fn after_a_return_another_take_over_begins_anew() {
         let ground = tempfile::tempdir().unwrap();
-        let mut record = Record::begin(ground.path(), predecessor(), Vec::new()).unwrap();
+        let mut record = Record::begin(ground.path(), predecessor(), terms()).unwrap();
         record.add(Step::Returned { gap_ms: 7 }).unwrap();
         assert!(Record::read(ground.path()).unwrap().unwrap().is_given_back());
-        Record::begin(ground.path(), predecessor(), Vec::new()).unwrap();
+        Record::begin(ground.path(), predecessor(), terms()).unwrap();
         let read = Record::read(ground.path()).unwrap().unwrap();
         assert!(read.is_in_charge() && read.lines.len() == 1);
+    }
+
+    #[test]
+    fn who_starts_it_again_after_the_take_over_is_news_and_before_it_is_where_it_stands() {
+        let ground = tempfile::tempdir().unwrap();
+        let mut record = Record::begin(ground.path(), predecessor(), terms()).unwrap();
+        let revived = || Step::Revived { by: "cron (pid 7)".into() };
+        for step in [Step::Ending, Step::Gone, revived()] {
+            record.add(step).unwrap();
+        }
+        assert!(record.is_revived() && *record.step() == revived());
+        for step in [Step::Taken { gap_ms: 1 }, revived(), revived()] {
+            record.add(step).unwrap();
+        }
+        let mut read = Record::read(ground.path()).unwrap().unwrap();
+        assert!(!read.is_revived() && *read.step() == Step::Taken { gap_ms: 1 });
+        read.add(Step::Returning { why: "asked".into() }).unwrap();
+        assert!(read.is_given_back());
+    }
+
+    #[test]
+    fn a_record_that_an_earlier_version_of_this_program_began_is_read() {
+        let line = serde_json::json!({
+            "at": "2026-01-01T00:00:00Z", "step": "found", "predecessor": predecessor(), "files": [],
+        });
+        let ground = tempfile::tempdir().unwrap();
+        std::fs::write(ground.path().join(NAME), format!("{line}\n")).unwrap();
+        assert_eq!(Record::read(ground.path()).unwrap().unwrap().terms, terms());
     }
 }

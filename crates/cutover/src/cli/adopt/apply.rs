@@ -9,7 +9,7 @@ use super::environment::carried;
 use super::takeover::{Takeover, import, probe};
 use super::{Desk, daemon, undo};
 use crate::conductor::View;
-use crate::predecessor::{self, Record, Step, Written};
+use crate::predecessor::{self, Record, Step, Terms, Written};
 use anyhow::{Context, bail};
 use cutover_core::{Installed, Report, RunId};
 use serde_json::json;
@@ -61,7 +61,9 @@ pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<Exi
         }
     }
     crate::conductor::private_directory(&desk.scene.layout.state)?;
-    let record = Record::begin(&desk.service(), takeover.predecessor, takeover.files)?;
+    let after = desk.chronicle()?.and_then(|told| told.latest().map(|run| run.run.clone()));
+    let terms = Terms { files: takeover.files, after, command: desk.adopting() };
+    let record = Record::begin(&desk.service(), takeover.predecessor, terms)?;
     go_on(desk, record).await
 }
 
@@ -129,7 +131,7 @@ enum Ended {
 }
 
 async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
-    for file in &record.files {
+    for file in &record.terms.files {
         write(file)?;
         crate::crash_point!("adopt: file written");
     }

@@ -134,7 +134,7 @@ pub(super) fn probe(settings: &ServiceSettings, token: &str) -> anyhow::Result<P
 
 /// The token that a record's files hold.
 pub(super) fn token_in(record: &Record) -> anyhow::Result<String> {
-    let lines = record.files.iter().flat_map(|file| file.text.lines());
+    let lines = record.terms.files.iter().flat_map(|file| file.text.lines());
     let token = lines.filter_map(|line| line.split_once('=')).find(|(name, _)| *name == TOKEN);
     Ok(token.context("the record of the take-over holds no token")?.1.to_owned())
 }

@@ -47,7 +47,7 @@ pub(super) async fn give_back(desk: &Desk, mut record: Record, why: &str) -> any
     let settings = desk.settings(&record)?;
     let asked = probe(&settings, &token_in(&record)?)?;
     let limit = settings.policy.start_deadline;
-    for file in record.files.iter().filter(|file| !file.path.exists() && !is_returned(&record)) {
+    for file in record.terms.files.iter().filter(|file| !file.path.exists() && !is_returned(&record)) {
         // Ending what is ours takes its configuration, which a return that was killed may have removed.
         write(file)?;
     }
@@ -88,7 +88,7 @@ fn is_returned(record: &Record) -> bool {
 
 /// The files of a take-over that were left because somebody changed them.
 pub(super) fn left(record: &Record) -> Vec<PathBuf> {
-    record.files.iter().map(|file| file.path.clone()).filter(|path| path.exists()).collect()
+    record.terms.files.iter().map(|file| file.path.clone()).filter(|path| path.exists()).collect()
 }
 
 pub(super) fn print(desk: &Desk, record: &Record, why: &str, took: Duration, left: &[PathBuf]) {
