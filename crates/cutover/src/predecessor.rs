@@ -12,6 +12,7 @@ mod package;
 mod record;
 mod respawner;
 mod returning;
+mod rival;
 
 pub use ending::{Ended, StopLimits};
 pub use error::Error;
@@ -20,3 +21,4 @@ pub use manager::{Manager, Unit};
 pub use package::Package;
 pub use record::{Line, Record, Step, Terms, Written};
 pub use returning::answers;
+pub use rival::Rival;

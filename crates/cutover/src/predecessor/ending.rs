@@ -1,6 +1,6 @@
 //! The predecessor's end: on record before it is begun, proven before it is called one.
 
-use super::found::{started_by, variables, words};
+use super::found::{variables, words};
 use super::{Error, Predecessor, Record, Step};
 use crate::supervisor::{self, StopBudget, process};
 use cutover_core::Instance;
@@ -90,18 +90,18 @@ impl Record {
             return if *self.step() == Step::Gone { self.add(Step::Ending) } else { Ok(()) };
         }
         let Some(again) = again else { return Ok(()) };
-        let by = started_by(again.pid).unwrap_or_else(|| "somebody who has ended since".into());
-        self.add(Step::Revived { by: by.clone() })?;
-        Err(Error::Revived { pid: again.pid, by })
+        let rival = self.rival_of(again.pid);
+        self.add(Step::Revived { by: rival.by.clone() })?;
+        Err(Error::Revived(rival))
     }
 }
 
 impl Record {
     /// The end of a take-over: what took the predecessor's place has proven itself, so its unit is not started at login any
-    /// more. The unit's file stays as it is.
+    /// more. The unit's file stays as it is. Whoever else starts the predecessor again does not change who has its place.
     ///
     /// # Errors
-    /// The manager does not do it, it cannot be put on record, or somebody starts the predecessor again.
+    /// The manager does not do it, or it cannot be put on record.
     pub async fn settle(&mut self, gap_ms: u64, limits: StopLimits) -> Result<(), Error> {
         let old = &self.predecessor;
         if let Some(unit) = &old.unit {
@@ -110,10 +110,6 @@ impl Record {
                 unit.stop(limits.unit).await?;
             }
             unit.disable().await?;
-        }
-        if let Some(again) = old.lives()?.into_iter().next() {
-            let by = started_by(again.pid).unwrap_or_else(|| "somebody who has ended since".into());
-            return Err(Error::Revived { pid: again.pid, by });
         }
         crate::crash_point!("predecessor: settled");
         self.add(Step::Taken { gap_ms })
@@ -128,6 +124,9 @@ impl Predecessor {
         let path = Path::new("/proc");
         let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source })?;
         let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let runs_it = |pid: &u32| {
+            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == self.program)
+        };
         let is_it = |instance: &Instance| {
             // One that has ended meanwhile, or may not be looked into, is not it.
             let Ok(Some(links)) = process::links(instance) else { return false };
@@ -139,6 +138,8 @@ impl Predecessor {
                     words == self.command || (words == self.shown && is_titled())
                 })
         };
+        // Most of what runs is seen not to be it at one look.
+        let pids = pids.filter(runs_it);
         Ok(pids.filter_map(|pid| process::identify(pid).ok().flatten()).filter(is_it).collect())
     }
 

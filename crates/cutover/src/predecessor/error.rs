@@ -73,16 +73,15 @@ pub enum Error {
     },
     /// Something that is not asked here starts the process again.
     #[error(
-        "pid {pid} is started again by {by} whenever it ends: type `{command}`, which ends it and keeps it from coming back, start \
-         the gateway by itself, and adopt it then"
+        "pid {pid} is started again by {by} whenever it ends: {how}; then start the gateway by itself, and adopt it"
     )]
     Respawned {
         /// The process.
         pid: u32,
         /// What starts it.
         by: String,
-        /// What to type.
-        command: String,
+        /// How it is taken out of there.
+        how: String,
     },
     /// This program would be ended together with the process.
     #[error(
@@ -184,15 +183,9 @@ pub enum Error {
     },
     /// It was ended and somebody started it again.
     #[error(
-        "{by} started it again, as pid {pid}, after it was ended: take it out of there, so that nothing starts it by itself, and \
-         begin anew"
+        "{0}, after it was ended: {how}, so that nothing starts it by itself, and begin anew", how = .0.how
     )]
-    Revived {
-        /// The new process.
-        pid: u32,
-        /// Who did.
-        by: String,
-    },
+    Revived(super::Rival),
     /// It cannot be started again.
     #[error("starting {program} again; by hand: `cd {cwd} && {line}`")]
     Start {

@@ -86,8 +86,8 @@ pub async fn find(search: &Search) -> Result<Predecessor, Error> {
     let port = addresses.first().map_or(search.port, SocketAddr::port);
     let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let (ancestors, parent) = ancestry(pid);
-    if let Some(respawner::Respawner { name: by, command }) = respawner::above(&ancestors, &env) {
-        return Err(Error::Respawned { pid, by, command });
+    if let Some(respawner::Respawner { name: by, how }) = respawner::above(&ancestors, &env) {
+        return Err(Error::Respawned { pid, by, how });
     }
     let unit = Unit::keeping(&ancestors, &env, &cgroup).await?;
     let own_cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -241,7 +241,7 @@ fn account(pid: u32) -> Result<Account, Error> {
 }
 
 /// A process and those above it, and the name of the one that started it.
-fn ancestry(pid: u32) -> (Vec<u32>, Option<String>) {
+pub(super) fn ancestry(pid: u32) -> (Vec<u32>, Option<String>) {
     let parent_of = |pid: u32| {
         let stat = cutover_intent::identity::Stat::read(pid).ok()?;
         (stat.parent > 1).then_some(stat.parent)
@@ -252,9 +252,4 @@ fn ancestry(pid: u32) -> (Vec<u32>, Option<String>) {
         Some(format!("{} (pid {pid})", name.trim()))
     });
     (pids, parent)
-}
-
-/// The process that started one, by the name that the kernel knows it by.
-pub(super) fn started_by(pid: u32) -> Option<String> {
-    ancestry(pid).1
 }

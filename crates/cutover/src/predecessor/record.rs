@@ -244,7 +244,7 @@ fn cut_torn(file: &mut File) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::predecessor::{Account, Package};
     use cutover_core::{BootId, Instance};
@@ -269,6 +269,11 @@ mod tests {
 
     fn terms() -> Terms {
         Terms { files: Vec::new(), after: None, command: usual_command() }
+    }
+
+    /// A record that has just begun.
+    pub(in super::super) fn begun(ground: &Path) -> Record {
+        Record::begin(ground, predecessor(), terms()).unwrap()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bringing the predecessor back: its unit, or its own command line in its own directory and environment; and the proof.
 
-use super::{Error, Predecessor, Record, Step};
+use super::{Error, Line, Predecessor, Record, Step};
 use crate::probe::{Address, ProbeSettings, observe_service};
 use crate::store::Identity;
 use std::fs::{File, OpenOptions};
@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 /// Between two questions.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long somebody who starts it again may take: as long as the longest pause that a supervisor makes by default.
+/// How long somebody who starts it again is waited for at least: as long as the longest pause that a supervisor makes by default.
 const AGAIN: Duration = Duration::from_secs(20);
+/// And at most, however long they took the last time: meanwhile nobody serves. A table of jobs looks once a minute.
+const AGAIN_MAX: Duration = Duration::from_secs(90);
 
 /// Where a process whose output went to no file says what it says now.
 const OUTPUT: &str = "predecessor.log";
@@ -38,7 +40,7 @@ impl Record {
             // Also if it runs: it may have been taken out of what is started.
             Some(unit) => unit.restore(limit).await?,
             // Also one that a command started which was killed before it listened.
-            None if old.comes_by_itself(self.is_kept_by_somebody()).await? => {}
+            None if old.comes_by_itself(self.patience()).await? => {}
             None => old.start(service)?,
         }
         crate::crash_point!("predecessor: started again");
@@ -49,32 +51,30 @@ impl Record {
 }
 
 impl Record {
-    /// Whether somebody starts it again who is not known how to ask.
-    fn is_kept_by_somebody(&self) -> Patience {
-        match self.lines.iter().any(|line| matches!(line.step, Step::Revived { .. })) {
-            true => Patience::WithWhoeverStartsIt,
-            false => Patience::None,
-        }
+    /// How long somebody who starts it again is given the time to do so before we do: two would run, of which one fights for
+    /// the address for ever. As long as they took the last time, and none where nobody did. By wall clocks, within limits: one
+    /// that was set in between makes the wait too short or too long by no more than these.
+    fn patience(&self) -> Duration {
+        let Some(at) = self.lines.iter().rposition(|line| matches!(line.step, Step::Revived { .. })) else {
+            return Duration::ZERO;
+        };
+        let is_end = |line: &&Line| matches!(line.step, Step::Ending | Step::Gone);
+        let ended = self.lines[..at].iter().rev().find(is_end);
+        let took = ended.map(|ended| self.lines[at].at.duration_since(ended.at));
+        let took = took.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
+        took.saturating_add(AGAIN).min(AGAIN_MAX)
     }
-}
-
-/// Whether somebody is given the time to start it before we do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Patience {
-    None,
-    /// Two would run, of which one fights for the address for ever.
-    WithWhoeverStartsIt,
 }
 
 impl Predecessor {
     /// Whether it lives, or comes to live within the time that is given to who starts it.
-    async fn comes_by_itself(&self, patience: Patience) -> Result<bool, Error> {
+    async fn comes_by_itself(&self, patience: Duration) -> Result<bool, Error> {
         let begun = Instant::now();
         loop {
             if !self.lives()?.is_empty() {
                 return Ok(true);
             }
-            if patience == Patience::None || begun.elapsed() > AGAIN {
+            if begun.elapsed() >= patience {
                 return Ok(false);
             }
             tokio::time::sleep(LOOK).await;
@@ -168,5 +168,30 @@ pub async fn answers(address: SocketAddr, probe: &ProbeSettings, version: &str) 
         Some(true) => Ok(()),
         Some(false) => Err("it is not ready".into()),
         None => Err("its readiness is not to be had".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_starts_it_again_is_waited_for_as_long_as_they_took_and_nobody_where_nobody_did() {
+        let patience = |steps: &[(i64, Step)]| {
+            let ground = tempfile::tempdir().unwrap();
+            let mut record = crate::predecessor::record::tests::begun(ground.path());
+            record.lines.extend(steps.iter().map(|(second, step)| Line {
+                at: jiff::Timestamp::from_second(*second).unwrap(),
+                step: step.clone(),
+            }));
+            record.patience().as_secs()
+        };
+        let revived = || Step::Revived { by: "cron (pid 7)".into() };
+        assert_eq!(patience(&[(100, Step::Ending), (101, Step::Gone)]), 0);
+        assert_eq!(patience(&[(100, Step::Ending), (100, revived())]), 20);
+        assert_eq!(patience(&[(100, Step::Ending), (101, Step::Gone), (155, revived())]), 74);
+        let (taken, later) = ((130, Step::Taken { gap_ms: 1 }), (9_000, revived()));
+        assert_eq!(patience(&[(101, Step::Gone), taken, later]), 90, "nobody serves meanwhile");
+        assert_eq!(patience(&[(101, Step::Gone), (50, revived())]), 20, "the clock was set back");
     }
 }
