@@ -8,7 +8,7 @@ mod plan;
 mod takeover;
 mod undo;
 
-use super::arguments::{ADOPTED, Adopt, Arguments, Output};
+use super::arguments::{ADOPTED, ADOPTED_PORT, Adopt, Arguments, Output};
 use super::exit::ExitStatus;
 use super::{Scene, account, config_file, layout, offline, outlet, variable};
 use crate::conductor::Chronicle;
@@ -91,6 +91,25 @@ impl Desk {
         self.line(&format!("adopt openclaw{name}"))
     }
 
+    /// What a person types to have done what was only planned: with everything that was asked for.
+    fn repeated(&self, adopt: &Adopt) -> String {
+        let mut words = Vec::new();
+        let mut add = |flag: &str, value: String| words.extend([flag.to_owned(), shell::quoted(&value)]);
+        match adopt.pid {
+            Some(pid) => add("--pid", pid.to_string()),
+            None if adopt.port != ADOPTED_PORT => add("--port", adopt.port.to_string()),
+            None => {}
+        }
+        adopt.listen.iter().for_each(|address| add("--listen", address.to_string()));
+        adopt.set.iter().for_each(|line| add("--set", line.clone()));
+        words.push("--apply".into());
+        if !adopt.command.is_empty() {
+            words.push("--".into());
+            words.extend(adopt.command.iter().map(|word| shell::quoted(word)));
+        }
+        format!("{} {}", self.adopting(), words.join(" "))
+    }
+
     /// Tells a step, on the other channel than the result.
     fn say(&self, text: &str) {
         if self.scene.json == Output::Text {
@@ -120,23 +139,29 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
         return match (record.step(), adopt.apply) {
             (Step::Returning { .. }, _) => {
                 anyhow::bail!(
-                    "{} is being given back: `cutover adopt openclaw --undo` goes on with it",
-                    desk.name
+                    "{} is being given back: `{} --undo` goes on with it",
+                    desk.name,
+                    desk.adopting()
                 )
             }
             (Step::Taken { .. }, _) => {
+                let rival = record.rival()?.map_or_else(String::new, |rival| {
+                    format!("; {rival}, beside it and on the same state: {}", rival.how)
+                });
                 anyhow::bail!(
-                    "{} was taken over already; `cutover adopt openclaw --undo` gives it back",
-                    desk.name
+                    "{} was taken over already; `{} --undo` gives it back{rival}",
+                    desk.name,
+                    desk.adopting()
                 )
             }
             (_, true) => apply::go_on(&desk, record).await,
             (_, false) => {
                 let since = record.lines[0].at;
                 anyhow::bail!(
-                    "a take-over of {} that began at {since} is not finished: `cutover adopt openclaw --apply` goes on with \
-                     it, `cutover adopt openclaw --undo` gives it up",
-                    desk.name
+                    "a take-over of {0} that began at {since} is not finished: `{1} --apply` goes on with it, `{1} --undo` gives it \
+                     up",
+                    desk.name,
+                    desk.adopting()
                 )
             }
         };
@@ -156,7 +181,7 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
     if adopt.apply {
         return apply::begin(&desk, takeover).await;
     }
-    plan::print(&desk, &takeover).await
+    plan::print(&desk, &takeover, &desk.repeated(adopt)).await
 }
 
 /// The flags that a person has to type to have the same places: those that differ from what is usual, whether they came from the

@@ -99,8 +99,9 @@ pub(super) async fn go_on(desk: &Desk, mut record: Record) -> anyhow::Result<Exi
     }
     bail!(
         "the daemon does not stay to end the run that is under way (its words are in {}): it is gone on with as soon as one is \
-         started, `cutover adopt openclaw --apply` does that",
-        daemon::log(desk).display()
+         started, `{} --apply` does that",
+        daemon::log(desk).display(),
+        desk.adopting()
     )
 }
 
@@ -111,9 +112,12 @@ fn unsettled(desk: &Desk, record: &Record, now: &Installed, why: &str) -> String
         format!("; {} is disabled as soon as that is settled, which the daemon goes on trying", unit.name)
     });
     format!(
-        "{why}\n{0} {1} was installed here since, so the old service is not brought back unasked: `cutover status {0}` tells what \
-         serves, `cutover adopt openclaw --undo` gives it back{unit}",
-        desk.name, now.release.version
+        "{why}\n{0} {1} was installed here since, so the old service is not brought back unasked: `{2}` tells what serves, `{3} \
+         --undo` gives it back{unit}",
+        desk.name,
+        now.release.version,
+        desk.line(&format!("status {}", desk.name)),
+        desk.adopting()
     )
 }
 
@@ -146,7 +150,8 @@ async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
     if !report.ok {
         let causes: Vec<&str> = report.causes.iter().map(|cause| cause.fault.detail.as_str()).collect();
         let why = format!("{}: {}", report.sentence, causes.join("; "));
-        desk.say(&format!("the take-over failed: {why}\ngiving back what was taken"));
+        // Whether anything is given back is the daemon's to say.
+        desk.say(&format!("the last run failed: {why}"));
     }
     settled(desk, record).await?;
     drop(attended);
@@ -174,8 +179,12 @@ async fn settled(desk: &Desk, record: &mut Record) -> anyhow::Result<()> {
     let client = Client::new(&desk.scene.layout.control());
     let begun = Instant::now();
     let limit = desk.settings(record)?.policy.start_deadline + SETTLING;
+    let mut is_return_told = false;
     loop {
         *record = Record::read(&desk.service())?.context("the record of the take-over is gone")?;
+        if record.is_given_back() && !std::mem::replace(&mut is_return_told, true) {
+            desk.say("the take-over failed: giving back what was taken");
+        }
         if matches!(record.step(), Step::Taken { .. } | Step::Returned { .. }) {
             return Ok(());
         }
@@ -186,6 +195,12 @@ async fn settled(desk: &Desk, record: &mut Record) -> anyhow::Result<()> {
             && view.current.is_some()
         {
             bail!("{}", view.report.sentence);
+        }
+        // A person ends whoever has the address, or gives it to them.
+        if let Ok(View { alarm: Some(alarm), current: Some(_), .. }) = &view
+            && record.is_revived()
+        {
+            bail!("{}", alarm.fault.detail);
         }
         if begun.elapsed() > limit {
             let trouble = match view {
@@ -271,14 +286,15 @@ impl Desk {
         });
         outlet::result(format_args!(
             "{}: {} {} is taken over and verified.\nThe gap was {} ms: {} ms for the old process's end, the rest for the start and \
-             the proof of the same version.\n{unit}The daemon runs; let it start by itself from now on: `cutover {} serve`. \
-             `cutover adopt openclaw --undo` gives everything back.",
+             the proof of the same version.\n{unit}The daemon runs; let it start by itself from now on: `{}`. `{} --undo` gives \
+             everything back.",
             self.name,
             old.package.name,
             old.package.version,
             told.gap_ms,
             told.stop_ms.map_or_else(|| "?".to_owned(), |ms| ms.to_string()),
-            self.flags.join(" "),
+            self.line("serve"),
+            self.adopting(),
         ));
         if !unwritable.is_empty() {
             outlet::result(format_args!(

@@ -18,7 +18,7 @@ struct Finding {
 }
 
 /// Prints the plan. Nothing is changed.
-pub(super) async fn print(desk: &Desk, takeover: &Takeover) -> anyhow::Result<ExitStatus> {
+pub(super) async fn print(desk: &Desk, takeover: &Takeover, again: &str) -> anyhow::Result<ExitStatus> {
     let asked = probe(&takeover.settings, &takeover.token)?;
     let address = takeover.predecessor.addresses[0];
     let told = predecessor::answers(address, &asked, &takeover.predecessor.package.version).await;
@@ -47,7 +47,7 @@ pub(super) async fn print(desk: &Desk, takeover: &Takeover) -> anyhow::Result<Ex
         });
         outlet::result(format_args!("{plan:#}"));
     } else {
-        outlet::result(text(takeover, &findings, &applying, &undoing, &gap));
+        outlet::result(text(takeover, &findings, &applying, &undoing, &gap, again));
     }
     Ok(if told.is_ok() { ExitStatus::Done } else { ExitStatus::UpdateFailed })
 }
@@ -58,6 +58,7 @@ fn text(
     applying: &[String],
     undoing: &[String],
     gap: &str,
+    again: &str,
 ) -> String {
     let mut text = String::from("Found, from the running process\n");
     for Finding { what, value, source } in findings {
@@ -88,8 +89,7 @@ fn text(
             let _ = writeln!(text, "  {}. {step}", at + 1);
         }
     }
-    let _ =
-        write!(text, "\nThe gap: {gap}\n\nNothing was changed. `cutover adopt openclaw --apply` does it.");
+    let _ = write!(text, "\nThe gap: {gap}\n\nNothing was changed. `{again}` does it.");
     text
 }
 

@@ -22,19 +22,24 @@ pub(super) async fn command(desk: &Desk, record: Option<Record>) -> anyhow::Resu
     }
     if let Some(run) = desk.open_run()? {
         bail!(
-            "run {run} is under way: `cutover adopt openclaw --apply` goes on to its end, `cutover cancel {}` gives it up while \
-             nothing has stopped",
-            desk.name
+            "run {run} is under way: `{} --apply` goes on to its end, `{}` gives it up while nothing has stopped",
+            desk.adopting(),
+            desk.line(&format!("cancel {}", desk.name))
         );
     }
     let old = &record.predecessor.package.version;
     if let Some(now) = desk.current()?.filter(|now| now.release.version != *old && !record.is_given_back()) {
+        let name = &desk.name;
+        let back = match desk.store().imported_as(old)? {
+            Some(found) => {
+                format!("`{}`", desk.line(&format!("rollback {name} --to {found} --data restore")))
+            }
+            None => format!("to one that `{}` lists", desk.line(&format!("generations {name}"))),
+        };
         bail!(
-            "{0} is at {1} now, and the old service is {old}: its state may not be readable any more. Go back first, \
-             `cutover rollback {0} --to {2} --data restore` (`cutover generations {0}` lists them), then give it back",
-            desk.name,
-            now.release.version,
-            desk.store().imported_as(old)?.map_or_else(|| "GENERATION".to_owned(), |found| found.to_string())
+            "{name} is at {} now, and the old service is {old}: its state may not be readable any more. Go back first, {back}, then \
+             give it back",
+            now.release.version
         );
     }
     give_back(desk, record, "a person asked for it").await?;
