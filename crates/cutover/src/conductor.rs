@@ -44,7 +44,7 @@ pub(crate) use tripped::{generation_of, tripped};
 use crate::config::{Layout, ServiceSettings};
 use crate::supervisor::Live;
 use acts::Executor;
-use alarm::Readiness;
+use alarm::{Readiness, Succession};
 use crashes::Crashes;
 use cutover_core::{
     Act, Awaited, Boot, Entry, Event, Instance, Order, Phase, Posture, Process, Refusal, RunId, State,
@@ -59,7 +59,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use succession::Standing;
+use succession::{Settlement, Standing};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use upkeep::Upkeep;
@@ -106,10 +106,10 @@ struct Conductor {
     trouble: Option<String>,
     /// What keeps the resting service's process from being as wanted.
     upkeep_trouble: Option<String>,
-    /// A take-over that is being brought to its end, and what keeps it from that.
-    settling: Option<Task>,
+    /// What is done about a take-over, and how that stands.
+    settling: Option<(Settlement, Task)>,
     succession_is_due: bool,
-    succession_trouble: Option<String>,
+    succession: Succession,
     /// Of the process that is served.
     readiness: Readiness,
     /// The process that a run started since the alarm that lasts was raised.
@@ -156,7 +156,9 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
     let (sender, inbox) = mpsc::channel(INBOX);
     let reporter = Reporter { inbox: sender.clone() };
-    let front = match succession::standing(&site, &chronicle.state).await? {
+    let front = match succession::standing(&site, &chronicle.state)? {
+        // One that stands is ended with all else, which is tried until it is so.
+        Standing::Leaving => FrontLink::absent(&site),
         _ if !site.has_front() => FrontLink::none(&site).await?,
         Standing::Awaiting => FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?,
         Standing::Ours => match FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor.clone()).await
@@ -187,7 +189,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         upkeep_trouble: None,
         settling: None,
         succession_is_due: true,
-        succession_trouble: None,
+        succession: Succession::Unknown,
         readiness: Readiness::Unknown,
         from_run: None,
         trials: Vec::new(),
@@ -342,13 +344,15 @@ impl Conductor {
                 self.trials.extend(trial);
             }
             Input::Stopped(upkeep) => self.stopped = upkeep == self.tended,
-            Input::Unsettled(trouble) => self.succession_trouble = trouble,
+            Input::Unsettled(trouble) => {
+                self.succession = trouble.map_or(Succession::Settled, Succession::Troubled);
+            }
         }
     }
 
     async fn order(&mut self, order: Order, actor: String, expected: &Expected) -> Result<Accepted, Refusal> {
         self.expects(expected)?;
-        self.is_still_ours()?;
+        self.heeds(&order)?;
         if !self.ledger.has_room() {
             return Err(Refusal::NotNow {
                 why: "the journal's reserve is gone: free space in the state directory".into(),
@@ -454,8 +458,11 @@ impl Conductor {
         let looping = self.crashes.note().filter(|_| is_down);
         let unready = self.readiness.trouble();
         let unready = unready.map(|fault| format!("it serves and is not ready: {}", fault.detail));
-        let others = [looping, unready, self.succession_trouble.clone(), self.upkeep_trouble.clone()];
+        let others = [looping, unready, self.succession_note(), self.upkeep_trouble.clone()];
         view.trouble = self.trouble.clone().or_else(|| others.into_iter().flatten().next());
+        if self.is_leaving() {
+            view.orders.values_mut().for_each(|refusal| refusal.clone_from(&view.trouble));
+        }
         view.tellings = telling::tellings(&self.chronicle.notifications, &self.trials);
         self.seq += 1;
         view.seq = self.seq;

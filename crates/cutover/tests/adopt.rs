@@ -4,6 +4,8 @@
 
 #[path = "adopt/process.rs"]
 mod process;
+#[path = "adopt/rivals.rs"]
+mod rivals;
 #[path = "adopt/world.rs"]
 mod world;
 
@@ -405,6 +407,13 @@ fn a_daemon_that_dies_at_any_point_of_a_settlement_leaves_it_to_the_next_and_sta
                 is_taken_over(&world, old);
             }
             assert_eq!(world.unit_is_enabled(), broken && started == Started::ByAUnit, "{point}");
+            assert_eq!(
+                world.starts("old"),
+                if broken { 2 } else { 1 },
+                "{started:?}, {point}: {}",
+                world.record()
+            );
+            assert!(broken || world.starts("copy") == 1, "{started:?}, {point}: {}", world.record());
             let _ = daemon.kill();
             daemon.wait().unwrap();
         }

@@ -135,7 +135,7 @@ policy = {{ soak = "300ms", probe_interval = "50ms" }}
                 .await
                 .unwrap()
                 .unwrap();
-            service.close_front().await;
+            service.close_front().await.unwrap();
         }
         cutover_testkit::sealed::open_up(self.directory.path());
     }

@@ -108,7 +108,10 @@ async fn stop_services(registry: &Registry) -> Stopped {
         let mut views = service.watch();
         let gone = views.wait_for(|view| view.stopped);
         if matches!(tokio::time::timeout_at(end.into(), gone).await, Ok(Ok(_))) {
-            service.close_front().await;
+            if let Err(why) = service.close_front().await {
+                tracing::error!(service = service.service, why, "stopped, and its front is not");
+                stopped = Stopped::NotAll;
+            }
             continue;
         }
         let pid = service.view().process.map(|process| process.pid);

@@ -8,6 +8,26 @@ use cutover_core::{
 };
 use std::time::{Duration, Instant};
 
+/// What is known of how a take-over stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Succession {
+    /// Nobody has looked yet.
+    #[default]
+    Unknown,
+    /// It is at its end, and nobody starts the old service again.
+    Settled,
+    Troubled(Fault),
+}
+
+impl Succession {
+    pub(super) fn trouble(&self) -> Option<&Fault> {
+        match self {
+            Self::Troubled(fault) => Some(fault),
+            Self::Unknown | Self::Settled => None,
+        }
+    }
+}
+
 /// What is known of the readiness of the process that is served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Readiness {
@@ -45,8 +65,7 @@ impl Conductor {
         if let Some(lasting) = self.chronicle.notifications.alarm.as_ref() {
             let gives_way = match &now {
                 Some(fault) if fault.code == lasting.fault.code => false,
-                // Of a process that ends again and again, that it is not ready is no news.
-                Some(fault) if fault.code != UNREADY => true,
+                Some(fault) if weight(fault) >= weight(&lasting.fault) => true,
                 _ => self.is_over(lasting),
             };
             if !gives_way {
@@ -68,6 +87,10 @@ impl Conductor {
         let state = &self.chronicle.state;
         if state.wish == Wish::Stopped {
             return true;
+        }
+        // Whatever runs of ours says nothing about the old service.
+        if [REVIVED, UNSETTLED].contains(&lasting.fault.code.as_str()) {
+            return self.succession == Succession::Settled;
         }
         let Some(live) = self.live.as_ref().filter(|_| posture(state) == Posture::Serve) else {
             return false;
@@ -107,10 +130,21 @@ impl Conductor {
         looping
             .map(|detail| Fault { code: LOOPING.into(), detail })
             .or_else(|| self.readiness.trouble().cloned())
+            .or_else(|| self.succession.trouble().cloned())
     }
 
     fn window(&self) -> Duration {
         self.executor.site.settings.policy.crash_window
+    }
+}
+
+/// What is heavier takes the place of what is lighter: of a process that ends again and again, that it is not ready is no
+/// news, and of either not what is wrong beside it.
+fn weight(fault: &Fault) -> u8 {
+    match fault.code.as_str() {
+        REVIVED | UNSETTLED => 0,
+        UNREADY => 1,
+        _ => 2,
     }
 }
 
@@ -123,6 +157,25 @@ fn started(state: &State) -> Option<&Instance> {
     }
 }
 
+/// Three or more ends in a row that nobody asked for.
 const LOOPING: &str = "crash_looping";
+/// Somebody starts the old service again, after a take-over.
+pub(super) const REVIVED: &str = "revived";
+/// A take-over cannot be brought to its end.
+pub(super) const UNSETTLED: &str = "unsettled";
 /// As the upkeep says it.
 pub(super) const UNREADY: &str = "not_ready";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_beside_a_service_hides_nothing_that_is_wrong_with_it() {
+        let weight = |code: &str| weight(&Fault { code: code.into(), detail: String::new() });
+        for beside in [REVIVED, UNSETTLED] {
+            assert!(weight(beside) < weight(UNREADY), "{beside}");
+        }
+        assert!(weight(UNREADY) < weight(LOOPING) && weight(LOOPING) == weight("halted"));
+    }
+}

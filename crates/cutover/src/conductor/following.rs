@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 impl Conductor {
     /// Makes the world follow the state. What is no longer wanted has ended before anything else begins.
     pub(super) async fn follow(&mut self) {
+        self.settle_if_due().await;
         self.heed_halt().await;
         self.heed_alarms().await;
         let state = self.chronicle.state.clone();
@@ -23,7 +24,10 @@ impl Conductor {
         if wanted.process == Process::LeaveAlone {
             self.crashes.clear();
         }
-        let upkeep = Upkeep::of(&state, self.live.as_deref());
+        let upkeep = match self.is_leaving() {
+            true => Upkeep::Rest,
+            false => Upkeep::of(&state, self.live.as_deref()),
+        };
         let tended = self.tending.as_ref().map(|(now, _)| now) == Some(&upkeep);
         if !tended && let Some((_, task)) = self.tending.take() {
             task.end().await;
@@ -51,7 +55,6 @@ impl Conductor {
             self.tending = Some((upkeep, Task(tokio::spawn(task))));
         }
         self.watch(&state);
-        self.settle_if_due();
         self.sweep_if_due();
         self.publish();
     }

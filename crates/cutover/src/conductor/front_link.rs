@@ -1,39 +1,26 @@
 //! The daemon's hold on one service's front: it stands, it has the sockets, it is in the posture that the state wants.
 //! Level-triggered: a front that died is replaced on the same sockets and told again.
 
-use super::inbox::{Input, Reporter};
-use super::interception::{Intercepted, Interceptor};
-use super::lately::{Lately, exchanges};
+mod actor;
+
+use super::inbox::Reporter;
+use super::interception::Interceptor;
+use super::lately::Lately;
 use super::site::Site;
-use crate::supervisor::process;
-use cutover_core::{Exchanges, Instance, Posture};
-use cutover_front::control::ControlClient;
-use cutover_front::{Claim, Error, Stats};
+use actor::{Actor, ended, listeners, standing};
+use cutover_core::{Exchanges, Posture};
+use cutover_front::{Claim, Stats};
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::net::UnixStream;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Limit of one call to a front.
 const CALL: Duration = Duration::from_secs(5);
 /// How long a running front may take to answer a new daemon.
 const GREETING: Duration = Duration::from_secs(5);
-/// The same for one that has already let a call pass.
-const LAST_WORD: Duration = Duration::from_secs(1);
-/// Between two tries to reach a new one.
-const GREETING_PAUSE: Duration = Duration::from_millis(5);
-/// How long a new front may take to stand.
-const BOOT: Duration = Duration::from_secs(10);
-/// How long the process of a lost front may take to be gone.
-const FAREWELL: Duration = Duration::from_millis(500);
-/// Between two looks at the front's numbers.
-const STATS: Duration = Duration::from_millis(500);
-/// After a front could not be put up.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long a front's end may take: one that is being put up is waited for, and its process may have to be killed.
+const END: Duration = Duration::from_secs(30);
 
 /// A posture for the front, in core's word and in full.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +57,9 @@ pub(super) struct FrontLink {
     orders: mpsc::Sender<Order>,
 }
 
+/// Who waits for a front's end.
+type Farewell = oneshot::Sender<Result<(), String>>;
+
 /// What a front is asked once.
 enum Order {
     /// Wait until no WebSocket is owed an answer; answer how many still are.
@@ -82,23 +72,35 @@ enum Order {
     Claim { claim: Claim, reply: oneshot::Sender<()> },
     /// Take the addresses over; answer why that could not be.
     TakeOver { limit: Duration, reply: oneshot::Sender<Result<(), String>> },
-    /// End.
-    Quit { reply: oneshot::Sender<()> },
+    /// End; answer why that is not known to be so.
+    Quit { reply: Farewell },
 }
 
 impl FrontLink {
-    /// A service that has no front. One that an earlier configuration left behind is ended: it would let requests through
-    /// at any time.
+    /// A service that has no front. One that an earlier configuration left behind is ended.
     pub(super) async fn none(site: &Site) -> anyhow::Result<Self> {
+        Self::end_standing(site).await?;
+        Ok(Self::absent(site))
+    }
+
+    /// Ends a front that nobody holds any more: it would let requests through at any time. Nothing where none stands.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub(super) async fn end_standing(site: &Site) -> anyhow::Result<()> {
         if let Some(client) = standing(&site.layout.front(&site.settings.name), GREETING).await? {
-            client.quit(CALL).await?;
-            client.gone().await;
+            ended(client).await.map_err(anyhow::Error::msg)?;
         }
+        Ok(())
+    }
+
+    /// No front, whatever stands.
+    pub(super) fn absent(site: &Site) -> Self {
         let (_, stance) = watch::channel(Stance::Closed);
         let (_, stats) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
         let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        Ok(Self { wanted: None, stance, stats, lately, orders })
+        Self { wanted: None, stance, stats, lately, orders }
     }
 
     /// The link to a front, and the one who keeps it, who is still to be set to work.
@@ -258,12 +260,22 @@ impl FrontLink {
         let _ = tokio::time::timeout(CALL, told).await;
     }
 
-    /// Ends the front: its sockets are closed.
-    pub(super) async fn quit(&self) {
+    /// Ends the front: its sockets are closed. Nothing where there is none. Must be idempotent: one that did not end is asked
+    /// again.
+    ///
+    /// # Errors
+    /// It is not known to have ended.
+    pub(super) async fn quit(&self) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
-        if self.orders.send(Order::Quit { reply }).await.is_ok() {
-            let _ = answer.await;
-        }
+        let asked = async {
+            if self.orders.send(Order::Quit { reply }).await.is_err() {
+                // Whoever kept it has left.
+                return Ok(());
+            }
+            answer.await.unwrap_or_else(|_| Err("the front was lost while it was to end".into()))
+        };
+        let answered = tokio::time::timeout(END, asked).await;
+        answered.unwrap_or_else(|_| Err(format!("the front has not ended within {END:?}")))
     }
 
     /// The front's numbers, half a second old at most.
@@ -274,290 +286,5 @@ impl FrontLink {
     /// Every later reading of the numbers.
     pub(super) fn watch_stats(&self) -> watch::Receiver<Option<Stats>> {
         self.stats.clone()
-    }
-}
-
-/// The front that outlived an earlier daemon. A dead one's socket refuses at once; a living one may be slow to answer.
-///
-/// # Errors
-/// It is of another version of this program: what it does is not known, and it holds the addresses.
-async fn standing(control: &Path, limit: Duration) -> anyhow::Result<Option<ControlClient>> {
-    if UnixStream::connect(control).await.is_err() {
-        return Ok(None);
-    }
-    match ControlClient::connect(control, limit).await {
-        Ok(client) => Ok(Some(client)),
-        Err(error @ Error::Foreign { .. }) => Err(anyhow::Error::from(error).context(
-            "a front of another version of cutover stands; end the service with that version first",
-        )),
-        Err(_) => Ok(None),
-    }
-}
-
-/// The wanted listeners: those that a standing front already has, the others bound anew.
-async fn listeners(site: &Site, standing: Option<&ControlClient>) -> anyhow::Result<Vec<TcpListener>> {
-    let mut have = match standing {
-        Some(client) => client.fetch_listeners(CALL).await?,
-        None => Vec::new(),
-    };
-    let mut listeners = Vec::new();
-    for address in &site.settings.listen {
-        let held = have.iter().position(|listener| listener.local_addr().ok() == Some(*address));
-        listeners.push(match held {
-            Some(at) => have.swap_remove(at),
-            None => cutover_front::bind(*address)?,
-        });
-    }
-    Ok(listeners)
-}
-
-/// Why a front is not steered any more.
-enum Steered {
-    /// It went, or it does not answer.
-    Lost,
-    /// Nobody wants it any more.
-    Left,
-}
-
-struct Actor {
-    site: Arc<Site>,
-    listeners: Vec<TcpListener>,
-    desires: watch::Receiver<Option<Numbered>>,
-    confirm: watch::Sender<Stance>,
-    count: watch::Sender<Option<Stats>>,
-    looks: Arc<Mutex<Lately>>,
-    orders: mpsc::Receiver<Order>,
-    reporter: Reporter,
-    interceptor: Option<Interceptor>,
-}
-
-impl Actor {
-    /// Waits until the addresses are taken over, and is a front from then on.
-    async fn wait_and_run(mut self) {
-        while let Some(order) = self.orders.recv().await {
-            match order {
-                Order::TakeOver { limit, mut reply } => {
-                    let bound = tokio::select! {
-                        bound = self.bind_within(limit) => bound,
-                        // Whoever asked has given up: the address stays with whoever has it.
-                        () = reply.closed() => continue,
-                    };
-                    let is_ours = bound.is_ok();
-                    let _ = reply.send(bound);
-                    if is_ours {
-                        return self.run(None).await;
-                    }
-                }
-                Order::Answers { reply, .. } | Order::Drain { reply, .. } => drop(reply.send(None)),
-                Order::Count { reply } => drop(reply.send(None)),
-                Order::Claim { claim, reply } => {
-                    if let Some(ours) = &mut self.interceptor {
-                        ours.claim = claim;
-                    }
-                    let _ = reply.send(());
-                }
-                Order::Quit { reply } => {
-                    let _ = reply.send(());
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn bind_within(&mut self, limit: Duration) -> Result<(), String> {
-        let begun = Instant::now();
-        loop {
-            match listeners(&self.site, None).await {
-                Ok(listeners) => {
-                    self.listeners = listeners;
-                    return Ok(());
-                }
-                Err(error) if begun.elapsed() > limit => return Err(format!("{error:#}")),
-                Err(_) => tokio::time::sleep(GREETING_PAUSE).await,
-            }
-        }
-    }
-
-    async fn run(mut self, mut standing: Option<ControlClient>) {
-        loop {
-            let client = match standing.take() {
-                Some(client) => Ok(client),
-                None => self.boot().await,
-            };
-            let client = match client {
-                Ok(client) => client,
-                Err(error) => {
-                    let told = super::acts::told(&error);
-                    tracing::error!(service = self.site.settings.name, error = told, "no front");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let process = process::identify(client.hello().pid).ok().flatten();
-            match self.steer(&client).await {
-                Ok(Steered::Left) => {
-                    self.confirm.send_replace(Stance::Closed);
-                    return;
-                }
-                Ok(Steered::Lost) => tracing::warn!(service = self.site.settings.name, "the front is lost"),
-                Err(error) => {
-                    tracing::warn!(service = self.site.settings.name, %error, "the front is lost")
-                }
-            }
-            self.confirm.send_replace(Stance::Unknown);
-            drop(client);
-            standing = self.replaced(process).await;
-            if standing.is_none() {
-                self.confirm.send_replace(Stance::Closed);
-                self.reporter.send(Input::FrontLost).await;
-            }
-        }
-    }
-
-    /// A front that lost its connection but lives still lets requests through: it is taken up again, or ended before
-    /// another takes its place.
-    async fn replaced(&self, process: Option<Instance>) -> Option<ControlClient> {
-        let process = process?;
-        let gone = process::wait_gone(&process, FAREWELL).await;
-        if matches!(gone, Ok(true)) {
-            return None;
-        }
-        if let Ok(Some(client)) = standing(&self.site.layout.front(&self.site.settings.name), LAST_WORD).await
-            && client.hello().pid == process.pid
-        {
-            return Some(client);
-        }
-        tracing::warn!(service = self.site.settings.name, %process, "the front does not answer: it is ended");
-        while !matches!(process::wait_gone(&process, FAREWELL).await, Ok(true)) {
-            if let Err(error) = process::kill(&process) {
-                tracing::error!(
-                    service = self.site.settings.name,
-                    error = super::acts::told(&error),
-                    "front"
-                );
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        None
-    }
-
-    /// Puts a new front up. It boots closed.
-    async fn boot(&self) -> Result<ControlClient, Error> {
-        let name = &self.site.settings.name;
-        let control = self.site.layout.front(name);
-        let path = control.clone();
-        let child = Command::new(&self.site.executable)
-            .arg("front")
-            .args(["--service", name, "--control"])
-            .arg(&control)
-            .arg("--probe")
-            .arg(self.site.layout.probe_lane(name))
-            .args(["--held-max", &self.site.settings.held_max.to_string()])
-            .args(["--hold-ms", &self.site.settings.policy.hold.as_millis().to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn();
-        let mut child = child.map_err(|source| Error::Reach { path, limit: BOOT, source })?;
-        let pid = child.id();
-        let deadline = Instant::now() + BOOT;
-        let connected = loop {
-            let connected =
-                ControlClient::connect(&control, deadline.saturating_duration_since(Instant::now())).await;
-            // Whoever else answers under the name is not the one that was started.
-            if !connected.as_ref().is_ok_and(|client| client.hello().pid != pid) {
-                break connected;
-            }
-            tokio::time::sleep(GREETING_PAUSE).await;
-        };
-        if connected.is_err() {
-            // Too late is never: two fronts must not share the sockets.
-            let _ = child.kill();
-        }
-        // Reaped when it ends; its end is noticed on the control connection.
-        drop(std::thread::spawn(move || child.wait()));
-        connected
-    }
-
-    /// Keeps one front in the wanted posture until it is lost or nobody steers it any more.
-    async fn steer(&mut self, client: &ControlClient) -> Result<Steered, Error> {
-        // What an earlier daemon claimed is not claimed any more, and nobody is let in before what is.
-        client.claim(self.interceptor.as_ref().map(|ours| ours.claim.clone()), CALL).await?;
-        client.pass_listeners(&self.listeners, CALL).await?;
-        self.desires.mark_changed();
-        let mut look = tokio::time::interval(STATS);
-        loop {
-            tokio::select! {
-                biased;
-                () = client.gone() => return Ok(Steered::Lost),
-                changed = self.desires.changed() => {
-                    if changed.is_err() {
-                        return Ok(Steered::Left);
-                    }
-                    if let Some(Numbered { number, wanted }) = self.next() {
-                        crate::crash_point!("posture: before");
-                        client.set_posture(wanted.posture, CALL).await?;
-                        crate::crash_point!("posture: set");
-                        self.confirm.send_replace(Stance::Is(number, wanted.word));
-                    }
-                }
-                claimed = client.claimed() => {
-                    if let Some(ours) = &self.interceptor {
-                        ours.take(Intercepted::new(claimed, client.clone()));
-                    }
-                }
-                Some(order) = self.orders.recv() => match order {
-                    Order::Claim { claim, reply } => {
-                        if let Some(ours) = &mut self.interceptor {
-                            ours.claim = claim.clone();
-                            client.claim(Some(claim), CALL).await?;
-                        }
-                        let _ = reply.send(());
-                    }
-                    Order::Answers { limit, reply } => {
-                        let client = client.clone();
-                        tokio::spawn(async move {
-                            let _ = reply.send(client.answers(limit, limit + CALL).await.ok());
-                        });
-                    }
-                    Order::Drain { limit, reply } => {
-                        let client = client.clone();
-                        tokio::spawn(async move {
-                            let drained = client.drain(limit, limit + CALL).await;
-                            let _ = reply.send(drained.ok().map(|drained| drained.cut));
-                        });
-                    }
-                    Order::Count { reply } => {
-                        let counted = client.stats(CALL).await.ok();
-                        let _ = reply.send(counted.as_ref().map(exchanges));
-                    }
-                    Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
-                    Order::Quit { reply } => {
-                        client.quit(CALL).await?;
-                        let _ = tokio::time::timeout(CALL, client.gone()).await;
-                        let _ = reply.send(());
-                        return Ok(Steered::Left);
-                    }
-                },
-                _ = look.tick() => {
-                    let stats = client.stats(CALL).await.ok();
-                    if let Some(stats) = &stats {
-                        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-                        looks.look(Instant::now(), exchanges(stats));
-                    }
-                    self.count.send_replace(stats);
-                }
-            }
-        }
-    }
-
-    /// The newest want. A front that is about to be told to serve is not known to be closed any more: that is said while
-    /// the want is still borrowed, so before a newer one can be asked about.
-    fn next(&mut self) -> Option<Numbered> {
-        let newest = self.desires.borrow_and_update();
-        if newest.as_ref().is_some_and(|newest| newest.wanted.word == Posture::Serve) {
-            self.confirm.send_replace(Stance::Unknown);
-        }
-        newest.clone()
     }
 }

@@ -38,8 +38,8 @@ pub(super) enum Input {
     Unready(Option<Fault>),
     /// A notice was tried in vain, or is not tried any more.
     Tried { target: TargetId, trial: Option<Trial> },
-    /// What keeps a take-over from being brought to its end, or that nothing does any more.
-    Unsettled(Option<String>),
+    /// What is wrong about a take-over, or that nothing is.
+    Unsettled(Option<Fault>),
     /// The upkeep with this number has ended every process of the service, and found none left.
     Stopped(u64),
 }
@@ -113,8 +113,11 @@ impl Handle {
     }
 
     /// Ends the service's front, for a daemon that ends with its services.
-    pub async fn close_front(&self) {
-        self.executor.front.quit().await;
+    ///
+    /// # Errors
+    /// It is not known to have ended.
+    pub async fn close_front(&self) -> Result<(), String> {
+        self.executor.front.quit().await
     }
 
     /// Sets what is claimed of the clients' calls, and waits until the front knows: WebSockets opened afterwards are under

@@ -105,7 +105,8 @@ impl Conductor {
             return;
         }
         let asked_for = self.chronicle.state.leaving.as_ref() == Some(&instance)
-            || matches!(self.tending, Some((Upkeep::Stop(_), _)));
+            || matches!(self.tending, Some((Upkeep::Stop(_), _)))
+            || self.is_leaving();
         let live = if was_live { self.live.take() } else { None };
         let told = format!("{exit:?}");
         let force = &self.executor.site.settings.restart_force_exit_status;
@@ -140,6 +141,10 @@ impl Conductor {
     /// that ended while no daemon looked, or just before one was killed.
     pub(super) async fn heed_halt(&mut self) {
         let Restarts::Halted { code } = self.chronicle.state.restarts else { return };
+        // What ends because its address goes back is not what failed.
+        if self.is_leaving() {
+            return;
+        }
         // A revert that is on its way is the answer.
         if matches!(&self.chronicle.state.phase, Phase::Preparing(now) if now.run.kind == Kind::AutoRevert) {
             return;

@@ -17,6 +17,14 @@ const said = (name) => words[words.indexOf(name) + 1];
 const port = Number(said('--port'));
 const token = process.env.OPENCLAW_GATEWAY_TOKEN || said('--token');
 const state = process.env.OPENCLAW_STATE_DIR;
+// A line for each start: outside of the state, which is copied and taken back.
+if (process.env.STARTS) {
+  try {
+    fs.appendFileSync(process.env.STARTS, __dirname.includes('/generations/') ? 'copy\n' : 'old\n');
+  } catch {
+    // Another account's, or in a sandbox.
+  }
+}
 const told = (name) => __dirname.includes('/generations/') && fs.existsSync(path.join(state, name));
 if (told('broken')) setTimeout(() => process.exit(1), told('slow') ? 1500 : 0);
 if (fs.existsSync(path.join(state, 'titled'))) process.title = 'openclaw-gateway';

@@ -27,7 +27,7 @@ pub(crate) struct World {
 }
 
 /// How the gateway was started.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Started {
     Plainly,
     ByAUnit,
@@ -39,6 +39,8 @@ pub(crate) enum Started {
     AsAnother,
     /// By a shell that starts it again whenever it ends.
     InALoop,
+    /// By a shell that starts it again whenever it ends, once a file is there.
+    InALoopLater,
     /// By a program that is called as runit's is.
     ByRunit,
 }
@@ -105,10 +107,8 @@ impl World {
                 let script = format!("{line} & wait");
                 world.start(&[runsv.display().to_string(), "-c".to_owned(), script], None);
             }
-            Started::InALoop => {
-                let script = format!("while :; do {line}; done");
-                world.start(&["/bin/sh".to_owned(), "-c".to_owned(), script], None);
-            }
+            Started::InALoop => world.start_in_a_loop(""),
+            Started::InALoopLater => world.start_in_a_loop(&world.until_again()),
             Started::UnderATitle => {
                 fs::write(world.path("claw/titled"), "").unwrap();
                 world.start_plain(None);
@@ -127,6 +127,15 @@ impl World {
         for path in ["claw", "claw/openclaw.json", "work", "home"] {
             std::os::unix::fs::chown(self.path(path), Some(OTHER), Some(OTHER)).unwrap();
         }
+    }
+
+    fn until_again(&self) -> String {
+        format!("until [ -e {} ]; do sleep 0.05; done;", self.again().display())
+    }
+
+    fn start_in_a_loop(&self, pause: &str) {
+        let script = format!("while :; do {}; {pause} done", self.line().join(" "));
+        self.start(&["/bin/sh".to_owned(), "-c".to_owned(), script], None);
     }
 
     fn start_plain(&self, account: Option<u32>) {
@@ -167,6 +176,7 @@ impl World {
             ("OPENCLAW_STATE_DIR", text("claw")),
             ("OPENCLAW_GATEWAY_TOKEN", TOKEN.to_owned()),
             ("KEPT", "by-the-operator".to_owned()),
+            ("STARTS", text("starts")),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
@@ -174,6 +184,18 @@ impl World {
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.directory.path().join(below)
+    }
+
+    /// As soon as this is there, the loop starts it again.
+    pub(crate) fn again(&self) -> PathBuf {
+        self.path("again")
+    }
+
+    /// How often the old one, or the copy, was started.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn starts(&self, of: &str) -> usize {
+        let text = fs::read_to_string(self.path("starts")).unwrap();
+        text.lines().filter(|line| *line == of).count()
     }
 
     pub(crate) fn package(&self) -> PathBuf {
@@ -310,6 +332,24 @@ impl World {
 
     pub(crate) fn run(&self, words: &[&str]) -> Output {
         self.cutover(words).output().unwrap()
+    }
+
+    /// What a person sees who types what was told, in a shell that knows nothing of this world but where its programs are.
+    pub(crate) fn typed(&self, line: &str) -> Output {
+        // Without its flags it would be about the machine's own places.
+        let here = self.directory.path().display().to_string();
+        assert!(!line.contains("cutover ") || (line.contains(&here) && line.contains("--state ")), "{line}");
+        let program = self.path("bin/cutover");
+        let _ = std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cutover"), program);
+        let mut shell = self.with_environment(Path::new("/bin/sh"));
+        shell.args(["-c", line]).env_remove("CUTOVER_CONFIG").env_remove("CUTOVER_STATE").output().unwrap()
+    }
+
+    /// The service as the daemon sees it.
+    pub(crate) fn view(&self) -> serde_json::Value {
+        let told = self.run(&["status", "openclaw", "--json"]).stdout;
+        serde_json::from_slice::<serde_json::Value>(&told)
+            .map_or(serde_json::Value::Null, |all| all[0].clone())
     }
 
     /// A page of whoever serves on the address, if somebody does.

@@ -268,14 +268,16 @@ impl Executor {
     }
 
     /// Whoever serves here before us, as long as it does.
-    fn in_charge(&self) -> Result<Option<Predecessor>, Fault> {
+    fn in_charge(&self) -> Result<Option<Record>, Fault> {
         let record = Record::read(&self.site.directory()).map_err(chain("predecessor"))?;
-        Ok(record.filter(Record::is_in_charge).map(|record| record.predecessor))
+        Ok(record.filter(Record::is_in_charge))
     }
 
     /// Who is about to hand the service over: no rival, and ended in time.
     fn predecessor(&self) -> Result<Vec<Instance>, Fault> {
-        let Some(Predecessor { instance, .. }) = self.in_charge()? else { return Ok(Vec::new()) };
+        let Some(Record { predecessor: Predecessor { instance, .. }, .. }) = self.in_charge()? else {
+            return Ok(Vec::new());
+        };
         let mut family =
             supervisor::descendants(std::slice::from_ref(&instance), "").map_err(chain("supervisor"))?;
         family.push(instance);
@@ -284,15 +286,15 @@ impl Executor {
 
     /// Whoever serves before us is followed by its own version only: there would be no way back from another.
     fn succession(&self, target: &Installed) -> Result<(), Fault> {
-        let Some(old) = self.in_charge()? else { return Ok(()) };
+        let Some(Record { predecessor: old, terms, .. }) = self.in_charge()? else { return Ok(()) };
         let name = &self.site.settings.name;
         if old.package.version == target.release.version {
             return Ok(());
         }
         let detail = format!(
-            "pid {} still serves {name} as {}, and its take-over is not done: `cutover adopt openclaw --apply` goes on with it, \
-             `--undo` gives it up",
-            old.instance.pid, old.package.version
+            "pid {} still serves {name} as {}, and its take-over is not done: `{2} --apply` goes on with it, `{2} --undo` gives \
+             it up",
+            old.instance.pid, old.package.version, terms.command
         );
         Err(fault("predecessor", detail))
     }
