@@ -2,8 +2,8 @@
 
 use crate::{
     AlarmId, BootId, DataClass, Exchanges, Expectation, Fault, Finding, Generation, Installed, Instance,
-    NotificationId, Observations, Order, Outcome, Release, ReleaseRule, RunId, Settings, Setup, Target,
-    TargetId, Ticket,
+    Level, NotificationId, Observations, Order, Outcome, Release, ReleaseRule, RunId, Settings, Setup,
+    Target, TargetId, Ticket,
 };
 use serde::{Deserialize, Serialize};
 
@@ -215,7 +215,7 @@ pub enum Done {
         /// Where.
         installed: Installed,
     },
-    /// Preflight: nothing blocks.
+    /// Preflight: what was found, also where it keeps the release from being switched to.
     Checked(Checked),
     /// Await, Drain: by now the window in which the service may be stopped is closed.
     #[serde(rename_all = "camelCase")]
@@ -255,7 +255,7 @@ pub enum Done {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checked {
-    /// Warnings and notes, in words. They are for the report.
+    /// In words. One that blocks ends the run; all of them are for the report.
     pub findings: Vec<Finding>,
     /// What the target says that becomes of the data, if it was asked.
     #[serde(default)]
@@ -266,6 +266,19 @@ pub struct Checked {
     /// What they said of the data; journals from before this was noted do not tell.
     #[serde(default)]
     pub declared: Option<Declared>,
+}
+
+impl Checked {
+    /// Why the release is not switched to, if it is not: everything that blocks.
+    pub(crate) fn refusal(&self) -> Option<Fault> {
+        let blocks: Vec<String> = self
+            .findings
+            .iter()
+            .filter(|finding| finding.level == Level::Block)
+            .map(|finding| format!("{}: {}", finding.kind, finding.text))
+            .collect();
+        (!blocks.is_empty()).then(|| Fault { code: "preflight".into(), detail: blocks.join("; ") })
+    }
 }
 
 /// What settings say of the data.

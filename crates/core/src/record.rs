@@ -356,7 +356,10 @@ fn outcome(done: &Done) -> String {
         Done::Resolved { release } => format!("{} {}", release.package, release.version),
         Done::AlreadyCurrent { release } => format!("already current: {}", release.version),
         Done::Staged { installed } => format!("generation {}", installed.generation),
-        Done::Checked(checked) => format!("{} findings", checked.findings.len()),
+        Done::Checked(checked) => match checked.refusal() {
+            Some(Fault { code, detail }) => format!("{code}: {detail}"),
+            None => format!("{} findings", checked.findings.len()),
+        },
         Done::Missed { why } => why.clone(),
         Done::Skipped { why } => format!("skipped: {why}"),
         Done::Started { instance } => instance.to_string(),

@@ -224,6 +224,13 @@ impl Telling {
                 let findings = vec![Finding::new(Level::Warn, "port", "a stranger")];
                 self.finished(Done::Checked(Checked { findings, ..Checked::default() }))
             }
+            ["checked,", "with", "a", "block"] => {
+                let findings = vec![
+                    Finding::new(Level::Note, "space", "enough"),
+                    Finding::new(Level::Block, "import", "a module is missing"),
+                ];
+                self.finished(Done::Checked(Checked { findings, ..Checked::default() }))
+            }
             ["checked"] => self.finished(Done::Checked(Checked::default())),
             ["checked,", "with", "another", "command"] => {
                 self.finished(Done::Checked(Checked { setup: cast::setup(2), ..Checked::default() }))
@@ -444,6 +451,7 @@ transcripts! {
     an_update_waits_for_its_approval
     an_update_waits_for_its_window
     a_watch_ends_while_an_update_waits
+    what_a_look_refuses_is_not_switched_to
     what_serves_fails_while_an_update_waits
     who_serves_again_by_itself_is_not_stopped_unasked
     a_changed_tree_is_sealed_again

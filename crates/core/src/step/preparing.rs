@@ -134,7 +134,10 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
             }
             next.aim = Aim::Staged(installed.clone());
         }
-        (Act::Preflight, Done::Checked(checked)) => next = preparation.looked(checked),
+        (Act::Preflight, Done::Checked(checked)) => match checked.refusal() {
+            Some(fault) => return Ok(faulted(state, preparation, &fault)),
+            None => next = preparation.looked(checked),
+        },
         (Act::Await, Done::Skipped { .. } | Done::Done { .. })
             if preparation.awaited() == Awaited::Approval =>
         {

@@ -71,6 +71,11 @@ async fn a_repair_is_offered_with_the_keys_that_it_would_change_and_nothing_is_c
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
     assert!(ended.0.causes[0].fault.detail.contains("old"), "{:?}", ended.0.causes);
+    assert!(
+        all_findings(&ended.0).contains(offer),
+        "the report keeps nothing of it: {:#?}",
+        ended.0.findings
+    );
     assert_eq!(view(&world).await?.process, before, "nothing was stopped for it");
     assert_eq!(std::fs::read_to_string(config(&world))?, OLD);
     assert!(!world.path().join("data/trace").exists(), "the repair wrote to live state");

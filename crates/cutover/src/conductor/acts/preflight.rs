@@ -45,14 +45,6 @@ impl Executor {
         settings: &Settings,
     ) -> Outcome {
         let Looked { findings, class } = self.findings(target, source, Some(run), settings).await?;
-        let blocks: Vec<String> = findings
-            .iter()
-            .filter(|finding| finding.level == Level::Block)
-            .map(|finding| format!("{}: {}", finding.kind, finding.text))
-            .collect();
-        if !blocks.is_empty() {
-            return Err(fault("preflight", blocks.join("; ")));
-        }
         let (setup, declared) = (self.site.setup(), Some(self.site.declared()));
         Ok(Done::Checked(Checked { findings, class, setup, declared }))
     }
