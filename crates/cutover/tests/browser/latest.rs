@@ -8,7 +8,7 @@ use cutover_testkit::openclaw::{self, Defect, LATEST, Runtime};
 use cutover_testkit::registry::{Package, Registry};
 use cutover_testkit::slow;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tokio::sync::MutexGuard;
 
@@ -151,7 +151,7 @@ async fn r78110_the_page_of_2026_9_follows_its_run_through_the_restart_to_its_pr
     let [old, new] = LATEST;
     let stage = Stage::with(old).await;
     stage.registry.publish(&Package::from_directory(&stage.package(new).await).unwrap());
-    the_new_version_is_followed_to_its_proof(&stage.world, &stage.registry, &stage.browser).await;
+    the_new_version_is_followed_to_its_proof(&stage).await;
     stage.end().await;
 }
 
@@ -217,7 +217,8 @@ impl Stage {
     }
 }
 
-async fn the_new_version_is_followed_to_its_proof(world: &World, registry: &Registry, browser: &Browser) {
+async fn the_new_version_is_followed_to_its_proof(stage: &Stage) {
+    let Stage { world, registry, browser, .. } = stage;
     let [old, new] = LATEST;
     let mut ui = Ui::open(browser, world, UPDATES).await;
     let is_old = |seen: &Seen| seen.build.as_deref() == Some(old) && seen.update_now;
@@ -238,12 +239,21 @@ async fn the_new_version_is_followed_to_its_proof(world: &World, registry: &Regi
         "{:?}",
         seen.phases
     );
-    assert!(seen.oracles.iter().any(|oracle| oracle == "version: pass"), "{:?}", seen.oracles);
-    assert_eq!((ui.tab.complaints(), seen.alerts.as_slice()), (&[] as &[String], &[] as &[String]));
+    assert_eq!(seen.oracles, ["service: pass", "version: pass", "plugins: pass", "channels: warn"]);
+    let own = stage.package(old).await.join("dist/control-ui/assets");
+    let complaints = ui.tab.complaints().iter().filter(|complaint| !is_of_the_old_page(complaint, &own));
+    assert_eq!((complaints.collect::<Vec<_>>(), seen.alerts.as_slice()), (vec![], &[] as &[String]));
 
     let mut later = Ui::open(browser, world, UPDATES).await;
     later.until("the same on a page that was opened later", is_done).await;
     assert_eq!(later.tab.complaints(), [""; 0]);
+}
+
+/// A page that is open while the gateway becomes another may still ask for a part of its own, which is gone with its
+/// version. It then loads itself anew.
+fn is_of_the_old_page(complaint: &str, assets: &Path) -> bool {
+    let name = complaint.rsplit_once("/assets/").map(|(_, name)| name);
+    complaint.contains("404") && name.is_some_and(|name| assets.join(name).is_file())
 }
 
 async fn a_broken_build_is_never_shown_as_complete(stage: &Stage, version: &str, end: &str, cause: &str) {

@@ -2,7 +2,7 @@
 
 use super::{invalid, outcome};
 use crate::conductor::View;
-use cutover_core::{Act, Cause, Direction, Report, Resolution, RunId, Status, StepRecord};
+use cutover_core::{Act, Cause, Direction, FactName, Reading, Report, Resolution, RunId, Status, StepRecord};
 use serde_json::{Value, json};
 
 /// Steps of one run that are told at most: the last ones (OpenClaw's schema has 128).
@@ -190,6 +190,18 @@ fn verification(report: &Report) -> Value {
     if report.ended.is_some() && report.version.is_some() && serving.version.is_some() {
         facts["versionMatch"] = json!(serving.version == report.version);
     }
+    // What its proof found, and no more: channels are looked at by nobody, and stay untold.
+    if status(report) == "succeeded" {
+        let holds = |name: FactName| {
+            report.facts.iter().any(|fact| fact.name == name && fact.reading == Reading::Holds)
+        };
+        if holds(FactName::Plugins) {
+            facts["pluginErrors"] = json!([]);
+        }
+        if holds(FactName::Readiness) {
+            facts["readyz"] = json!(true);
+        }
+    }
     facts
 }
 
@@ -258,6 +270,21 @@ mod tests {
         assert_eq!(told(true, false, Value::Null, "none", false), ("finished", "failed"));
         let scheduled = json!("package_updated_restart_scheduled");
         assert_eq!(told(false, false, scheduled, "none", false), ("verifying", "running"));
+    }
+
+    #[test]
+    fn of_a_proof_a_row_tells_what_held_and_only_of_a_success() {
+        let fact = |name: &str, reading: &str| json!({ "name": name, "reading": reading, "expected": "x", "observed": "x", "at": 1, "source": "s" });
+        let told = |reading: &str, reverted: bool| {
+            let mut run = report(true, true, json!("package_updated_restart_verified"), "none", reverted);
+            let facts = json!([fact("plugins", reading), fact("readiness", "holds")]);
+            run.facts = serde_json::from_value(facts).unwrap();
+            let told = verification(&run);
+            (told["pluginErrors"].clone(), told["readyz"].clone(), told["channelsReady"].clone())
+        };
+        assert_eq!(told("holds", false), (json!([]), json!(true), Value::Null));
+        assert_eq!(told("not_yet", false), (Value::Null, json!(true), Value::Null));
+        assert_eq!(told("holds", true), (Value::Null, Value::Null, Value::Null));
     }
 
     #[test]
