@@ -111,7 +111,8 @@ impl Conductor {
         let told = format!("{exit:?}");
         let force = &self.executor.site.settings.restart_force_exit_status;
         let begins_anew = asks_for_a_restart(&self.chronicle.state, &instance, &exit, force);
-        if begins_anew {
+        let is_ended = matches!(&self.chronicle.state.phase, Phase::CuttingOver(cut) if cut.act == Act::Stop);
+        if begins_anew && !asked_for && !is_ended {
             let service = &self.executor.site.settings.name;
             tracing::info!(service, %instance, exit = told, "it ended to be started again");
         } else {
