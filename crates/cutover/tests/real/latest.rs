@@ -6,6 +6,7 @@
 
 use super::disk::Disk;
 use super::figures::Figures;
+use super::pressed;
 use super::traffic::{Traffic, shared_file};
 use super::world::{CALL, World};
 use super::{ALONE, Defect, INSTALL, hold};
@@ -55,7 +56,9 @@ async fn nobody_notices_a_migration_of_the_real_gateway_with_its_plugin_nor_buil
     serves(&world, old, SCHEMAS[0]).await;
 
     // From here on the registry knows the package itself, and nothing of it that was not published there.
-    registry.publish(&Package::from_directory(&packages[1]).unwrap());
+    for package in &packages {
+        registry.publish(&Package::from_directory(package).unwrap());
+    }
     for (version, defect) in [(REFUSES, Defect::EndsWith78), (DIES, Defect::EndsOnListening)] {
         registry.publish(&openclaw::broken(&packages[1], version, defect).unwrap());
     }
@@ -67,8 +70,9 @@ async fn nobody_notices_a_migration_of_the_real_gateway_with_its_plugin_nor_buil
     another_daemon(&mut world, "never").await;
     refuses_its_configuration(&world, &mut figures).await;
     migrates_and_dies(&world, &mut figures).await;
+    pressed::is_offering(&world);
     another_daemon(&mut world, "auto").await;
-    updated(&world, &mut figures).await;
+    updated(&world, &registry, &runtime, &mut figures).await;
     load.nobody_noticed(&world, 3, &mut figures).await;
     figures.took(&format!("{old} -> {new}, all of it"), begun.elapsed());
     figures.keep();
@@ -126,10 +130,14 @@ async fn migrates_and_dies(world: &World, figures: &mut Figures) {
     serves(world, LATEST[0], SCHEMAS[0]).await;
 }
 
-async fn updated(world: &World, figures: &mut Figures) {
+/// The published one, by the gateway's own button.
+async fn updated(world: &World, registry: &Registry, runtime: &Runtime, figures: &mut Figures) {
     let before = living(world).await;
-    let (report, code) = attempted(world, LATEST[1], "the published one", figures).await;
-    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    let disk = Disk::watched(world);
+    let report = pressed::by_two(world, registry, runtime, LATEST[1]).await;
+    told(&report, "pressed by two", disk, figures);
+    assert_eq!((report.ok, report.status), (true, Some(Status::RestartVerified)), "{report:#?}");
+    assert_eq!(report.actor.as_deref(), Some("button"));
     foretold(&report);
     with_plugin(&report, 1, figures);
     let after = report.serving.instance.clone().unwrap();
@@ -141,7 +149,12 @@ async fn updated(world: &World, figures: &mut Figures) {
 async fn attempted(world: &World, version: &str, how: &str, figures: &mut Figures) -> (Report, i32) {
     let disk = Disk::watched(world);
     let (report, code) = world.update(version).await;
-    figures.run(&format!("{} -> {version}, {how}", LATEST[0]), &report);
+    told(&report, &format!("{version}, {how}"), disk, figures);
+    (report, code)
+}
+
+fn told(report: &Report, what: &str, disk: Disk, figures: &mut Figures) {
+    figures.run(&format!("{} -> {what}", LATEST[0]), report);
     figures.disk(&disk.end());
     for cause in &report.causes {
         figures.line("  cause", format_args!("{:?}: {} {}", cause.act, cause.fault.code, cause.fault.detail));
@@ -149,7 +162,6 @@ async fn attempted(world: &World, version: &str, how: &str, figures: &mut Figure
     for finding in &report.findings {
         figures.line("  finding", finding);
     }
-    (report, code)
 }
 
 fn taken_back(report: &Report, code: i32, cause: &str) {

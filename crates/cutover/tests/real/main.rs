@@ -12,6 +12,8 @@ mod jump;
 mod killed;
 mod latest;
 mod node_red;
+mod pressed;
+mod repair;
 mod traffic;
 mod world;
 

@@ -1,0 +1,111 @@
+//! A key that 2026.9.5 knows and 2026.9.6 refuses: the real doctor takes it out of a copy, the mended file is laid down while
+//! nothing runs, and a person's way back brings the file as it was.
+//!
+//! `CUTOVER_TEST=real-repair cargo test -p cutover --test real repair -- --nocapture`
+
+use super::figures::Figures;
+use super::traffic::{Traffic, shared_file};
+use super::world::World;
+use super::{ALONE, INSTALL};
+use cutover_core::{Act, Report, Resolution, Status};
+use cutover_testkit::openclaw::{self, LATEST, Runtime};
+use cutover_testkit::slow;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use toml::Value as Setting;
+
+/// The key, as a JSON pointer.
+const REFUSED: &str = "/tools/codeMode/languages";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_back_with_the_old_version() {
+    if !slow::is_asked_for("real-repair", "the real gateway's configuration is mended") {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let cache = openclaw::cache();
+    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
+    let registry = openclaw::registry(super::world::CALL).await.unwrap();
+    let mut packages = Vec::new();
+    for version in LATEST {
+        packages
+            .push(runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap());
+    }
+    let mut world = World::new(&runtime, &cache, &registry);
+    world.configure(|service| {
+        service["policy"].as_table_mut().unwrap().insert("repair".into(), Setting::from("offer"));
+    });
+    let written = json!({"gateway": {"mode": "local"}, "tools": {"codeMode": {"languages": ["typescript"]}}});
+    let written = format!("{written:#}\n");
+    std::fs::write(configuration(&world), &written).unwrap();
+    let mut figures = Figures::named("repair");
+    world.start_daemon(&[]).await;
+    let [old, new] = LATEST;
+    let (report, code) = world.update(old).await;
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    // It writes to its own configuration as it likes: what counts is what lies there before the update.
+    let before = std::fs::read(configuration(&world)).unwrap();
+    assert!(parsed(&before).pointer(REFUSED).is_some(), "{}", String::from_utf8_lossy(&before));
+
+    let load = Traffic::on_gateway(&world, &shared_file([&packages[0], &packages[1]]), "repair").await;
+    offered(&world, &before, &mut figures).await;
+    world.end_daemon().await;
+    world.configure(|service| {
+        service["policy"].as_table_mut().unwrap().insert("repair".into(), Setting::from("apply"));
+    });
+    world.start_daemon(&[]).await;
+    mended(&world, &mut figures).await;
+
+    let (report, code) = world.reported(&["rollback", "openclaw", "--data", "restore"]).await;
+    figures.run(&format!("{new} -> {old}, a person's way back"), &report);
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    assert_eq!(std::fs::read(configuration(&world)).unwrap(), before, "the file is another");
+    load.nobody_noticed(&world, 2, &mut figures).await;
+    figures.keep();
+    world.end().await;
+}
+
+/// Nothing is stopped and nothing changed: the key is named, and what a repair would do.
+async fn offered(world: &World, before: &[u8], figures: &mut Figures) {
+    let (report, code) = world.update(LATEST[1]).await;
+    figures.run(&format!("{} -> {}, the repair is offered", LATEST[0], LATEST[1]), &report);
+    told(&report, figures);
+    assert_eq!(
+        (code, report.status, report.downtime_ms),
+        (3, Some(Status::UpdateFailed), None),
+        "{report:#?}"
+    );
+    assert!(report.causes[0].fault.detail.contains("tools.codeMode.languages"), "{report:#?}");
+    let offer = "removes tools.codeMode.languages";
+    assert!(report.findings.iter().any(|finding| finding.text.contains(offer)), "{:#?}", report.findings);
+    assert_eq!(std::fs::read(configuration(world)).unwrap(), before);
+}
+
+async fn mended(world: &World, figures: &mut Figures) {
+    let (report, code) = world.update(LATEST[1]).await;
+    figures.run(&format!("{} -> {}, mended", LATEST[0], LATEST[1]), &report);
+    told(&report, figures);
+    assert_eq!(
+        (code, report.status, report.resolution),
+        (0, Some(Status::RestartVerified), Resolution::None),
+        "{report:#?}"
+    );
+    assert!(report.steps.iter().any(|step| step.name == Act::Rehearse && step.ended.is_some()));
+    let now = parsed(&std::fs::read(configuration(world)).unwrap());
+    assert_eq!(now.pointer(REFUSED), None, "{now:#}");
+    assert_eq!(world.hello(world.front[0]).await.version, LATEST[1]);
+}
+
+fn told(report: &Report, figures: &mut Figures) {
+    for finding in report.findings.iter().filter(|finding| finding.text.contains("onfiguration")) {
+        figures.line("  finding", finding);
+    }
+}
+
+fn configuration(world: &World) -> PathBuf {
+    world.claw().join("openclaw.json")
+}
+
+fn parsed(configuration: &[u8]) -> Value {
+    serde_json::from_slice(configuration).unwrap()
+}
