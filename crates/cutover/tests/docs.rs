@@ -377,7 +377,22 @@ fn every_configuration_that_is_shown_is_valid() {
     checked(directory.path(), "docs/quickstart.md", &blocks(&page("docs/quickstart.md"), "toml").concat());
     for example in fs::read_dir(repository().join("examples")).unwrap() {
         let path = example.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "toml") {
+            continue;
+        }
         checked(directory.path(), &path.display().to_string(), &fs::read_to_string(&path).unwrap());
+    }
+}
+
+#[test]
+fn the_unit_has_what_lets_services_outlive_the_daemon_and_the_page_says_so() {
+    let unit = page("examples/cutover.service");
+    let told = page("docs/systemd.md");
+    for line in
+        ["KillMode=process", "RuntimeDirectory=cutover", "RuntimeDirectoryPreserve=yes", "Restart=always"]
+    {
+        assert!(unit.lines().any(|known| known == line), "{line} is not in the unit");
+        assert!(told.contains(&format!("`{line}`")), "{line} is not explained");
     }
 }
 
