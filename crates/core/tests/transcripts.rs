@@ -199,6 +199,30 @@ impl Telling {
         told
     }
 
+    /// A look, and what it came to.
+    fn looked(&self, what: &str) -> Event {
+        let found = |level, kind: &str, text: &str| Finding::new(level, kind, text);
+        let mut checked = Checked::default();
+        match what {
+            "" => {}
+            "and told that it leaves the data" => checked.class = Some(DataClass::Neutral),
+            "with a warning" => checked.findings = vec![found(Level::Warn, "port", "a stranger")],
+            "with a block" => {
+                checked.findings = vec![
+                    found(Level::Note, "space", "enough"),
+                    found(Level::Block, "import", "a module is missing"),
+                ];
+            }
+            "with another command" => checked.setup = cast::setup(2),
+            "with data that was none" => {
+                checked.declared =
+                    Some(Declared { class: DataClass::Migrated, release: ReleaseRule::ByData });
+            }
+            unknown => panic!("a look {unknown}"),
+        }
+        self.finished(Done::Checked(checked))
+    }
+
     fn event(&mut self, script: &str) -> Event {
         let words: Vec<&str> = script.split(' ').collect();
         match words.as_slice() {
@@ -214,31 +238,11 @@ impl Telling {
                 let release = self.state.current.clone().expect("something is installed").release;
                 self.finished(Done::AlreadyCurrent { release })
             }
-            ["target", "says", "neutral"] => {
-                let class = Some(DataClass::Neutral);
-                self.finished(Done::Checked(Checked { class, ..Checked::default() }))
-            }
+            ["target", "says", "neutral"] => self.looked("and told that it leaves the data"),
+            ["checked"] => self.looked(""),
+            ["checked,", what @ ..] => self.looked(&what.join(" ")),
             ["opened"] => self.finished(Done::Done { note: "it opened".into() }),
             ["missed"] => self.finished(Done::Missed { why: "it closed".into() }),
-            ["checked,", "with", "a", "warning"] => {
-                let findings = vec![Finding::new(Level::Warn, "port", "a stranger")];
-                self.finished(Done::Checked(Checked { findings, ..Checked::default() }))
-            }
-            ["checked,", "with", "a", "block"] => {
-                let findings = vec![
-                    Finding::new(Level::Note, "space", "enough"),
-                    Finding::new(Level::Block, "import", "a module is missing"),
-                ];
-                self.finished(Done::Checked(Checked { findings, ..Checked::default() }))
-            }
-            ["checked"] => self.finished(Done::Checked(Checked::default())),
-            ["checked,", "with", "another", "command"] => {
-                self.finished(Done::Checked(Checked { setup: cast::setup(2), ..Checked::default() }))
-            }
-            ["checked,", "with", "data", "that", "was", "none"] => {
-                let declared = Some(Declared { class: DataClass::Migrated, release: ReleaseRule::ByData });
-                self.finished(Done::Checked(Checked { declared, ..Checked::default() }))
-            }
             ["writes", "stay"] => self.finished(Done::Skipped { why: "old code can go on with it".into() }),
             ["fault", code] => {
                 let ticket = self.ticket().expect("an act is under way");
