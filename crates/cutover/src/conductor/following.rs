@@ -3,7 +3,7 @@
 use super::acts::{self, Assignment};
 use super::alarm::Readiness;
 use super::front_link::Wanted;
-use super::upkeep::{self, Upkeep};
+use super::upkeep::{self, Asked, Upkeep};
 use super::{Conductor, Task};
 use cutover_core::{
     Act, Base, Boot, Effect, Phase, Posture, Preparation, Process, Report, RunId, Settings, State, Ticket,
@@ -26,7 +26,7 @@ impl Conductor {
         }
         let upkeep = match self.is_leaving() {
             true => Upkeep::Rest,
-            false => Upkeep::of(&state, self.live.as_deref()),
+            false => Upkeep::of(&state, self.live.as_deref(), self.asked()),
         };
         let tended = self.tending.as_ref().map(|(now, _)| now) == Some(&upkeep);
         if !tended && let Some((_, task)) = self.tending.take() {
@@ -57,6 +57,14 @@ impl Conductor {
         self.watch(&state);
         self.sweep_if_due();
         self.publish();
+    }
+
+    /// What was asked of the process that lives, by whatever wanted it then.
+    fn asked(&self) -> Asked {
+        match &self.live {
+            Some(live) if self.executor.asked_to_end(live).exists() => Asked::ToEnd,
+            _ => Asked::Nothing,
+        }
     }
 
     fn begin_act(&self, state: &State, ticket: Ticket, effect: Effect) -> (Ticket, Task) {

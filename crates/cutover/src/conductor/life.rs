@@ -118,7 +118,12 @@ impl Conductor {
         } else {
             self.blame(live.as_deref(), &told).await;
         }
-        let _ = self.apply(self.exited(instance, exit)).await;
+        let mut event = self.exited(instance, exit);
+        // How a process ends that was asked to says nothing about the next one.
+        if asked_for && let Event::Exited { restart_prevent_exit_status, .. } = &mut event {
+            restart_prevent_exit_status.clear();
+        }
+        let _ = self.apply(event).await;
         let acted_on = matches!(wants(&self.chronicle.state).process, Process::LeaveAlone);
         if !was_live || asked_for || acted_on {
             return;

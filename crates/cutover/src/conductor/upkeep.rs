@@ -33,9 +33,18 @@ pub(super) enum Upkeep {
     Vigil(Installed, Instance),
 }
 
+/// What was asked of the process that lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nothing that is known of.
+    Nothing,
+    /// To end, which it will: that it lives still says nothing.
+    ToEnd,
+}
+
 impl Upkeep {
     /// What the state wants for the process that lives.
-    pub(super) fn of(state: &State, live: Option<&Live>) -> Self {
+    pub(super) fn of(state: &State, live: Option<&Live>, asked: Asked) -> Self {
         let instance = live.map(|live| live.instance().clone());
         let running = |installed: Installed| match live {
             None => Self::Start(installed),
@@ -46,6 +55,7 @@ impl Upkeep {
                 {
                     Self::Vigil(installed, instance.clone())
                 }
+                _ if asked == Asked::ToEnd => Self::Stop(instance.clone()),
                 _ => Self::Ready(installed, live.instance().clone()),
             },
         };

@@ -1,8 +1,8 @@
 //! Orders about the process alone: they tell nothing of the run before, and are done when what they ask for has come about.
 
 use crate::stage::{
-    LIMIT, assert_told, executable, get, get_from_afar, is_alive, reported, serving, signal, told, update,
-    view, with_policy, world,
+    LIMIT, assert_told, executable, get, get_from_afar, is_alive, reported, serving, signal, starts_of, told,
+    update, view, with_policy, world,
 };
 use anyhow::Context as _;
 use cutover::conductor::View;
@@ -73,6 +73,24 @@ async fn a_process_that_was_asked_to_end_is_not_taken_for_the_one_that_a_person_
     let accepted = reported(&world, &["recover", SERVICE, "--accept"]).await?;
     assert_told(&accepted, Status::RestartFailed, Resolution::AcceptedUnverified, 5);
     assert_ne!(accepted.0.serving.instance, ending);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_while_a_stop_is_under_way_serves_another_process_and_counts_no_crash() -> anyhow::Result<()>
+{
+    let slow = Knobs { slow_stop_ms: 1500, ..good() };
+    // The code with which it ends when it is told to.
+    let rules = with_policy("", &[("stop_grace", "\"5s\""), ("restart_prevent_exit_status", "[0]")]);
+    let world = world(&rules, &[("1.0.0", slow)]).await?;
+    let before = serving(&world, "1.0.0").await?.process.unwrap();
+    let output = world.cutover(&["stop", "--detach"]).await?;
+    assert_eq!(output.status.code(), Some(6), "it has ended already: {}", told(&output));
+    let output = world.cutover(&["start"]).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let after = serving(&world, "1.0.0").await?;
+    assert_ne!(after.process, Some(before), "the one that was ending is served");
+    assert_eq!((after.trouble, starts_of(&world, "1.0.0")), (None, 2));
     Ok(())
 }
 
