@@ -85,12 +85,12 @@ impl Conductor {
     /// Whether there is evidence that it is: nobody wants the service to run, or it is served and is what it was not.
     fn is_over(&self, lasting: &Alarm) -> bool {
         let state = &self.chronicle.state;
-        if state.wish == Wish::Stopped {
-            return true;
-        }
-        // Whatever runs of ours says nothing about the old service.
+        // Whatever runs of ours, or does not, says nothing about the old service.
         if [REVIVED, UNSETTLED].contains(&lasting.fault.code.as_str()) {
             return self.succession == Succession::Settled;
+        }
+        if state.wish == Wish::Stopped {
+            return true;
         }
         let Some(live) = self.live.as_ref().filter(|_| posture(state) == Posture::Serve) else {
             return false;
@@ -120,7 +120,7 @@ impl Conductor {
     /// What is wrong with the resting service, if anything is.
     fn alarming(&self, state: &State) -> Option<Fault> {
         if state.wish == Wish::Stopped {
-            return None;
+            return self.succession.trouble().cloned();
         }
         if let Restarts::Halted { code } = state.restarts {
             let detail = format!("it ended with exit code {code} and is not started again by itself");

@@ -63,6 +63,10 @@ fn returned(name: &str, record: &Record) -> String {
 /// has the addresses then, if it was quicker.
 pub(super) async fn came_back(site: &Site) -> anyhow::Result<bool> {
     let Some(mut record) = Record::read(&site.directory())? else { return Ok(false) };
+    // Nobody ends it any more: it has the addresses until it ends by itself.
+    if matches!(record.step(), Step::Taken { .. }) {
+        return Ok(record.rival()?.is_some());
+    }
     match record.stays_gone().await {
         Err(error) if !record.is_revived() => Err(error.into()),
         _ => Ok(record.is_revived() || record.is_in_charge()),
@@ -141,6 +145,8 @@ impl Conductor {
             Ok(record) => record,
             Err(error) => {
                 self.succession = Succession::Troubled(fault(UNSETTLED, acts::told(&error)));
+                // With the next thing that happens.
+                self.succession_is_due = true;
                 return;
             }
         };
@@ -329,6 +335,8 @@ impl Executor {
         let quiet = self.site.settings.policy.crash_window * 2;
         let mut seen: Option<Instant> = None;
         loop {
+            // One that was quicker than this daemon has it until it ends; nothing where it is ours.
+            let _ = self.front.take_over(ADDRESS).await;
             match self.look_for_a_rival().await {
                 Ok(Some(detail)) => {
                     seen = Some(Instant::now());

@@ -60,6 +60,12 @@ impl Record {
     /// Whether that this one starts it again is on record already.
     #[must_use]
     pub fn knows(&self, rival: &Rival) -> bool {
-        self.lines.iter().any(|line| line.step == Step::Revived { by: rival.by.clone() })
+        let is_it = |step: &Step| matches!(step, Step::Revived { by } if name(by) == name(&rival.by));
+        self.lines.iter().any(|line| is_it(&line.step))
     }
+}
+
+/// Who it is, whatever the pid: cron has another one for each job.
+fn name(by: &str) -> &str {
+    by.split_once(" (pid ").map_or(by, |(name, _)| name)
 }

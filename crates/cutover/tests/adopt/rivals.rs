@@ -152,6 +152,29 @@ fn an_address_that_somebody_was_quicker_to_have_is_waited_for_and_taken_as_soon_
 }
 
 #[test]
+fn a_machine_that_comes_up_with_the_old_service_long_after_says_so_and_serves_ours_as_soon_as_it_is_ended() {
+    let world = World::serving(Started::InALoopLater);
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    world.until("the settlement", || world.record().contains("\"taken\""));
+    // All of ours goes down at once, and the other one is quicker.
+    world.kill_daemons();
+    world.processes(|line| line.contains("cutover keeper")).into_iter().for_each(kill);
+    copies(&world).into_iter().chain(fronts(&world)).for_each(kill);
+    std::fs::write(world.again(), "").unwrap();
+    let served = || world.get("/readyz").is_some_and(|page| is_served_by_the_copy(&page, &world));
+    world.until("the old service", || world.get("/readyz").is_some() && !served());
+    let mut daemon = world.serve(None);
+    let said = told_rivalry(&world);
+    assert!(copies(&world).is_empty(), "two of them run on one state");
+    std::fs::remove_file(world.again()).unwrap();
+    ended(&world, &world.typed(&command(&said, "kill ")), 0);
+    world.until("ours at the address", served);
+    only(&copies(&world));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
 fn an_address_goes_back_also_where_no_front_can_be_put_up() {
     let world = World::serving(Started::Plainly);
     std::fs::write(world.path("claw/broken"), "").unwrap();

@@ -39,9 +39,7 @@ impl Executor {
     /// idempotent: whatever is about to touch the state or to start the service makes sure of it.
     pub(in super::super) async fn succeed(&self, policy: &Policy) -> Result<String, Fault> {
         let Some(mut record) = self.predecessor_gone().await? else { return Ok(String::new()) };
-        if matches!(record.step(), Step::Taken { .. }) {
-            return Ok(String::new());
-        }
+        // Also long after it was taken: one that was started again may have been quicker than this daemon.
         if !record.is_in_charge() {
             self.front.take_over(ADDRESS).await.map_err(|why| fault("address", why))?;
             return Ok(String::new());
@@ -120,7 +118,7 @@ impl Executor {
     }
 
     /// What lies beside a process that was asked to end, whoever stopped waiting for that since.
-    pub(super) fn asked_to_end(&self, live: &Live) -> PathBuf {
+    pub(in super::super) fn asked_to_end(&self, live: &Live) -> PathBuf {
         self.site.instances().join(&live.record.nonce).join("asked-to-end")
     }
 
