@@ -91,6 +91,8 @@ fn approved(preparation: &Preparation, plan: &PlanId) -> Result<Preparation, Ref
             let mut next = preparation.clone();
             next.gate.approval = Approval::Given;
             next.gate.look = Look::Stale;
+            // What it missed while nobody had approved it was no window of its own.
+            next.gate.opening = Opening::Unseen;
             next.gate.moved.clear();
             Ok(next.again(Act::Await))
         }
