@@ -187,14 +187,12 @@ pub enum Error {
     )]
     Revived(super::Rival),
     /// It cannot be started again.
-    #[error("starting {program} again; by hand: `cd {cwd} && {line}`")]
+    #[error("starting {program} again; by hand, with the environment that it had: `{by_hand}`")]
     Start {
         /// The program.
         program: PathBuf,
-        /// Its directory.
-        cwd: PathBuf,
-        /// The command line.
-        line: String,
+        /// Its directory and its command line, as they are typed; no secret.
+        by_hand: String,
         /// Why.
         #[source]
         source: io::Error,

@@ -2,6 +2,7 @@
 //! written to.
 
 use super::Error;
+use crate::shell::quoted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -91,7 +92,7 @@ impl Unit {
     /// What a person would type to have its manager do something with it.
     #[must_use]
     pub fn command(&self, verb: &str) -> String {
-        format!("{} {verb} {}", self.manager.program(), self.name)
+        format!("{} {verb} {}", self.manager.program(), quoted(&self.name))
     }
 
     /// Stops it. It is still started at the next login: until what takes its place has proven itself, a machine that goes down

@@ -123,19 +123,26 @@ fn for_good(command: Option<String>, otherwise: &str) -> String {
     }
 }
 
+/// Whether a name, which the process itself chose, is read by its keeper as this one's: not as an option, a pattern or everybody.
+fn names_one(name: &str) -> bool {
+    name != "all" && !name.starts_with(['-', '/']) && !name.contains('*')
+}
+
 fn pm2(above: &Above, title: &str, app: Option<&str>, typist: Typist) -> String {
     let home = title.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(home, _)| home);
     // What is usual is usual for its own account.
     let home = home.filter(|home| !home.ends_with("/.pm2") || above.owner != typist.uid);
+    let app = app.filter(|app| names_one(app));
     let command = typist.as_account(above.owner).zip(app).map(|(by, app)| {
         let at = home.map_or_else(String::new, |home| format!("env PM2_HOME={} ", quoted(home)));
-        format!("{by}{at}pm2 delete {} && {by}{at}pm2 save", quoted(app))
+        // Without the flag nothing is saved once the last one is deleted.
+        format!("{by}{at}pm2 delete {} && {by}{at}pm2 save --force", quoted(app))
     });
-    for_good(command, "end it with `pm2 delete` and `pm2 save`")
+    for_good(command, "end it with `pm2 delete` and `pm2 save --force`")
 }
 
 fn supervisord(above: &Above, process: Option<&str>, group: Option<&str>, typist: Typist) -> String {
-    let Some(process) = process else {
+    let Some(process) = process.filter(|process| names_one(process)) else {
         return "stop it with `supervisorctl`, and write `autostart=false` into the section of its program"
             .into();
     };
@@ -158,7 +165,12 @@ fn supervisord(above: &Above, process: Option<&str>, group: Option<&str>, typist
 
 /// For those that keep a directory for each service.
 fn directory(above: &Above, down: &str, typist: Typist) -> String {
-    let by = typist.with_rights_of(above.owner);
+    // In a directory of another account root follows no link of that account's.
+    let by = match typist.uid == 0 && above.owner != 0 {
+        true => typist.as_account(above.owner),
+        false => Some(typist.with_rights_of(above.owner).to_owned()),
+    };
+    let Some(by) = by else { return for_good(None, &format!("end it with `{down}`")) };
     let command = match &above.cwd {
         Some(cwd) => {
             let cwd = quoted(&cwd.display().to_string());
@@ -233,11 +245,11 @@ mod tests {
     fn who_starts_a_service_again_is_known_by_those_above_it_and_told_with_what_to_type() {
         let own = |words: &[&str], env: &[(&str, &str)]| told(words, env, 1000, Some("/etc/service/claw"));
         let pm2 = own(&["PM2 v5.3.0: God Daemon (/home/ann/.pm2)"], &[("name", "my claw"), ("pm_id", "0")]);
-        assert_eq!(command(pm2), "pm2 delete 'my claw' && pm2 save");
+        assert_eq!(command(pm2), "pm2 delete 'my claw' && pm2 save --force");
         let elsewhere = own(&["PM2 v6.0.1: God Daemon (/srv/pm2)"], &[("pm_id", "3")]);
         assert_eq!(
             command(elsewhere),
-            "env PM2_HOME=/srv/pm2 pm2 delete 3 && env PM2_HOME=/srv/pm2 pm2 save"
+            "env PM2_HOME=/srv/pm2 pm2 delete 3 && env PM2_HOME=/srv/pm2 pm2 save --force"
         );
         assert_eq!(
             command(own(&["runsv", "claw"], &[])),
@@ -277,7 +289,19 @@ mod tests {
         );
         let pm2 = command(told(&["PM2 v5: God Daemon (/home/bob/.pm2)"], &[("name", "claw")], 1001, None));
         let typed = "sudo -H -u '#1001' env PM2_HOME=/home/bob/.pm2 pm2";
-        assert_eq!(pm2, format!("{typed} delete claw && {typed} save"));
+        assert_eq!(pm2, format!("{typed} delete claw && {typed} save --force"));
+    }
+
+    #[test]
+    fn a_name_that_its_keeper_would_read_as_everybody_is_put_into_no_command() {
+        for name in ["all", "-a", "/.*/", "*"] {
+            let pm2 = told(&["PM2 v5: God Daemon (/home/ann/.pm2)"], &[("name", name)], 1000, None).unwrap();
+            assert!(!pm2.contains(name) || name == "-a", "{pm2}");
+            assert!(!pm2.contains("type `"), "{pm2}");
+            let process = [("SUPERVISOR_PROCESS_NAME", name)];
+            let how = told(&["/usr/bin/python3", "/usr/bin/supervisord"], &process, 1000, None).unwrap();
+            assert!(!how.contains("type `"), "{how}");
+        }
     }
 
     #[test]

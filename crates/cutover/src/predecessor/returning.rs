@@ -2,6 +2,7 @@
 
 use super::{Error, Line, Predecessor, Record, Step};
 use crate::probe::{Address, ProbeSettings, observe_service};
+use crate::shell::{quoted, shown};
 use crate::store::Identity;
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
@@ -110,8 +111,7 @@ impl Predecessor {
             spare.and_then(|spare| if is_other { identity.run(|| start(&spare)) } else { start(&spare) });
         let child = started.map_err(|source| Error::Start {
             program: self.program.clone(),
-            cwd: self.cwd.clone(),
-            line: self.command.join(" "),
+            by_hand: format!("cd {} && {}", quoted(&self.cwd.display().to_string()), shown(&self.command)),
             source,
         })?;
         // Reaped if it ends while this program still runs; afterwards it is init's.

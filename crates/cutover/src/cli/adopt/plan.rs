@@ -6,6 +6,7 @@ use super::super::outlet;
 use super::Desk;
 use super::takeover::{Takeover, probe};
 use crate::predecessor;
+use crate::shell::shown;
 use crate::store::snapshot::{self, StateKind, StatePath};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -196,16 +197,6 @@ fn undoing(takeover: &Takeover) -> Vec<String> {
         format!("prove that {} answers on {} as {}", old.package.name, old.addresses[0], old.package.version),
         "remove the two files, if they are as they were written; the copied generation stays".into(),
     ]
-}
-
-/// A command line without what stands after an option that sounds secret.
-fn shown(command: &[String]) -> String {
-    let mut hide = false;
-    let words = command.iter().map(|word| {
-        let was = std::mem::replace(&mut hide, word == "--token" || word == "--password");
-        if was { "[hidden]" } else { word }
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 fn gap(takeover: &Takeover) -> String {
