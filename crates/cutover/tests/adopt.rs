@@ -171,7 +171,7 @@ fn a_system_unit_takes_root_and_is_stopped_and_disabled_and_brought_back_like_a_
 fn what_a_known_program_starts_again_is_refused_with_what_to_type() {
     let world = World::serving(Started::ByRunit);
     let before = world.everything();
-    let said = told(&world.adopt(&["--apply"]));
+    let said = ended(&world, &world.adopt(&["--apply"]), 8);
     assert!(said.contains("started again by runit (pid ") && said.contains("/down && sv down "), "{said}");
     assert!(world.everything() == before, "something was changed");
     only(&world.gateways());
@@ -502,7 +502,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     let world = World::serving(Started::Plainly);
     let before = world.everything();
     let refused = |flags: &[&str], word: &str| {
-        let said = told(&world.adopt(flags));
+        let said = ended(&world, &world.adopt(flags), 8);
         assert!(said.contains(word), "{word} is missing: {said}");
         assert!(world.everything() == before, "something was changed");
     };
@@ -512,15 +512,15 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     let port = other.local_addr().unwrap().port().to_string();
     let own = world.run(&["adopt", "openclaw", "--port", &port, "--apply"]);
     // This test is what listens there, and its command would be ended with it.
-    assert!(told(&own).contains("inside of what it would end"), "{}", told(&own));
+    assert!(ended(&world, &own, 8).contains("inside of what it would end"), "{}", told(&own));
     drop(other);
     let nobody = world.run(&["adopt", "openclaw", "--port", &port]);
-    assert!(told(&nobody).contains("nobody listens"), "{}", told(&nobody));
+    assert!(ended(&world, &nobody, 8).contains("nobody listens"), "{}", told(&nobody));
     // The tree was replaced below the process: what it runs is not what would be copied.
     let manifest = world.package().join("package.json");
     std::fs::write(&manifest, r#"{"name":"openclaw","version":"2026.9.6"}"#).unwrap();
     let replaced = world.everything();
-    let said = told(&world.adopt(&["--apply"]));
+    let said = ended(&world, &world.adopt(&["--apply"]), 8);
     assert!(said.contains("it says that it is 2026.5.4") && said.contains("restart it"), "{said}");
     assert!(world.everything() == replaced);
 }

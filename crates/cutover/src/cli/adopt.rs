@@ -9,7 +9,7 @@ mod takeover;
 mod undo;
 
 use super::arguments::{ADOPTED, ADOPTED_PORT, Adopt, Arguments, Output};
-use super::exit::ExitStatus;
+use super::exit::{self, ExitStatus};
 use super::{Scene, account, config_file, layout, offline, outlet, variable};
 use crate::conductor::Chronicle;
 use crate::config::{Layout, ServiceSettings, Settings};
@@ -118,8 +118,27 @@ impl Desk {
     }
 }
 
+/// What is to be done, once nothing speaks against it.
+enum Way {
+    Plan(Box<Takeover>),
+    Begin(Box<Takeover>),
+    GoOn(Record),
+    Undo(Record),
+}
+
 /// Does what is asked for.
 pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<ExitStatus> {
+    let (desk, way) = considered(arguments, adopt).await.map_err(exit::refused)?;
+    match way {
+        Way::Plan(takeover) => plan::print(&desk, &takeover, &desk.repeated(adopt)).await,
+        Way::Begin(takeover) => apply::begin(&desk, *takeover).await,
+        Way::GoOn(record) => apply::go_on(&desk, record).await,
+        Way::Undo(record) => undo::command(&desk, record).await,
+    }
+}
+
+/// Looks at what there is, and writes nothing.
+async fn considered(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<(Desk, Way)> {
     let config = std::path::absolute(config_file(arguments)?)?;
     let settings = if config.exists() { Some(crate::config::load(&config)?) } else { None };
     let scene = Scene::of(arguments, settings.as_ref())?;
@@ -133,7 +152,8 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
     let desk = Desk { scene, name: adopt.name.clone(), config, flags, typed };
     let record = Record::read(&desk.service())?;
     if adopt.undo {
-        return undo::command(&desk, record).await;
+        let record = undo::allowed(&desk, record)?;
+        return Ok((desk, Way::Undo(record)));
     }
     if let Some(record) = record.filter(|record| !matches!(record.step(), Step::Returned { .. })) {
         return match (record.step(), adopt.apply) {
@@ -154,7 +174,7 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
                     desk.adopting()
                 )
             }
-            (_, true) => apply::go_on(&desk, record).await,
+            (_, true) => Ok((desk, Way::GoOn(record))),
             (_, false) => {
                 let since = record.lines[0].at;
                 anyhow::bail!(
@@ -178,10 +198,11 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
     let found = predecessor::find(&search).await?;
     let wanted = Wanted { listen: &adopt.listen, lines: &adopt.set, command: &adopt.command };
     let takeover = Takeover::of(&desk.name, found, &wanted, &desk.config)?;
-    if adopt.apply {
-        return apply::begin(&desk, takeover).await;
+    if !adopt.apply {
+        return Ok((desk, Way::Plan(Box::new(takeover))));
     }
-    plan::print(&desk, &takeover, &desk.repeated(adopt)).await
+    apply::may_begin(&desk, &takeover).await?;
+    Ok((desk, Way::Begin(Box::new(takeover))))
 }
 
 /// The flags that a person has to type to have the same places: those that differ from what is usual, whether they came from the

@@ -61,6 +61,9 @@ pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
     if error.downcast_ref::<NoDaemon>().is_some() {
         return ExitStatus::NoDaemon;
     }
+    if error.downcast_ref::<Refusal>().is_some() {
+        return ExitStatus::Refused;
+    }
     match error.downcast_ref::<Failed>().map(|failed| failed.0.code.as_str()) {
         Some("unknown_service" | "unknown_run" | "invalid_params" | "unknown_method") => ExitStatus::Usage,
         Some("plan_failed") => ExitStatus::UpdateFailed,
@@ -73,3 +76,16 @@ pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.message)]
 pub(crate) struct Failed(pub Failure);
+
+/// What this program itself refuses, before anything has happened.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(String);
+
+/// An error of a look that came before anything was done: nothing happened, and it is no bug.
+pub(super) fn refused(error: anyhow::Error) -> anyhow::Error {
+    match of_error(&error) {
+        ExitStatus::Bug => Refusal(format!("{error:#}")).into(),
+        _ => error,
+    }
+}

@@ -25,8 +25,11 @@ const TRIES: u32 = 3;
 const SETTLING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Begins a take-over. Whatever speaks against it is found before anything is written.
-pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<ExitStatus> {
+/// Whether a take-over can begin. Nothing is written yet.
+///
+/// # Errors
+/// What speaks against it.
+pub(super) async fn may_begin(desk: &Desk, takeover: &Takeover) -> anyhow::Result<()> {
     let old = &takeover.predecessor;
     let asked = probe(&takeover.settings, &takeover.token)?;
     if let Err(why) = predecessor::answers(old.addresses[0], &asked, &old.package.version).await {
@@ -60,6 +63,11 @@ pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<Exi
             );
         }
     }
+    Ok(())
+}
+
+/// Begins a take-over.
+pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<ExitStatus> {
     crate::conductor::private_directory(&desk.scene.layout.state)?;
     let after = desk.chronicle()?.and_then(|told| told.latest().map(|run| run.run.clone()));
     let terms = Terms { files: takeover.files, after, command: desk.adopting() };

@@ -13,7 +13,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Undoes a take-over, from wherever it is.
-pub(super) async fn command(desk: &Desk, record: Option<Record>) -> anyhow::Result<ExitStatus> {
+pub(super) async fn command(desk: &Desk, record: Record) -> anyhow::Result<ExitStatus> {
+    give_back(desk, record, "a person asked for it").await?;
+    Ok(ExitStatus::Done)
+}
+
+/// The record of a take-over that can be undone.
+///
+/// # Errors
+/// What has to be done before, in words.
+pub(super) fn allowed(desk: &Desk, record: Option<Record>) -> anyhow::Result<Record> {
     let Some(record) = record else {
         bail!("{} was never taken over: there is nothing to undo", desk.name);
     };
@@ -42,8 +51,7 @@ pub(super) async fn command(desk: &Desk, record: Option<Record>) -> anyhow::Resu
             now.release.version
         );
     }
-    give_back(desk, record, "a person asked for it").await?;
-    Ok(ExitStatus::Done)
+    Ok(record)
 }
 
 /// Gives the address back and proves that the old service answers there. Must be idempotent: it may run again after a crash,
