@@ -738,16 +738,10 @@ fn a_full_disk_is_called_a_full_disk() {
     let world = World::new();
     let small = world.base.join("service");
     fs::create_dir(&small).unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
-        .arg(&small)
-        .stderr(std::process::Stdio::null())
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
+    let Some(_mounted) = Mounted::at(&small, "tmpfs", "size=256k") else {
         println!("skipped: no small file system can be mounted here");
         return;
-    }
-    let _mounted = Mounted(&small);
+    };
     world.write("web/large", vec![1; 1 << 20]);
     let database = world.live("app.db");
     Connection::open(&database)
@@ -770,8 +764,49 @@ fn a_full_disk_is_called_a_full_disk() {
     }
 }
 
+#[test]
+fn a_file_of_another_layer_of_an_overlay_is_no_mount() {
+    let world = World::new();
+    let [lower, top, merged] = ["lower", "top", "merged"].map(|name| world.base.join(name));
+    for directory in [&lower.join("web"), &top, &merged] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    fs::write(lower.join("web/a"), "x").unwrap();
+    let skipped = "skipped: no overlay with layers on two file systems can be mounted here";
+    let Some(_top) = Mounted::at(&top, "tmpfs", "size=1m") else { return println!("{skipped}") };
+    for name in ["up", "work"] {
+        fs::create_dir(top.join(name)).unwrap();
+    }
+    let [below, above] = [&lower, &top].map(|path| path.display());
+    let layers = format!("lowerdir={below},upperdir={above}/up,workdir={above}/work");
+    let Some(_merged) = Mounted::at(&merged, "overlay", &layers) else { return println!("{skipped}") };
+    fs::write(merged.join("web/b"), "x").unwrap();
+    let device = |path: &str| fs::metadata(merged.join(path)).unwrap().dev();
+    if device("web/a") == device("web") && device("web/b") == device("web") {
+        return println!("{skipped}");
+    }
+    let findings = check(&[files(&merged.join("web"))], &world.snapshot_dir());
+    let is_a_mount = |problem: &Problem| matches!(problem, Problem::MountInside { .. } | Problem::MountPoint);
+    assert!(!findings.iter().any(|finding| is_a_mount(&finding.problem)), "{findings:?}");
+    // What is mounted there is found all the same.
+    let inside = merged.join("web/inside");
+    fs::create_dir(&inside).unwrap();
+    let _inside = Mounted::at(&inside, "tmpfs", "size=64k").unwrap();
+    let findings = check(&[files(&merged.join("web"))], &world.snapshot_dir());
+    assert!(findings.iter().any(|finding| is_a_mount(&finding.problem)), "{findings:?}");
+}
+
 /// Unmounts even if the test fails.
 struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    /// A file system of that kind there, if this process may mount it.
+    fn at(place: &'a Path, kind: &str, options: &str) -> Option<Self> {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", kind, "-o", options, kind]).arg(place).stderr(std::process::Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then_some(Self(place))
+    }
+}
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {

@@ -205,7 +205,13 @@ impl Walk<'_> {
         let is_root = path == self.root.path;
         let facts = rustix::fs::statx(&from.fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
         let has = |attribute| facts.as_ref().is_ok_and(|facts| facts.stx_attributes.contains(attribute));
-        if has(StatxAttributes::MOUNT_ROOT) || stat.st_dev != self.device {
+        // A file of an overlay is on the device of its layer, and nothing is mounted there: where mounts are told, they are
+        // believed. A directory on another device may be a volume that is none, and cannot be moved across either.
+        let tells_mounts =
+            facts.as_ref().is_ok_and(|facts| facts.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT));
+        let is_elsewhere =
+            stat.st_dev != self.device && (kind(&stat) == FileType::Directory || !tells_mounts);
+        if has(StatxAttributes::MOUNT_ROOT) || is_elsewhere {
             let problem =
                 if is_root { Problem::MountPoint } else { Problem::MountInside { at: path.clone() } };
             let root = self.root.path.clone();
