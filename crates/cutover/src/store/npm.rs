@@ -101,6 +101,11 @@ fn is_address(text: &str) -> bool {
     !rest.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'<>\\`".contains(&byte))
 }
 
+/// A moment as everybody who is told of it can read it.
+fn is_moment(text: &str) -> bool {
+    text.parse::<jiff::Timestamp>().is_ok()
+}
+
 fn is_word(word: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     word.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_') && word.bytes().all(known)
@@ -204,7 +209,12 @@ fn exact(npm: &Npm, wanted: &Wanted, view: &View) -> Result<Resolved> {
             digest: digest.to_owned(),
             plugins: Vec::new(),
         },
-        published: view.time.get(&view.version).and_then(|at| at.as_str()).map(str::to_owned),
+        published: view
+            .time
+            .get(&view.version)
+            .and_then(|at| at.as_str())
+            .filter(|at| is_moment(at))
+            .map(str::to_owned),
         notes: None,
         homepage: view.homepage.as_str().filter(|page| is_address(page)).map(str::to_owned),
         unpacked_bytes: view.dist.unpacked_size,

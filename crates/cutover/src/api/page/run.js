@@ -49,7 +49,7 @@ const stepLine = (model, run, view) => (step) => {
 /** @param {View["progress"]} [told] */
 const progress = (told) => told && [
 	told.total !== null && h("progress", { max: told.total, value: told.done, "aria-label": told.doing }), " ", told.doing,
-	(told.done > 0 || told.total) && `, ${amount(told, told.done)}${told.total ? ` of ${amount(told, told.total)}` : ""}`];
+	(told.done > 0 || !!told.total) && `, ${amount(told, told.done)}${told.total ? ` of ${amount(told, told.total)}` : ""}`];
 
 /** @type {Amount} */
 const amount = ({ unit }, number) => unit === "bytes" ? size(number) : `${number}`;

@@ -96,7 +96,7 @@ const log = (model, view, deeds) => {
 			h("div.controls", ["Youngest process", "The one before"].map((label, at) =>
 				button(label, () => deeds.chooseLog(at), { class: "small", "aria-pressed": `${model.logOf === at}` }))),
 			asked?.state === "failed" && h("p.quiet", asked.why),
-			tail?.tripped.length && h("p.banner bad", "Lines marked “gone”: something of the release is not there."),
+			!!tail?.tripped.length && h("p.banner bad", "Lines marked “gone”: something of the release is not there."),
 			h("pre.log", { tabindex: 0, role: "region", "aria-label": "Last lines of the log" }, tail?.lines.map((line, at) => tail.tripped.includes(at)
 				? h("span.tripped", h("b", "✗ gone: "), `${line}\n`) : h("span", `${line}\n`)))));
 };
