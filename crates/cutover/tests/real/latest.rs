@@ -56,9 +56,9 @@ async fn nobody_notices_a_migration_of_the_real_gateway_with_its_plugin_nor_buil
     serves(&world, old, SCHEMAS[0]).await;
 
     // From here on the registry knows the package itself, and nothing of it that was not published there.
-    for package in &packages {
-        registry.publish(&Package::from_directory(package).unwrap());
-    }
+    // After what runs, whose moment is the real registry's: a channel is followed forwards only.
+    registry
+        .publish(&Package::from_directory(&packages[1]).unwrap().published_at("2030-01-01T00:00:00.000Z"));
     for (version, defect) in [(REFUSES, Defect::EndsWith78), (DIES, Defect::EndsOnListening)] {
         registry.publish(&openclaw::broken(&packages[1], version, defect).unwrap());
     }
