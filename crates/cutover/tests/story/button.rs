@@ -417,6 +417,16 @@ async fn what_is_available_is_what_an_update_would_take() -> anyhow::Result<()> 
     Ok(())
 }
 
+fn all_threads_are_stopped(pid: u32) -> std::io::Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+        if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_press_that_a_dead_daemon_never_took_up_is_told_so_and_begins_nothing_later() -> anyhow::Result<()>
 {
@@ -424,6 +434,10 @@ async fn a_press_that_a_dead_daemon_never_took_up_is_told_so_and_begins_nothing_
     let mut page = Page::open(&world, ADMIN).await?;
     let daemon = world.daemon_mut().context("a daemon")?.id();
     signal(daemon, Signal::STOP)?;
+    // One of its threads may still be at work for a moment.
+    while !all_threads_are_stopped(daemon)? {
+        tokio::task::yield_now().await;
+    }
     page.say("update.run", &json!({})).await?;
     // The front hands on in order: once this is answered by the service, the press is on its way to the daemon.
     page.payload("echo", json!({})).await?;
