@@ -24,13 +24,12 @@ impl Conductor {
         if wanted.process == Process::LeaveAlone {
             self.crashes.clear();
         }
-        let upkeep = match self.is_leaving() {
-            true => Upkeep::Rest,
-            false => Upkeep::of(&state, self.live.as_deref(), self.asked()),
-        };
+        let mut upkeep = self.upkeep(&state);
         let tended = self.tending.as_ref().map(|(now, _)| now) == Some(&upkeep);
         if !tended && let Some((_, task)) = self.tending.take() {
             task.end().await;
+            // Up to here it may have asked the process to end.
+            upkeep = self.upkeep(&state);
         }
         let acting = self.acting.as_ref().map(|(ticket, _)| ticket);
         if acting != wanted.act.as_ref().map(|(ticket, _)| ticket) {
@@ -59,10 +58,17 @@ impl Conductor {
         self.publish();
     }
 
+    fn upkeep(&self, state: &State) -> Upkeep {
+        match self.is_leaving() {
+            true => Upkeep::Rest,
+            false => Upkeep::of(state, self.live.as_deref(), self.asked()),
+        }
+    }
+
     /// What was asked of the process that lives, by whatever wanted it then.
     fn asked(&self) -> Asked {
         match &self.live {
-            Some(live) if self.executor.asked_to_end(live).exists() => Asked::ToEnd,
+            Some(live) if self.executor.was_asked_to_end(live) => Asked::ToEnd,
             _ => Asked::Nothing,
         }
     }

@@ -85,6 +85,13 @@ async fn a_start_while_a_stop_is_under_way_serves_another_process_and_counts_no_
     let world = world(&rules, &[("1.0.0", slow)]).await?;
     let before = serving(&world, "1.0.0").await?.process.unwrap();
     world.cutover(&["stop", "--detach"]).await?;
+    let is_mark = |file: walkdir::DirEntry| file.file_name() == "asked-to-end";
+    let asked = async {
+        while !walkdir::WalkDir::new(world.path()).into_iter().flatten().any(is_mark) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, asked).await.context("it is not asked to end")?;
     assert!(is_alive(before.pid), "it has ended already");
     let output = world.cutover(&["start"]).await?;
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));

@@ -117,8 +117,13 @@ impl Executor {
         live.stop(budget, &[]).await.map_err(chain("stop"))
     }
 
-    /// What lies beside a process that was asked to end, whoever stopped waiting for that since.
-    pub(in super::super) fn asked_to_end(&self, live: &Live) -> PathBuf {
+    /// Whether a process was asked to end, whoever stopped waiting for that since.
+    pub(in super::super) fn was_asked_to_end(&self, live: &Live) -> bool {
+        self.asked_to_end(live).exists()
+    }
+
+    /// What lies beside one that was.
+    fn asked_to_end(&self, live: &Live) -> PathBuf {
         self.site.instances().join(&live.record.nonce).join("asked-to-end")
     }
 

@@ -91,7 +91,7 @@ impl Executor {
     ) -> Result<Option<Arc<Live>>, Fault> {
         let mut running = self.running().await?;
         let stays =
-            |live: &Live| live.record.generation == installed.generation && !self.asked_to_end(live).exists();
+            |live: &Live| live.record.generation == installed.generation && !self.was_asked_to_end(live);
         let at = running.iter().position(stays);
         let Some(at) = at else {
             self.stop_all(policy).await?;
@@ -172,8 +172,8 @@ impl Executor {
     }
 }
 
-/// Names the run that starts an instance, or the one that it is a retry of. Its id and the instance's mark are made from wall time, which may be set back
-/// in between, so neither tells which was first.
+/// Names the run that starts an instance, or the one that it is a retry of. Its id and the instance's mark are made from
+/// wall time, which may be set back in between, so neither tells which was first.
 const STARTED_BY: &str = "started-by";
 
 /// Whether a process of the generation was executed by `run`: then the state may be its own, and is no longer what the
