@@ -31,6 +31,5 @@ impl Site {
 }
 
 fn digest(part: &dyn Debug) -> String {
-    let hash = Sha256::digest(format!("{part:?}"));
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(format!("{part:?}")))
 }

@@ -37,10 +37,6 @@ pub(super) fn service(name: &str, fragment: Service) -> Result<ServiceSettings, 
     let listen = keep(addresses(fragment.listen.as_ref()), &mut complaints).unwrap_or_default();
     let port = keep(port(fragment.port.as_ref()), &mut complaints).unwrap_or(Port::Auto);
     let entry = keep(entry(&fragment), &mut complaints).unwrap_or_default();
-    let strategy = match fragment.strategy {
-        Some(StrategyFragment::Signal) => Strategy::Signal,
-        Some(StrategyFragment::StopStart) | None => Strategy::StopStart,
-    };
     rules(&fragment, &listen, port, &mut complaints);
     complaints.extend(super::trust::exposed(&fragment, &listen));
     let intake = intake(fragment.inputs, &listen);
@@ -70,7 +66,7 @@ pub(super) fn service(name: &str, fragment: Service) -> Result<ServiceSettings, 
         env: fragment.env,
         env_file: fragment.env_file,
         node: fragment.node,
-        strategy,
+        strategy: strategy(fragment.strategy),
         forwarded: forwarded(fragment.forwarded),
         intake,
         button: button(fragment.update_button),
@@ -289,6 +285,13 @@ fn button(button: Option<ButtonFragment>) -> Option<Button> {
     match button {
         Some(ButtonFragment::OpenClaw) => Some(Button::OpenClaw),
         Some(ButtonFragment::None) | None => None,
+    }
+}
+
+fn strategy(strategy: Option<StrategyFragment>) -> Strategy {
+    match strategy {
+        Some(StrategyFragment::Signal) => Strategy::Signal,
+        Some(StrategyFragment::StopStart) | None => Strategy::StopStart,
     }
 }
 

@@ -192,8 +192,8 @@ impl Stage {
         let mut world = World::new(&runtime, &cache, &registry.url());
         world.configure(|service| {
             service.insert("check_every".into(), "5s".into());
-            service["policy"].as_table_mut().unwrap().insert("start_deadline".into(), "100s".into());
         });
+        world.rule("start_deadline", "100s");
         world.rehearse("never");
         let package = gateway(&runtime, &cache, version).await;
         registry.publish(&Package::from_directory(&package).unwrap());

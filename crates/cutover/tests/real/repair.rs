@@ -12,7 +12,6 @@ use cutover_testkit::openclaw::{self, LATEST, Runtime};
 use cutover_testkit::slow;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use toml::Value as Setting;
 
 /// The key, as a JSON pointer.
 const REFUSED: &str = "/tools/codeMode/languages";
@@ -32,9 +31,7 @@ async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_b
             .push(runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap());
     }
     let mut world = World::new(&runtime, &cache, &registry);
-    world.configure(|service| {
-        service["policy"].as_table_mut().unwrap().insert("repair".into(), Setting::from("offer"));
-    });
+    world.rule("repair", "offer");
     let written = json!({"gateway": {"mode": "local"}, "tools": {"codeMode": {"languages": ["typescript"]}}});
     let written = format!("{written:#}\n");
     std::fs::write(configuration(&world), &written).unwrap();
@@ -50,9 +47,7 @@ async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_b
     let load = Traffic::on_gateway(&world, &shared_file([&packages[0], &packages[1]]), "repair").await;
     offered(&world, &before, &mut figures).await;
     world.end_daemon().await;
-    world.configure(|service| {
-        service["policy"].as_table_mut().unwrap().insert("repair".into(), Setting::from("apply"));
-    });
+    world.rule("repair", "apply");
     world.start_daemon(&[]).await;
     mended(&world, &mut figures).await;
 

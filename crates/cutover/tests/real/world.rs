@@ -132,13 +132,18 @@ impl World {
         fs::write(self.config(), config.to_string()).unwrap();
     }
 
+    /// Gives the service a rule, for the daemon that is started next.
+    pub(crate) fn rule(&self, name: &str, value: &str) {
+        self.configure(|service| {
+            let policy = service["policy"].as_table_mut().unwrap();
+            policy.insert(name.into(), value.into());
+        });
+    }
+
     /// Whether a version is tried before anything stops, with the daemon that is started next: `never` lets what goes
     /// wrong go wrong after the cut.
     pub(crate) fn rehearse(&self, rule: &str) {
-        self.configure(|service| {
-            let policy = service["policy"].as_table_mut().unwrap();
-            policy.insert("rehearse".into(), rule.into());
-        });
+        self.rule("rehearse", rule);
     }
 
     /// Where copies of the gateway's state are made for a rehearsal.
