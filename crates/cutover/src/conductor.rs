@@ -336,7 +336,11 @@ impl Conductor {
                     self.publish();
                 }
             }
-            Input::Offered(offer) => self.offer = offer,
+            Input::Offered { offer, reply } => {
+                self.offer = offer;
+                self.publish();
+                let _ = reply.send(self.available());
+            }
             Input::Trouble(trouble) => self.upkeep_trouble = trouble,
             Input::Unready(fault) => self.readiness = fault.map_or(Readiness::Ready, Readiness::Unready),
             Input::Tried { target, trial } => {
@@ -443,11 +447,15 @@ impl Conductor {
         }
     }
 
+    fn available(&self) -> Option<Available> {
+        self.offer.as_ref().and_then(|offer| offer.available(&self.chronicle.state))
+    }
+
     fn publish(&mut self) {
         let mut view = first_view(&self.executor.site.settings.name, &self.executor.site, &self.chronicle);
         view.progress.clone_from(&self.progress);
         view.front = self.executor.front.stats();
-        view.available = self.offer.as_ref().and_then(|offer| offer.available(&self.chronicle.state));
+        view.available = self.available();
         // One that was found gone lives no more, also while its keeper's word about its end is still to come.
         view.process = self.live.as_ref().filter(|_| !self.stopped).map(|live| live.instance().clone());
         view.since = view.process.as_ref().map(since);

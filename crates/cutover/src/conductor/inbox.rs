@@ -1,7 +1,7 @@
 //! What reaches a conductor, and the handle by which the rest of the daemon reaches it.
 
 use super::acts::Executor;
-use super::offer::Offer;
+use super::offer::{Available, Offer};
 use super::telling::Trial;
 use super::view::View;
 use crate::supervisor::Live;
@@ -30,8 +30,8 @@ pub(super) enum Input {
     FrontLost,
     /// Something worth showing moved on.
     Progress(Progress),
-    /// What the followed channel offers; `None`: nothing that an update would take.
-    Offered(Option<Offer>),
+    /// What the followed channel offers; `None`: nothing that an update would take. The reply comes when it is shown.
+    Offered { offer: Option<Offer>, reply: oneshot::Sender<Option<Available>> },
     /// What keeps the resting service's process from being as wanted, or that nothing does any more.
     Trouble(Option<String>),
     /// In which way a process that is served is not ready, or that it is.
@@ -153,6 +153,13 @@ impl Reporter {
             return Err(Refusal::Stale);
         }
         answer.await.unwrap_or(Err(Refusal::Stale))
+    }
+
+    /// Reports what the followed channel offers, and waits until it is shown: what of it is available.
+    pub(super) async fn offered(&self, offer: Option<Offer>) -> Option<Available> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Offered { offer, reply }).await;
+        answer.await.ok().flatten()
     }
 
     pub(super) async fn send(&self, input: Input) {

@@ -1,7 +1,7 @@
 //! What the followed channel offers: looked at from time to time, shown, never journaled. Nothing is begun by it.
 
 use super::acts;
-use super::inbox::{Handle, Input};
+use super::inbox::Handle;
 use super::ledger::wall_ms;
 use super::view::View;
 use crate::store;
@@ -110,7 +110,8 @@ async fn begun(mut views: watch::Receiver<View>) {
     let _ = views.wait_for(|view| view.state().open_run().is_some()).await;
 }
 
-async fn look(handle: &Handle) -> Result<Option<Offer>, Fault> {
+/// Asks the source, and tells what the conductor shows from then on.
+async fn look(handle: &Handle) -> Result<Option<Available>, Fault> {
     let executor = &handle.executor;
     let channel = executor.site.settings.channel().to_owned();
     let current = handle.view().state().current_generation();
@@ -125,8 +126,7 @@ async fn look(handle: &Handle) -> Result<Option<Offer>, Fault> {
             None
         }
     };
-    executor.reporter.send(Input::Offered(offer.clone())).await;
-    Ok(offer)
+    Ok(executor.reporter.offered(offer).await)
 }
 
 impl Handle {
@@ -140,8 +140,7 @@ impl Handle {
                 format!("run {run} is under way and asks the source itself: `cutover status` shows it");
             return Err(acts::fault("already_running", detail));
         }
-        let offer = look(self).await?;
-        Ok(offer.and_then(|offer| offer.available(self.view().state())))
+        look(self).await
     }
 }
 
