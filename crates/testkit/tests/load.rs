@@ -139,10 +139,8 @@ async fn a_healthy_server_fails_nothing_and_the_summary_is_the_raw_logs() {
     assert!(fresh.abs_diff(report.sent / 2) <= 3, "half are fresh: {fresh} of {}", report.sent);
     let seen = seen.0.lock().unwrap();
     let peers: BTreeSet<_> = seen.iter().map(|(peer, _)| peer).collect();
-    assert!(
-        peers.len() < seen.len() * 3 / 4 && peers.len() >= seen.len() / 2,
-        "kept connections are used again"
-    );
+    // How many are kept depends on how many wait at once; that they are used again does not.
+    assert!(peers.len() < seen.len() && peers.len() >= seen.len() / 2, "kept connections are used again");
     assert!(seen.iter().all(|(_, authorized)| *authorized));
 }
 
