@@ -2,7 +2,7 @@
 //! without being asked, and 2026.9.5 then refuses to start. What goes wrong on the way there is taken back with the data and
 //! the plugin, or refused before anything stops.
 //!
-//! `CUTOVER_TEST=real cargo test -p cutover --test real latest -- --nocapture`
+//! `CUTOVER_TEST=real,real-back cargo test -p cutover --test real latest -- --nocapture`
 
 use super::disk::Disk;
 use super::figures::Figures;
@@ -28,25 +28,30 @@ const NAME: &str = "chunkItems";
 /// The plugin's versions, one beside each of the gateway's.
 const PLUGINS: [&str; 2] = ["1.0.0", "2.0.0"];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_notices_a_migration_of_the_real_gateway_with_its_plugin_nor_builds_that_are_taken_back() {
-    if !slow::is_asked_for("real", "the real gateway migrates its data and is taken back") {
-        return;
-    }
-    let _alone = ALONE.lock().await;
+/// The older version with its plugin, installed and served; the newer one can be had by name.
+struct Pair {
+    world: World,
+    registry: Registry,
+    runtime: Runtime,
+    packages: [PathBuf; 2],
+    figures: Figures,
+    begun: Instant,
+}
+
+async fn installed(name: &'static str) -> Pair {
     let cache = openclaw::cache();
     let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
     let [old, new] = LATEST;
-    let mut packages = Vec::new();
-    for version in LATEST {
-        packages
-            .push(runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap());
-    }
+    let place = |version: &str| cache.join("openclaw").join(version);
+    let packages = [
+        runtime.gateway(old, &place(old), INSTALL).await.unwrap(),
+        runtime.gateway(new, &place(new), INSTALL).await.unwrap(),
+    ];
     let registry = Registry::start().await.unwrap();
     registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
     registry.publish(&openclaw::progress_lines_from(PLUGINS[0], MODULE, NAME));
     let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
-    let mut figures = Figures::named("latest");
+    let mut figures = Figures::named(name);
     let begun = Instant::now();
     world.start_daemon(&[]).await;
     let (report, code) = world.update(old).await;
@@ -59,24 +64,57 @@ async fn nobody_notices_a_migration_of_the_real_gateway_with_its_plugin_nor_buil
     // After what runs, whose moment is the real registry's: a channel is followed forwards only.
     registry
         .publish(&Package::from_directory(&packages[1]).unwrap().published_at("2030-01-01T00:00:00.000Z"));
-    for (version, defect) in [(REFUSES, Defect::EndsWith78), (DIES, Defect::EndsOnListening)] {
-        registry.publish(&openclaw::broken(&packages[1], version, defect).unwrap());
-    }
     registry.publish(&openclaw::progress_lines_from(PLUGINS[1], MODULE, NAME));
     registry.tag(PROGRESS_LINES, "latest", PLUGINS[1]);
-    let file = shared_file([&packages[0], &packages[1]]);
-    let load = Traffic::on_gateway(&world, &file, "latest").await;
-    refused_in_rehearsal(&world, &mut figures).await;
-    another_daemon(&mut world, "never").await;
-    refuses_its_configuration(&world, &mut figures).await;
-    migrates_and_dies(&world, &mut figures).await;
-    pressed::is_offering(&world);
-    another_daemon(&mut world, "auto").await;
-    updated(&world, &registry, &runtime, &mut figures).await;
-    load.nobody_noticed(&world, 3, &mut figures).await;
-    figures.took(&format!("{old} -> {new}, all of it"), begun.elapsed());
-    figures.keep();
-    world.end().await;
+    Pair { world, registry, runtime, packages, figures, begun }
+}
+
+impl Pair {
+    async fn load(&self, name: &str) -> Traffic {
+        let [old, new] = &self.packages;
+        Traffic::on_gateway(&self.world, &shared_file([old, new]), name).await
+    }
+
+    async fn end(mut self, what: &str) {
+        self.figures.took(&format!("{} -> {what}", LATEST[0]), self.begun.elapsed());
+        self.figures.keep();
+        self.world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_that_two_press_for_a_migration_of_the_real_gateway_with_its_plugin() {
+    if !slow::is_asked_for("real", "the real gateway migrates its data") {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let mut pair = installed("latest").await;
+    let load = pair.load("latest").await;
+    pressed::is_offering(&pair.world);
+    another_daemon(&mut pair.world, "auto").await;
+    updated(&pair.world, &pair.registry, &pair.runtime, &mut pair.figures).await;
+    load.nobody_noticed(&pair.world, 1, &mut pair.figures).await;
+    pair.end("pressed by two, all of it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_builds_of_the_real_gateway_that_refuse_or_migrate_and_die() {
+    if !slow::is_asked_for("real-back", "the real gateway is taken back with its data") {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let mut pair = installed("latest-broken").await;
+    for (version, defect) in [(REFUSES, Defect::EndsWith78), (DIES, Defect::EndsOnListening)] {
+        pair.registry.publish(&openclaw::broken(&pair.packages[1], version, defect).unwrap());
+    }
+    let load = pair.load("latest-broken").await;
+    let Pair { world, figures, .. } = &mut pair;
+    refused_in_rehearsal(world, figures).await;
+    another_daemon(world, "never").await;
+    refuses_its_configuration(world, figures).await;
+    migrates_and_dies(world, figures).await;
+    load.nobody_noticed(world, 2, figures).await;
+    pair.end("builds that are taken back, all of it").await;
 }
 
 /// The gateway and its front go on meanwhile.

@@ -1,0 +1,110 @@
+//! The ways back that nobody has to take to see the incident: a plugin that the older gateway lacks a name for, the
+//! button pressed for a build that is older, one that dies soon after it was ready, and a downgrade that somebody asks for.
+//!
+//! `CUTOVER_TEST=real-back cargo test -p cutover --test real back -- --nocapture`
+
+use super::disk::Disk;
+use super::figures::Figures;
+use super::traffic::{self, Traffic};
+use super::world::{CALL, RUN, TOKEN, World};
+use super::{ALONE, INSTALL, hold, own_address, page, refused, taken_back_by_itself, whole};
+use cutover_core::{FactName, Generation, Status};
+use cutover_testkit::openclaw::{
+    self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, Runtime, SHARED_NAME,
+};
+use cutover_testkit::registry::Registry;
+use cutover_testkit::slow;
+use serde_json::json;
+use std::path::Path;
+use std::time::Instant;
+
+/// A build that a real release could have been.
+const SHORT: &str = "2026.5.4-broken.3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_that_the_real_gateway_is_not_taken_where_it_cannot_work_and_goes_back_when_asked() {
+    if !slow::is_asked_for("real-back", "the real gateway goes back, with the plugin that fits") {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let cache = openclaw::cache();
+    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
+    let registry = Registry::start().await.unwrap();
+    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
+    registry.publish(&openclaw::progress_lines("1.0.0", SHARED_NAME));
+    registry.publish(&openclaw::progress_lines("2.0.0", LATER_NAME));
+    registry.tag(PROGRESS_LINES, "latest", "2.0.0");
+    let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
+    world.rehearse("never");
+    let mut figures = Figures::named("back");
+    let begun = Instant::now();
+
+    world.start_daemon(&[]).await;
+    let (report, code) = world.update(NEW).await;
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    let direct = own_address(&world).await;
+    whole(direct, &page(direct).await, "first process", &mut figures).await;
+    a_plugin_that_does_not_fit_is_refused(&world, &mut figures).await;
+    dies_after_a_moment(&world, &registry, &mut figures).await;
+    // The registry knows the gateway by now, and only what of it was published there.
+    let old = runtime.gateway(OLD, &cache.join("openclaw").join(OLD), INSTALL).await.unwrap();
+    registry.publish_directory(&old).unwrap();
+    registry.tag(PROGRESS_LINES, "latest", "1.0.0");
+    went_down_on_purpose(&world, &old, &mut figures).await;
+    figures.took("all of it", begun.elapsed());
+    figures.keep();
+    world.end().await;
+}
+
+/// It was ready, and is gone: what served before it is taken up again.
+async fn dies_after_a_moment(world: &World, registry: &Registry, figures: &mut Figures) {
+    registry.publish(&openclaw::broken(&world.root(1), SHORT, Defect::EndsAfter(1500)).unwrap());
+    registry.tag("openclaw", "latest", SHORT);
+    pressed_in_vain(world).await;
+    let load = Traffic::on_gateway(world, "/favicon.ico", "short").await;
+    let direct = own_address(world).await;
+    let report = refused(world, SHORT, "Code(7)", figures).await;
+    taken_back_by_itself(world, &report, Generation(1), direct).await;
+    load.nobody_noticed(world, 1, figures).await;
+}
+
+/// The gateway's own way to update it, as its page and its tools call it. The channel names a build that is older than what
+/// runs, and it is followed forwards only: the answer is the daemon's and says so.
+async fn pressed_in_vain(world: &World) {
+    let mut client = Client::connect(world.front[0], TOKEN, CALL).await.unwrap();
+    let answer = client.call("update.run", &json!({}), RUN).await.unwrap();
+    let openclaw::Answer::Given(told) = answer else { panic!("{answer:?}") };
+    assert_eq!((&told["ok"], &told["result"]["status"]), (&json!(false), &json!("error")), "{told:#}");
+    assert_eq!((&told["result"]["reason"], &told["result"]["after"]), (&json!("downgrade"), &json!(null)));
+}
+
+/// The plugin of now imports a name that the old gateway does not have. At run time nobody would tell: the name would be
+/// `undefined` and everything green.
+async fn a_plugin_that_does_not_fit_is_refused(world: &World, figures: &mut Figures) {
+    let before = world.view().await.process;
+    let (report, code) = world.update(OLD).await;
+    figures.run(&format!("{NEW} -> {OLD} with the newer plugin"), &report);
+    assert_eq!((code, report.status), (3, Some(Status::UpdateFailed)), "{report:#?}");
+    let said = &report.causes[0].fault.detail;
+    let missing = format!("does not provide an export named '{LATER_NAME}'");
+    assert!(said.contains(&missing) && said.contains("index.js:1"), "{said}");
+    assert_eq!(world.view().await.process, before, "nothing was stopped for it");
+}
+
+/// Older than what runs, by name: a channel would not go there. With the plugin that fits it, core and plugin go together.
+async fn went_down_on_purpose(world: &World, old: &Path, figures: &mut Figures) {
+    let file = traffic::shared_file([old, &world.root(1)]);
+    let load = Traffic::on_gateway(world, &file, "downgrade").await;
+    let disk = Disk::watched(world);
+    let (report, code) = world.update(OLD).await;
+    figures.run(&format!("{NEW} -> {OLD}, asked for by name"), &report);
+    figures.disk(&disk.end());
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    hold(&report, &[FactName::Version, FactName::Plugins, FactName::OldGone]);
+    figures.verdict(&report);
+    assert_eq!(report.target.unwrap().release.plugins[0].version, "1.0.0");
+    for address in world.front {
+        assert_eq!(world.hello(address).await.version, OLD);
+    }
+    load.nobody_noticed(world, 1, figures).await;
+}
