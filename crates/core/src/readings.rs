@@ -96,6 +96,8 @@ pub enum Effect {
         installed: Installed,
         /// The process.
         instance: Option<Instance>,
+        /// What the settings must still say, if a person approved that: other probes would prove something else.
+        approved: Setup,
     },
     /// Append `Released`; the front follows the posture.
     Release,
@@ -105,6 +107,8 @@ pub enum Effect {
         installed: Installed,
         /// The process.
         instance: Option<Instance>,
+        /// What the settings must still say, if a person approved that: other probes would prove something else.
+        approved: Setup,
     },
     /// Put this run's snapshot back. Must first prove the target gone.
     Restore {
@@ -226,6 +230,7 @@ fn preparing(preparation: &Preparation) -> Option<Effect> {
 fn forward(cut: &Cut) -> Option<Effect> {
     let installed = cut.target.clone();
     let instance = cut.live.clone();
+    let approved = cut.approved.clone();
     let effect = match cut.act {
         Act::Stop => Effect::Stop,
         Act::Snapshot => Effect::Snapshot(cut.run.snapshot.clone()),
@@ -240,11 +245,11 @@ fn forward(cut: &Cut) -> Option<Effect> {
         Act::Start => {
             let compare = (cut.start < Extent::Finished && cut.place == Extent::Never)
                 .then(|| cut.run.snapshot.clone());
-            Effect::Start { installed, compare, approved: cut.approved.clone() }
+            Effect::Start { installed, compare, approved }
         }
-        Act::Prove => Effect::Prove { installed, instance },
+        Act::Prove => Effect::Prove { installed, instance, approved },
         Act::Release => Effect::Release,
-        Act::Soak => Effect::Soak { installed, instance },
+        Act::Soak => Effect::Soak { installed, instance, approved },
         _ => return None,
     };
     Some(effect)
@@ -264,7 +269,10 @@ fn back(retreat: &Retreat) -> Option<Effect> {
         (Act::Start, Some(source)) => {
             Effect::Start { installed: source.clone(), compare: None, approved: Setup::default() }
         }
-        (Act::Prove, Some(source)) => Effect::Prove { installed: source.clone(), instance: cut.live.clone() },
+        (Act::Prove, Some(source)) => {
+            let (installed, instance) = (source.clone(), cut.live.clone());
+            Effect::Prove { installed, instance, approved: Setup::default() }
+        }
         _ => return None,
     };
     Some(effect)

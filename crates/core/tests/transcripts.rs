@@ -334,7 +334,7 @@ impl Telling {
             Effect::Preflight { .. } => Done::Checked(Checked::default()),
             Effect::Rehearse { .. } | Effect::Await { .. } => Done::Skipped { why: "as configured".into() },
             Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
-            Effect::Prove { installed, instance } | Effect::Soak { installed, instance } => {
+            Effect::Prove { installed, instance, .. } | Effect::Soak { installed, instance, .. } => {
                 let expectation = cast::expectation(&installed, &instance.expect("a process to prove"));
                 let observations = cast::as_expected(&expectation);
                 Done::Observed { expectation, observations }

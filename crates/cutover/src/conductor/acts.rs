@@ -153,10 +153,12 @@ impl Executor {
                 let origin = Origin { compare: compare.as_ref(), approved: &approved };
                 return self.start(ticket, &installed, &origin, settings).await;
             }
-            Effect::Prove { installed, instance } => {
+            Effect::Prove { installed, instance, approved } => {
+                self.still_approved(&approved)?;
                 self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Prove, None).await
             }
-            Effect::Soak { installed, instance } => {
+            Effect::Soak { installed, instance, approved } => {
+                self.still_approved(&approved)?;
                 self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Soak, before).await
             }
             Effect::Release => return Ok(Reported::Event(Event::Released { ticket: ticket.clone() })),

@@ -186,27 +186,47 @@ async fn what_is_declared_as_state_while_a_run_waits_is_copied_before_the_new_ve
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_comes_back_past_the_cut_with_other_settings_starts_nothing_that_was_not_approved()
 -> anyhow::Result<()> {
+    let mut world = soaking_as_approved().await?;
+    let process = view(&world).await?.process.context("it soaks")?;
+    world.kill_daemon()?;
+    signal(process.pid, Signal::KILL)?;
+    configure(&world, "policy = {", "env = { GREETING = \"another\" }\npolicy = {")?;
+    turns_round(&mut world, Act::Start, "environment").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_comes_back_past_the_cut_with_a_weaker_proof_calls_nothing_verified_by_it()
+-> anyhow::Result<()> {
+    let mut world = soaking_as_approved().await?;
+    world.kill_daemon()?;
+    configure(&world, "ready = \"/readyz\"", "ready = \"/healthz\"")?;
+    turns_round(&mut world, Act::Prove, "probe").await
+}
+
+/// 2.0.0 was approved and soaks.
+async fn soaking_as_approved() -> anyhow::Result<World> {
     let mut world = under("approve = \"always\"").await?;
     world.kill_daemon()?;
     configure(&world, "soak = \"150ms\"", "soak = \"10m\"")?;
     world.start_daemon().await?;
     serving(&world, "1.0.0").await?;
-    let (waiting, _) = update(&world, "2.0.0").await?;
-    world
-        .client()
-        .call("update.approve", json!({ "service": SERVICE, "plan": prepared(&world).await? }))
-        .await?;
-    let soaking = world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
-    world.kill_daemon()?;
-    signal(soaking.process.context("it soaks")?.pid, Signal::KILL)?;
-    configure(&world, "policy = {", "env = { GREETING = \"another\" }\npolicy = {")?;
+    update(&world, "2.0.0").await?;
+    let plan = prepared(&world).await?;
+    world.client().call("update.approve", json!({ "service": SERVICE, "plan": plan })).await?;
+    world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    Ok(world)
+}
+
+/// The daemon comes back, and its run ends with what served before it: this act did not go on with other settings.
+async fn turns_round(world: &mut World, act: Act, differing: &str) -> anyhow::Result<()> {
     world.start_daemon().await?;
-    let ended = world.end_of(&waiting.run_id.context("it is a run")?).await?;
+    let back = |view: &View| view.report.ended.is_some() && view.report.trigger == Some(Kind::Update);
+    let ended = world.until("the way back", back).await?.report;
     assert_eq!((ended.status, ended.resolution), (Some(Status::RestartFailed), Resolution::OldVerified));
     let fault = &ended.causes[0].fault;
-    assert_eq!((ended.causes[0].act, fault.code.as_str()), (Act::Start, "settings_changed"));
-    assert!(fault.detail.contains("they differ in: environment"), "{}", fault.detail);
-    serving(&world, "1.0.0").await?;
+    assert_eq!((ended.causes[0].act, fault.code.as_str()), (act, "settings_changed"));
+    assert!(fault.detail.contains(&format!("they differ in: {differing}")), "{}", fault.detail);
+    serving(world, "1.0.0").await?;
     Ok(())
 }
 

@@ -43,7 +43,7 @@ impl Executor {
         Ok(missed())
     }
 
-    /// Whether what would be started still is what a person approved. A daemon that was away since may have come back with
+    /// Whether what would be started, or proven, still is what a person approved. A daemon that was away since may have come back with
     /// other settings.
     pub(super) fn still_approved(&self, approved: &Setup) -> Result<(), Fault> {
         let moved = approved.differing(&self.site.setup());
@@ -51,7 +51,7 @@ impl Executor {
             return Ok(());
         }
         let text = format!(
-            "what was approved is not what the settings say now (they differ in: {}): it is not started; order the update again",
+            "what was approved is not what the settings say now (they differ in: {}): it is not gone on with; order the update again",
             moved.join(", ")
         );
         Err(fault("settings_changed", text))
