@@ -163,7 +163,8 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         Standing::Awaiting => FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?,
         Standing::Ours => match FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor.clone()).await
         {
-            Err(_) if succession::came_back(&site).await? => {
+            // A front that stands has them.
+            Err(error) if is_taken(&error) && succession::came_back(&site).await? => {
                 FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?
             }
             link => link?,
@@ -204,6 +205,11 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     telling::attend(&handle);
     tokio::spawn(conductor.run());
     Ok(handle)
+}
+
+/// Whether somebody else has an address of the front's.
+fn is_taken(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(cutover_front::Error::Bind { .. }))
 }
 
 /// Ends everything of a service that is ours, so that its address is free: its front and its processes. For a service that

@@ -137,6 +137,24 @@ async fn a_front_that_does_not_answer_is_ended_before_another_takes_its_sockets(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_finds_a_front_which_does_not_answer_ends_it_and_serves_with_another()
+-> anyhow::Result<()> {
+    let mut world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    let process = view(&world).await?.process;
+    let hung = processes(&world, "front")[0];
+    world.kill_daemon()?;
+    signal(hung, Signal::STOP)?;
+    world.start_daemon().await?;
+    serving(&world, "1.0.0").await?;
+    assert!(!is_alive(hung));
+    assert_eq!(view(&world).await?.process, process, "the service itself went on");
+    assert_eq!(get(&world, "/").await?.status, 200);
+    assert_eq!(processes(&world, "front").len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_front_the_same_proof_holds_and_maintenance_means_stopped_until_accepted()
 -> anyhow::Result<()> {
     let liar = Knobs { report_version: Some("9.9.9".into()), ..Knobs::default() };

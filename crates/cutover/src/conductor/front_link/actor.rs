@@ -12,6 +12,7 @@ use cutover_core::{Instance, Posture};
 use cutover_front::control::ControlClient;
 use cutover_front::{Error, Stats};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -33,10 +34,12 @@ const STATS: Duration = Duration::from_millis(500);
 /// After a front could not be put up.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The front that outlived an earlier daemon. A dead one's socket refuses at once; a living one may be slow to answer.
+/// The front that outlived an earlier daemon. A dead one's socket refuses at once; one that takes connections and answers
+/// nobody is ended, so that `None` is said only where none stands.
 ///
 /// # Errors
-/// It is of another version of this program: what it does is not known, and it holds the addresses.
+/// It is of another version of this program: what it does is not known, and it holds the addresses. Or it answers nobody,
+/// and does not end.
 pub(super) async fn standing(control: &Path, limit: Duration) -> anyhow::Result<Option<ControlClient>> {
     if UnixStream::connect(control).await.is_err() {
         return Ok(None);
@@ -46,27 +49,53 @@ pub(super) async fn standing(control: &Path, limit: Duration) -> anyhow::Result<
         Err(error @ Error::Foreign { .. }) => Err(anyhow::Error::from(error).context(
             "a front of another version of cutover stands; end the service with that version first",
         )),
-        Err(_) => Ok(None),
+        Err(error) => {
+            silence(control).await.map_err(|why| anyhow::Error::from(error).context(why))?;
+            Ok(None)
+        }
     }
+}
+
+/// Ends the front that does not answer behind `control`, if one still takes connections there.
+async fn silence(control: &Path) -> Result<(), String> {
+    let Ok(line) = UnixStream::connect(control).await else { return Ok(()) };
+    let pid = line.peer_cred().map_err(|error| acts::told(&error))?.pid();
+    let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) else {
+        return Err("a front that cannot be seen from here holds the service's addresses".into());
+    };
+    let is_front = std::fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == control.as_os_str().as_bytes()));
+    let process = process::identify(pid).map_err(|error| acts::told(&error))?;
+    let (Some(process), true) = (process, is_front) else {
+        return Err(format!("pid {pid} has the front's socket and is none: end it"));
+    };
+    tracing::warn!(%process, "a front stands and does not answer: it is ended");
+    killed(&process).await
 }
 
 /// Ends a front, by force where it does not by itself.
 pub(super) async fn ended(client: ControlClient) -> Result<(), String> {
-    let process = process::identify(client.hello().pid).ok().flatten();
+    let process = process::identify(client.hello().pid);
     let why = match client.quit(CALL).await {
         Ok(()) if tokio::time::timeout(CALL, client.gone()).await.is_ok() => return Ok(()),
         Ok(()) => "it keeps its connection".to_owned(),
         Err(error) => acts::told(&error),
     };
     drop(client);
-    let pid = process.as_ref().map_or_else(String::new, |process| format!(" (pid {})", process.pid));
-    let failed = |what: String| format!("the front{pid} does not end ({why}): {what}");
-    let Some(process) = process else { return Ok(()) };
-    process::kill(&process).map_err(|error| failed(acts::told(&error)))?;
-    match process::wait_gone(&process, CALL).await {
+    let done = match process {
+        Ok(Some(process)) => killed(&process).await,
+        Ok(None) => return Ok(()),
+        Err(error) => Err(acts::told(&error)),
+    };
+    done.map_err(|what| format!("the front does not end ({why}): {what}"))
+}
+
+async fn killed(process: &Instance) -> Result<(), String> {
+    process::kill(process).map_err(|error| format!("{process}: {}", acts::told(&error)))?;
+    match process::wait_gone(process, CALL).await {
         Ok(true) => Ok(()),
-        Ok(false) => Err(failed("it outlives a KILL".into())),
-        Err(error) => Err(failed(acts::told(&error))),
+        Ok(false) => Err(format!("{process} outlives a KILL")),
+        Err(error) => Err(format!("{process}: {}", acts::told(&error))),
     }
 }
 
