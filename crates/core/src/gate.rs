@@ -1,7 +1,8 @@
 //! What stands between a prepared run and its cut: a person's word, and a window of time. It must not know what time it is.
 
 use crate::{
-    Act, Aim, Base, Checked, DataClass, DataOrder, Finding, Kind, Level, Preparation, Settings, Setup, replay,
+    Act, Aim, Base, Checked, DataClass, DataOrder, Fault, Finding, Kind, Level, Preparation, Settings, Setup,
+    Strategy, replay,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -264,6 +265,24 @@ impl Preparation {
             next.gate.moved = if self.gate.ordered.is_some() { self.moved(&next) } else { Vec::new() };
         }
         next
+    }
+
+    /// Why what was looked at is not switched to, if it is not.
+    pub(crate) fn refusal(&self, seen: &Checked) -> Option<Fault> {
+        seen.refusal().or_else(|| self.uncopied(seen))
+    }
+
+    /// Who is signalled is at no moment stopped to be copied.
+    fn uncopied(&self, seen: &Checked) -> Option<Fault> {
+        let [before, now] = [&self.run.settings, &self.looked(seen).run.settings];
+        let is_new = before.class == DataClass::None && now.class != DataClass::None;
+        (is_new && now.strategy == Strategy::Signal).then(|| Fault {
+            code: "settings_changed".into(),
+            detail:
+                "state is declared by now, and this run was ordered when the service was to be signalled, \
+                     which never stops it to be copied: order it again"
+                    .into(),
+        })
     }
 
     /// Data that is declared while the run waits is not left without a copy, and what is none any more needs none. The way

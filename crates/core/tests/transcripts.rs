@@ -451,6 +451,7 @@ transcripts! {
     an_approval_of_something_else_is_refused
     an_approval_of_other_settings_is_refused
     an_approval_outlives_a_warning_that_vanished
+    data_that_is_declared_before_a_signal_ends_the_run
     data_that_is_declared_while_a_run_waits_is_heeded
     an_update_waits_for_its_approval
     an_update_waits_for_its_window

@@ -136,7 +136,7 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
             }
             next.aim = Aim::Staged(installed.clone());
         }
-        (Act::Preflight, Done::Checked(checked)) => match checked.refusal() {
+        (Act::Preflight, Done::Checked(checked)) => match preparation.refusal(checked) {
             Some(fault) => return Ok(faulted(state, preparation, &fault)),
             None => next = preparation.looked(checked),
         },
