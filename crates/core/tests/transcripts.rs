@@ -524,6 +524,31 @@ fn a_wait_is_counted_from_its_first_moment_and_anew_from_a_reboot() {
     }
 }
 
+/// Whatever is begun past the cut and may end in success.
+#[test]
+fn what_was_approved_is_what_is_started_and_proven() {
+    let mut telling = Telling::of("neutral data, approved");
+    for script in
+        ["order update", "done until preflight", "checked, with another command", "done until await"]
+    {
+        telling.play(script);
+    }
+    for script in ["order approve", "done", "checked, with another command"] {
+        telling.play(script);
+    }
+    let mut held = Vec::new();
+    for script in ["done until start", "done until prove", "done until soak"] {
+        telling.play(script);
+        held.push(match wants(&telling.state).act.expect("an act is under way").1 {
+            Effect::Start { approved, .. }
+            | Effect::Prove { approved, .. }
+            | Effect::Soak { approved, .. } => approved,
+            other => panic!("{script}: {other:?}"),
+        });
+    }
+    assert_eq!(held, [cast::setup(2), cast::setup(2), cast::setup(2)]);
+}
+
 #[test]
 fn every_transcript_is_a_test() {
     let files = std::fs::read_dir(directory()).expect("the transcripts are there");

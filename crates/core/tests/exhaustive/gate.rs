@@ -144,16 +144,3 @@ fn told(state: &State, settings: &Settings) -> Option<PlanId> {
     let record = cutover_core::Record::begun(&entry, &State::new(), state)?;
     report("web", state, Some(&record)).awaits?.plan
 }
-
-/// Whatever is begun past the cut is held against the settings that were approved, as long as it may end in success.
-pub(crate) fn what_was_approved_is_what_is_proven(state: &State) -> Broken {
-    let (Phase::CuttingOver(cut), Some((_, effect))) = (&state.phase, wants(state).act) else {
-        return Ok(());
-    };
-    let (Effect::Start { approved, .. } | Effect::Prove { approved, .. } | Effect::Soak { approved, .. }) =
-        effect
-    else {
-        return Ok(());
-    };
-    hold(approved == cut.approved, "it is proven by other settings than were approved")
-}

@@ -82,7 +82,7 @@ pub(crate) const MOVES: [Move; 29] = [
     ("a hold is obeyed or refused", gate::a_hold_is_obeyed),
 ];
 
-pub(crate) const PLACES: [Place; 15] = [
+pub(crate) const PLACES: [Place; 14] = [
     ("the front serves only a proven or waived live process", serve_needs_a_live_process),
     ("every state that does not rest has an act", every_restless_state_has_an_act),
     ("every act has a limit", every_act_has_a_limit),
@@ -95,7 +95,6 @@ pub(crate) const PLACES: [Place; 15] = [
     ("a damaged tree is not served", a_damaged_tree_is_not_served),
     ("data is laid down only where it must be", data_is_laid_down_where_it_must),
     ("acknowledged writes are given up with leave only", writes_are_given_up_with_leave_only),
-    ("what was approved is what is proven", gate::what_was_approved_is_what_is_proven),
     ("waiting changes nothing for clients", gate::waiting_changes_nothing_for_clients),
     ("what is awaited is told, and taken by the name that is told", gate::what_is_awaited_is_told),
 ];
