@@ -1,12 +1,15 @@
-//! What can be said without a daemon: the journal is read as it stands.
+//! What can be said without a daemon: the journal is read as it stands, and whether the process that it names is there.
 
 use crate::conductor::Chronicle;
 use crate::config::Layout;
 use crate::journal::Reader;
+use crate::supervisor::process;
 use anyhow::Context;
-use cutover_core::{Report, RunId, report};
+use cutover_core::{Record, Report, RunId, report};
 use std::time::Duration;
 
+/// What clients get where the process that the journal names is not there.
+const GONE: &str = "gone";
 /// How long another process's lock on the journal is waited for.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -25,16 +28,31 @@ pub(super) fn chronicles(layout: &Layout) -> anyhow::Result<Vec<(String, Chronic
     Ok(found)
 }
 
+/// How every service (or one) stands, as far as that can be seen.
+pub(super) fn standing(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
+    let chronicles = chronicles(layout)?.into_iter();
+    let wanted = chronicles.filter(|(name, _)| service.is_none_or(|wanted| wanted == name));
+    Ok(wanted.map(|(name, chronicle)| told(&name, &chronicle, chronicle.latest())).collect())
+}
+
+fn told(name: &str, chronicle: &Chronicle, record: Option<&Record>) -> Report {
+    let mut told = report(name, &chronicle.state, record).told(&chronicle.notifications);
+    let serving = &mut told.serving;
+    let is_gone =
+        serving.instance.as_ref().is_some_and(|instance| matches!(process::is_alive(instance), Ok(false)));
+    if is_gone {
+        (serving.version, serving.generation, serving.instance, serving.waived) = (None, None, None, false);
+        serving.posture = GONE.into();
+    }
+    told
+}
+
 /// The reports of all runs of a service (or of all services), newest first.
 pub(super) fn reports(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
     let mut reports = Vec::new();
     for (name, chronicle) in chronicles(layout)? {
         if service.is_none_or(|wanted| wanted == name) {
-            reports.extend(
-                chronicle.records.iter().map(|record| {
-                    report(&name, &chronicle.state, Some(record)).told(&chronicle.notifications)
-                }),
-            );
+            reports.extend(chronicle.records.iter().map(|record| told(&name, &chronicle, Some(record))));
         }
     }
     reports.sort_by_key(|report| std::cmp::Reverse(report.started));

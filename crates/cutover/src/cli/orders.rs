@@ -7,7 +7,7 @@ use super::follow::{self, Show};
 use super::{Scene, offline, outlet, print};
 use crate::conductor::{Plan, View};
 use anyhow::Context as _;
-use cutover_core::{RunId, report};
+use cutover_core::RunId;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -287,13 +287,7 @@ impl Desk<'_> {
     }
 
     fn status_offline(&self, service: Option<&str>) -> anyhow::Result<ExitStatus> {
-        let mut reports = Vec::new();
-        for (name, chronicle) in offline::chronicles(&self.scene.layout)? {
-            if service.is_none_or(|wanted| wanted == name) {
-                let told = report(&name, &chronicle.state, chronicle.latest());
-                reports.push(told.told(&chronicle.notifications));
-            }
-        }
+        let reports = offline::standing(&self.scene.layout, service)?;
         outlet::aside("no daemon is running; this is what the journal says (start it with `cutover serve`)");
         self.print(&reports, |reports| reports.iter().map(print::ending).collect::<Vec<_>>().join("\n"));
         Ok(ExitStatus::Done)

@@ -9,7 +9,7 @@ use cutover_testkit::registry::{Package, Registry};
 use cutover_testkit::slow;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::MutexGuard;
 
 /// What is offered after the new version, what the page says became of it, and the first fault of each: one tells another
@@ -67,6 +67,9 @@ struct Seen {
     alerts: Vec<String>,
 }
 
+/// How long a page that heard a press takes to show it, on a busy machine.
+const HEARD: Duration = Duration::from_secs(5);
+
 /// One open page, and what it showed, as long as it went on showing it.
 struct Ui {
     tab: Tab,
@@ -105,6 +108,28 @@ impl Ui {
         }
     }
 
+    /// Presses the button until the page asks whether this version is meant. A page that is connecting again does not hear
+    /// it, and one that has not been told of the version yet means another.
+    async fn ask(&mut self, offered: &str) {
+        let begun = Instant::now();
+        loop {
+            self.tab.press("#update-now").await.unwrap();
+            let pressed = Instant::now();
+            while pressed.elapsed() < HEARD {
+                match self.look().await.asked {
+                    Some(asked) if asked.contains(offered) => return,
+                    Some(_) => {
+                        self.tab.press(".update-run-dialog .btn:not(.danger)").await.unwrap();
+                        break;
+                    }
+                    None => tokio::time::sleep(LOOK).await,
+                }
+            }
+            self.until("the button", |seen| seen.update_now && seen.asked.is_none()).await;
+            assert!(begun.elapsed() < CALL, "the question about {offered}: {:?}", self.last);
+        }
+    }
+
     async fn picture(&mut self, name: &str) {
         self.tab.picture(&pictures().join(format!("{name}.png"))).await.unwrap();
     }
@@ -116,9 +141,7 @@ impl Ui {
         self.until("the button", |seen| seen.update_now).await;
         self.picture(&format!("{offered}-1-offered")).await;
         let before = world.view().await.report.run_id;
-        self.tab.press("#update-now").await.unwrap();
-        let names_it = |seen: &Seen| seen.asked.as_ref().is_some_and(|asked| asked.contains(offered));
-        self.until("the question", names_it).await;
+        self.ask(offered).await;
         self.picture(&format!("{offered}-2-asked")).await;
         self.tab.press(".update-run-dialog .btn.danger").await.unwrap();
         self.until("the press", |seen| seen.run.as_deref() == Some("running")).await;

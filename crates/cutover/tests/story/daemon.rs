@@ -63,7 +63,15 @@ async fn an_idle_daemon_that_is_killed_costs_no_restart_and_adopts_what_lives() 
         assert_eq!((&after.process, processes(&world, "front")), (&before.process, front.clone()));
     }
     world.kill_daemon()?;
-    signal(before.process.clone().unwrap().pid, Signal::KILL)?;
+    let asked = told(&world.cutover(&["status"]).await?);
+    let pid = before.process.clone().unwrap().pid;
+    assert!(asked.contains(&format!("serving now: 1.0.0 (pid {pid}, generation 0001)")), "{asked}");
+    signal(pid, Signal::KILL)?;
+    eventually("that nothing is told to serve", async || {
+        let asked = world.cutover(&["status"]).await;
+        asked.is_ok_and(|asked| told(&asked).contains("serving now: nothing (gone)"))
+    })
+    .await?;
     world.start_daemon().await?;
     let after = serving(&world, "1.0.0").await?;
     assert_ne!(after.process, before.process, "an exit while nobody watched is noticed");
