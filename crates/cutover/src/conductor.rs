@@ -155,7 +155,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
     let chronicle = Arc::new(ledger.read(&name)?);
     let site = Arc::new(Site::new(settings, layout, executable, inherited)?);
     let (sender, inbox) = mpsc::channel(INBOX);
-    let reporter = Reporter { inbox: sender.clone() };
+    let reporter = Reporter::new(sender.clone());
     let front = match succession::standing(&site, &chronicle.state)? {
         // One that stands is ended with all else, which is tried until it is so.
         Standing::Leaving => FrontLink::absent(&site),
@@ -227,7 +227,7 @@ pub async fn vacate(
     let front = FrontLink::none(&site).await?;
     let (inbox, _) = mpsc::channel(1);
     let policy = site.settings.policy.clone();
-    let executor = Executor::new(site, front, Reporter { inbox });
+    let executor = Executor::new(site, front, Reporter::new(inbox));
     executor.stop_all(&policy).await.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.detail))?;
     Ok(())
 }

@@ -95,7 +95,11 @@ impl Executor {
             Err(_) if waits => {
                 Err(fault("timeout", "what it waited for did not come in time: see `policy.await_limit`"))
             }
-            Err(_) => Err(fault("timeout", format!("not done within {limit:?}"))),
+            Err(_) => {
+                let reached = this.reporter.reached(&ticket);
+                let last = reached.map_or_else(String::new, |progress| format!("; it was at: {progress}"));
+                Err(fault("timeout", format!("not done within {limit:?}{last}")))
+            }
         };
         crate::crash_point!("act done");
         let copied = Some(this.tally.bytes());

@@ -8,7 +8,8 @@ use crate::supervisor::Live;
 use cutover_core::{Event, Exit, Fault, Generation, Instance, Order, Refusal, RunId, TargetId, Ticket};
 use cutover_front::Claim;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Everything that a conductor listens to.
@@ -70,6 +71,19 @@ pub struct Progress {
     /// Which units.
     #[serde(default)]
     pub unit: Unit,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.doing, self.done)?;
+        if let Some(total) = self.total {
+            write!(f, " of {total}")?;
+        }
+        match self.unit {
+            Unit::Bytes => write!(f, " bytes"),
+            Unit::Count => Ok(()),
+        }
+    }
 }
 
 /// The state that a caller believes the service to be in. Refused if it moved.
@@ -142,10 +156,15 @@ impl Handle {
 /// The executor's way to report.
 #[derive(Clone)]
 pub(super) struct Reporter {
-    pub(super) inbox: mpsc::Sender<Input>,
+    inbox: mpsc::Sender<Input>,
+    last: Arc<Mutex<Option<Progress>>>,
 }
 
 impl Reporter {
+    pub(super) fn new(inbox: mpsc::Sender<Input>) -> Self {
+        Self { inbox, last: Arc::default() }
+    }
+
     /// Reports a fact and waits until it is durable.
     pub(super) async fn fact(&self, event: Event) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
@@ -167,8 +186,41 @@ impl Reporter {
         let _ = self.inbox.send(input).await;
     }
 
+    /// How far an act was when it last told.
+    pub(super) fn reached(&self, ticket: &Ticket) -> Option<Progress> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|progress| progress.ticket == *ticket).cloned()
+    }
+
     /// Shows progress; dropped rather than waited for.
     pub(super) fn progress(&self, progress: Progress) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
         let _ = self.inbox.try_send(Input::Progress(progress));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cutover_core::{Act, RunId};
+
+    #[test]
+    fn what_an_act_told_last_is_told_of_no_other() {
+        let (inbox, _full) = mpsc::channel(1);
+        let reporter = Reporter::new(inbox);
+        let ticket = |act| Ticket { run: RunId("r1".into()), act, round: 0 };
+        let progress = |act, done| Progress {
+            ticket: ticket(act),
+            doing: "copying".into(),
+            done,
+            total: Some(9),
+            unit: Unit::Bytes,
+        };
+        // The second is dropped on its way, and known all the same.
+        reporter.progress(progress(Act::Stage, 4));
+        reporter.progress(progress(Act::Stage, 5));
+        let reached = reporter.reached(&ticket(Act::Stage)).map(|progress| progress.to_string());
+        assert_eq!(reached.as_deref(), Some("copying, 5 of 9 bytes"));
+        assert_eq!(reporter.reached(&ticket(Act::Preflight)), None);
     }
 }
