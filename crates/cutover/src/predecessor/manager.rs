@@ -263,7 +263,16 @@ mod tests {
         let own = std::process::id();
         let launcher = tempfile::tempdir().unwrap().keep().join("cron");
         std::fs::copy("/bin/sleep", &launcher).unwrap();
-        let start = |program: &Path| std::process::Command::new(program).arg("60").spawn().unwrap();
+        // A process has its new program a moment before it has its name.
+        let start = |program: &Path| {
+            let child = std::process::Command::new(program).arg("60").spawn().unwrap();
+            let name = program.file_name().unwrap().to_string_lossy();
+            let comm = format!("/proc/{}/comm", child.id());
+            while std::fs::read_to_string(&comm).unwrap().trim() != name {
+                std::thread::yield_now();
+            }
+            child
+        };
         let (mut cron, mut wrapper) = (start(&launcher), start(Path::new("/bin/sleep")));
         assert!(is_kept_by(own, &[own]));
         assert!(is_kept_by(wrapper.id(), &[own, wrapper.id()]));
