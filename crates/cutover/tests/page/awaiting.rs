@@ -10,6 +10,8 @@ async fn house() -> anyhow::Result<House> {
     let releases = ["1.0.0", "2.0.0", "3.0.0"].map(|version| (version, Knobs::default()));
     let house = House::new(&rules("", &[]), &releases).await?;
     house.world.name_latest("1.0.0")?;
+    let notes = "## [2.0.0]\n- faster\n";
+    std::fs::write(house.world.releases().join("2.0.0/CHANGELOG.md"), notes)?;
     Ok(house)
 }
 
@@ -44,6 +46,11 @@ async fn a_run_is_held_and_approved_and_one_whose_plan_is_another_is_refused_in_
     assert_eq!(viewer.marked("waits for approval").await?, "busy", "waiting is not green");
     viewer.reads("2.0.0 is prepared and waits for an approval; 1.0.0 is not touched meanwhile.").await?;
     let first = shown(&mut viewer).await?;
+    viewer.sees("what is new in it", "document.querySelector('#live ~ details summary')").await?;
+    viewer.tab.press("#live ~ details summary").await?;
+    viewer
+        .sees("its notes", "document.querySelector('#live ~ details')?.innerText.includes('- faster')")
+        .await?;
     viewer.pictures("awaiting").await?;
     viewer.is_usable().await?;
 
