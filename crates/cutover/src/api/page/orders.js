@@ -99,11 +99,11 @@ function planned(asked) {
 	if (alreadyCurrent) return h("p.banner idle", { role: "status" }, named(target), " is already current.");
 	return h("div", { role: "status" },
 		findings.some(({ level }) => level === "block") && h("p.banner bad", "It would end at its preflight: nothing would be stopped or switched."),
+		findings.length ? findingList(findings) : h("p.quiet", "Nothing was found against it."),
 		h("dl.facts",
 			row("From", named(before)), row("To", named(target), added(target?.release)), row("Past the cut", acts.map(plain).join(", ")),
 			row("Data", DATA[data]), row("Space", space || "not measured"), row("Proof", profile)),
-		saidOfItself(notes),
-		findings.length ? findingList(findings) : h("p.quiet", "Nothing was found against it."));
+		saidOfItself(notes));
 }
 
 /** @type {OrderDialog} */
