@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long somebody who starts it again is waited for at least: as long as the longest pause that a supervisor makes by default.
 const AGAIN: Duration = Duration::from_secs(20);
 /// And at most, however long they took the last time: meanwhile nobody serves. A table of jobs looks once a minute.
-const AGAIN_MAX: Duration = Duration::from_secs(90);
+pub const AGAIN_MAX: Duration = Duration::from_secs(90);
 
 /// Where a process whose output went to no file says what it says now.
 const OUTPUT: &str = "predecessor.log";

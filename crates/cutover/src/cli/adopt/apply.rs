@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How often a take-over is gone on with whose run nobody brings to its end.
 const TRIES: u32 = 3;
-/// How long the daemon may take to settle it, beside the old service's start.
+/// How long the daemon may take to settle it, beside the old service's start and who else starts that again.
 const SETTLING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -186,7 +186,7 @@ async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
 async fn settled(desk: &Desk, record: &mut Record) -> anyhow::Result<()> {
     let client = Client::new(&desk.scene.layout.control());
     let begun = Instant::now();
-    let limit = desk.settings(record)?.policy.start_deadline + SETTLING;
+    let limit = desk.settings(record)?.policy.start_deadline + predecessor::AGAIN_MAX + SETTLING;
     let mut is_return_told = false;
     loop {
         *record = Record::read(&desk.service())?.context("the record of the take-over is gone")?;
