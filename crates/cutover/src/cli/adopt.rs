@@ -130,10 +130,12 @@ enum Way {
 pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<ExitStatus> {
     let (desk, way) = considered(arguments, adopt).await.map_err(exit::refused)?;
     match way {
-        Way::Plan(takeover) => plan::print(&desk, &takeover, &desk.repeated(adopt)).await,
-        Way::Begin(takeover) => apply::begin(&desk, *takeover).await,
-        Way::GoOn(record) => apply::go_on(&desk, record).await,
-        Way::Undo(record) => undo::command(&desk, record).await,
+        Way::Plan(takeover) => {
+            plan::print(&desk, &takeover, &desk.repeated(adopt)).await.map_err(exit::refused)
+        }
+        Way::Begin(takeover) => apply::begin(&desk, *takeover).await.map_err(exit::unsettled),
+        Way::GoOn(record) => apply::go_on(&desk, record).await.map_err(exit::unsettled),
+        Way::Undo(record) => undo::command(&desk, record).await.map_err(exit::unsettled),
     }
 }
 

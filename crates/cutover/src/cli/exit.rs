@@ -21,7 +21,8 @@ pub enum ExitStatus {
     /// `package_updated_restart_failed`, the old version serves, verified.
     OldVerified = 4,
     /// `package_updated_restart_failed`, not serving or unverified; also what is installed already and not proven, a
-    /// `start` or `restart` that does not come up with the same version, and a service that does not stop.
+    /// `start` or `restart` that does not come up with the same version, a service that does not stop, and a take-over that
+    /// is not settled.
     RestartFailed = 5,
     /// Still scheduled.
     Scheduled = 6,
@@ -61,8 +62,8 @@ pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
     if error.downcast_ref::<NoDaemon>().is_some() {
         return ExitStatus::NoDaemon;
     }
-    if error.downcast_ref::<Refusal>().is_some() {
-        return ExitStatus::Refused;
+    if let Some(coded) = error.downcast_ref::<Coded>() {
+        return coded.status;
     }
     match error.downcast_ref::<Failed>().map(|failed| failed.0.code.as_str()) {
         Some("unknown_service" | "unknown_run" | "invalid_params" | "unknown_method") => ExitStatus::Usage,
@@ -77,15 +78,27 @@ pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
 #[error("{}", .0.message)]
 pub(crate) struct Failed(pub Failure);
 
-/// What this program itself refuses, before anything has happened.
+/// An error of this program itself that has an exit code of its own.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refusal(String);
+#[error("{text}")]
+struct Coded {
+    text: String,
+    status: ExitStatus,
+}
 
 /// An error of a look that came before anything was done: nothing happened, and it is no bug.
 pub(super) fn refused(error: anyhow::Error) -> anyhow::Error {
+    coded(error, ExitStatus::Refused)
+}
+
+/// An error after something was done, of which it is not known that it serves, or as what.
+pub(super) fn unsettled(error: anyhow::Error) -> anyhow::Error {
+    coded(error, ExitStatus::RestartFailed)
+}
+
+fn coded(error: anyhow::Error, status: ExitStatus) -> anyhow::Error {
     match of_error(&error) {
-        ExitStatus::Bug => Refusal(format!("{error:#}")).into(),
+        ExitStatus::Bug => Coded { text: format!("{error:#}"), status }.into(),
         _ => error,
     }
 }

@@ -191,6 +191,20 @@ fn an_address_goes_back_also_where_no_front_can_be_put_up() {
 }
 
 #[test]
+fn a_return_that_does_not_come_about_is_no_success_and_is_gone_on_with_by_the_same_command() {
+    let world = World::serving(Started::Plainly);
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    let script = world.package().join("dist/index.js");
+    let away = world.path("away.js");
+    std::fs::rename(&script, &away).unwrap();
+    let said = ended(&world, &world.adopt(&["--undo"]), 5);
+    assert!(said.contains("does not answer as"), "{said}");
+    std::fs::rename(&away, &script).unwrap();
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    assert!(copies(&world).is_empty(), "nothing of ours is left");
+}
+
+#[test]
 fn a_return_that_a_daemon_goes_on_with_is_told_and_refuses_orders_with_what_to_do() {
     let world = World::serving(Started::Plainly);
     ended(&world, &world.adopt(&["--apply"]), 0);
