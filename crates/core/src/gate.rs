@@ -278,10 +278,9 @@ impl Preparation {
         let is_new = before.class == DataClass::None && now.class != DataClass::None;
         (is_new && now.strategy == Strategy::Signal).then(|| Fault {
             code: "settings_changed".into(),
-            detail:
-                "state is declared by now, and this run was ordered when the service was to be signalled, \
-                     which never stops it to be copied: order it again"
-                    .into(),
+            detail: "state is declared by now, and a service that is only signalled, as this run was ordered, is never \
+                     stopped to be copied: order it again"
+                .into(),
         })
     }
 

@@ -18,8 +18,7 @@ pub struct Serves {
     pub instance: Option<Instance>,
     /// Its generation.
     pub generation: Option<crate::Generation>,
-    /// What clients get: `serve`, `hold` or `maintain`; `gone`, read without a daemon, where the process that was last
-    /// proven is not there.
+    /// What clients get: `serve`, `hold` or `maintain`.
     pub posture: String,
     /// Whether a person accepted that process: its proof is incomplete.
     #[serde(default)]

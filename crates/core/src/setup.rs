@@ -25,6 +25,13 @@ impl Setup {
         !self.0.is_empty()
     }
 
+    /// These parts of it.
+    #[must_use]
+    pub fn only(&self, names: &[&str]) -> Self {
+        let parts = self.0.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        Self(parts.map(|(name, digest)| (name.clone(), digest.clone())).collect())
+    }
+
     /// The parts that are another in `other`, by their names.
     #[must_use]
     pub fn differing(&self, other: &Self) -> Vec<String> {
@@ -47,5 +54,6 @@ mod tests {
         let after = setup(&[("command", "2"), ("user", "1"), ("port", "1")]);
         assert_eq!(before.differing(&after), ["command", "state", "port"]);
         assert!(before.differing(&before).is_empty());
+        assert_eq!(before.only(&["user", "port"]).differing(&after.only(&["user", "port"])), ["port"]);
     }
 }

@@ -163,7 +163,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         Standing::Awaiting => FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?,
         Standing::Ours => match FrontLink::up(Arc::clone(&site), reporter.clone(), interceptor.clone()).await
         {
-            // A front that stands has them.
+            // Where a front of ours stands it has them, and nobody else came back to them.
             Err(error) if is_taken(&error) && succession::came_back(&site).await? => {
                 FrontLink::awaiting(Arc::clone(&site), reporter.clone(), interceptor).await?
             }
@@ -209,7 +209,8 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
 
 /// Whether somebody else has an address of the front's.
 fn is_taken(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(cutover_front::Error::Bind { .. }))
+    let Some(cutover_front::Error::Bind { source, .. }) = error.downcast_ref() else { return false };
+    source.kind() == std::io::ErrorKind::AddrInUse
 }
 
 /// Ends everything of a service that is ours, so that its address is free: its front and its processes. For a service that

@@ -5,11 +5,9 @@ use crate::config::Layout;
 use crate::journal::Reader;
 use crate::supervisor::process;
 use anyhow::Context;
-use cutover_core::{Record, Report, RunId, report};
+use cutover_core::{Record, Report, RunId, Serving, report};
 use std::time::Duration;
 
-/// What clients get where the process that the journal names is not there.
-const GONE: &str = "gone";
 /// How long another process's lock on the journal is waited for.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -35,16 +33,14 @@ pub(super) fn standing(layout: &Layout, service: Option<&str>) -> anyhow::Result
     Ok(wanted.map(|(name, chronicle)| told(&name, &chronicle, chronicle.latest())).collect())
 }
 
+/// A process that is gone proves nothing any more, whatever the journal says of it.
 fn told(name: &str, chronicle: &Chronicle, record: Option<&Record>) -> Report {
-    let mut told = report(name, &chronicle.state, record).told(&chronicle.notifications);
-    let serving = &mut told.serving;
-    let is_gone =
-        serving.instance.as_ref().is_some_and(|instance| matches!(process::is_alive(instance), Ok(false)));
-    if is_gone {
-        (serving.version, serving.generation, serving.instance, serving.waived) = (None, None, None, false);
-        serving.posture = GONE.into();
+    let mut state = chronicle.state.clone();
+    let serving = report(name, &state, record).serving.instance;
+    if serving.is_some_and(|instance| matches!(process::is_alive(&instance), Ok(false))) {
+        state.serving = Serving::Unproven;
     }
-    told
+    report(name, &state, record).told(&chronicle.notifications)
 }
 
 /// The reports of all runs of a service (or of all services), newest first.

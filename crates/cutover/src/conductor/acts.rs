@@ -97,7 +97,9 @@ impl Executor {
             }
             Err(_) => {
                 let reached = this.reporter.reached(&ticket);
-                let last = reached.map_or_else(String::new, |progress| format!("; it was at: {progress}"));
+                let last = reached.map_or_else(String::new, |progress| {
+                    format!("; the last that was told of it: {progress}")
+                });
                 Err(fault("timeout", format!("not done within {limit:?}{last}")))
             }
         };
@@ -158,11 +160,11 @@ impl Executor {
                 return self.start(ticket, &installed, &origin, settings).await;
             }
             Effect::Prove { installed, instance, approved } => {
-                self.still_approved(&approved)?;
+                self.still_proven_by(&approved)?;
                 self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Prove, None).await
             }
             Effect::Soak { installed, instance, approved } => {
-                self.still_approved(&approved)?;
+                self.still_proven_by(&approved)?;
                 self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Soak, before).await
             }
             Effect::Release => return Ok(Reported::Event(Event::Released { ticket: ticket.clone() })),

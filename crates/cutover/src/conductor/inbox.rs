@@ -121,7 +121,6 @@ impl Handle {
     /// The refusal; nothing happened.
     pub async fn order(&self, order: Order, actor: String, expected: Expected) -> Result<Accepted, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Refusal::NotNow { why: "the daemon is going down".into() };
         self.inbox.send(Input::Order { order, actor, expected, reply }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -153,6 +152,10 @@ impl Handle {
     }
 }
 
+fn gone() -> Refusal {
+    Refusal::NotNow { why: "the daemon is going down".into() }
+}
+
 /// The executor's way to report.
 #[derive(Clone)]
 pub(super) struct Reporter {
@@ -175,10 +178,13 @@ impl Reporter {
     }
 
     /// Reports what the followed channel offers, and waits until it is shown: what of it is available.
-    pub(super) async fn offered(&self, offer: Option<Offer>) -> Option<Available> {
+    ///
+    /// # Errors
+    /// The conductor is gone.
+    pub(super) async fn offered(&self, offer: Option<Offer>) -> Result<Option<Available>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Offered { offer, reply }).await;
-        answer.await.ok().flatten()
+        answer.await.map_err(|_| gone())
     }
 
     pub(super) async fn send(&self, input: Input) {

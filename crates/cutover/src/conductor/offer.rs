@@ -126,7 +126,7 @@ async fn look(handle: &Handle) -> Result<Option<Available>, Fault> {
             None
         }
     };
-    Ok(executor.reporter.offered(offer).await)
+    executor.reporter.offered(offer).await.map_err(|refusal| acts::fault("not_now", refusal))
 }
 
 impl Handle {

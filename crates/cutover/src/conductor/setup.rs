@@ -6,6 +6,9 @@ use cutover_core::{Declared, Setup};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Debug;
 
+/// The parts that a proof reads.
+pub(super) const PROOF: [&str; 4] = ["command", "addresses", "probe", "plugins"];
+
 impl Site {
     /// What this daemon would start, as it read it when it began. Values may be secrets: only digests leave.
     pub(super) fn setup(&self) -> Setup {

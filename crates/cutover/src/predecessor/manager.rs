@@ -268,7 +268,9 @@ mod tests {
             let child = std::process::Command::new(program).arg("60").spawn().unwrap();
             let name = program.file_name().unwrap().to_string_lossy();
             let comm = format!("/proc/{}/comm", child.id());
+            let begun = std::time::Instant::now();
             while std::fs::read_to_string(&comm).unwrap().trim() != name {
+                assert!(begun.elapsed() < Duration::from_secs(10), "it is never called {name}");
                 std::thread::yield_now();
             }
             child

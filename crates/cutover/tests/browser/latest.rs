@@ -125,7 +125,7 @@ impl Ui {
                     None => tokio::time::sleep(LOOK).await,
                 }
             }
-            self.until("the button", |seen| seen.update_now && seen.asked.is_none()).await;
+            self.until("the button", |seen| seen.update_now || seen.asked.is_some()).await;
             assert!(begun.elapsed() < CALL, "the question about {offered}: {:?}", self.last);
         }
     }

@@ -7,7 +7,7 @@ use super::disk::Disk;
 use super::figures::Figures;
 use super::traffic::{self, Traffic};
 use super::world::{CALL, RUN, TOKEN, World};
-use super::{ALONE, INSTALL, hold, own_address, page, refused, taken_back_by_itself, whole};
+use super::{ALONE, INSTALL, Kept, hold, own_address, page, refused, taken_back_by_itself, whole};
 use cutover_core::{FactName, Generation, Status};
 use cutover_testkit::openclaw::{
     self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, Runtime, SHARED_NAME,
@@ -62,9 +62,11 @@ async fn dies_after_a_moment(world: &World, registry: &Registry, figures: &mut F
     registry.tag("openclaw", "latest", SHORT);
     pressed_in_vain(world).await;
     let load = Traffic::on_gateway(world, "/favicon.ico", "short").await;
+    let before = Kept::seen(world).await;
     let direct = own_address(world).await;
     let report = refused(world, SHORT, "Code(7)", figures).await;
     taken_back_by_itself(world, &report, Generation(1), direct).await;
+    before.is_there(world).await;
     load.nobody_noticed(world, 1, figures).await;
 }
 

@@ -113,7 +113,11 @@ async fn nobody_notices_builds_of_the_real_gateway_that_refuse_or_migrate_and_di
     another_daemon(world, "never").await;
     refuses_its_configuration(world, figures).await;
     migrates_and_dies(world, figures).await;
-    load.nobody_noticed(world, 2, figures).await;
+    let (report, code) = attempted(world, LATEST[1], "which works, after them", figures).await;
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    with_plugin(&report, 1, figures);
+    serves(world, LATEST[1], SCHEMAS[1]).await;
+    load.nobody_noticed(world, 3, figures).await;
     pair.end("builds that are taken back, all of it").await;
 }
 

@@ -247,7 +247,7 @@ async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figure
         registry.publish(&openclaw::broken(&world.root(2), version, defect).unwrap());
     }
     let direct = own_address(world).await;
-    let before = (sessions(direct).await, identity(&world.claw()), files(&world.claw()));
+    let before = Kept::seen(world).await;
     let load = Traffic::on_gateway(world, &shared_file(world), "rollback").await;
 
     // Another daemon: the gateway and its front go on meanwhile. These builds shall be taken back, not refused.
@@ -265,11 +265,7 @@ async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figure
     assert_eq!(world.view().await.process, Some(old), "nothing was stopped for it");
     let report = refused(world, wrong, why, figures).await;
     taken_back_by_itself(world, &report, Generation(2), direct).await;
-    let page = page(world.front[0]).await;
-    assert_eq!(page.missing(world.front[1], CALL).await, Default::default());
-    assert_eq!((sessions(direct).await, identity(&world.claw())), (before.0, before.1));
-    let lost: Vec<_> = before.2.difference(&files(&world.claw())).cloned().collect();
-    assert!(lost.is_empty(), "the state lost {lost:?}");
+    before.is_there(world).await;
     load.nobody_noticed(world, 1, figures).await;
 }
 
@@ -299,6 +295,29 @@ async fn taken_back_by_itself(world: &World, report: &Report, generation: Genera
     assert_eq!(world.store().current().unwrap(), Some(generation));
     for address in [world.front[0], world.front[1], direct] {
         assert_eq!(world.hello(address).await.version, NEW);
+    }
+}
+
+/// What an update that fails must leave as it was.
+struct Kept {
+    sessions: BTreeSet<String>,
+    identity: String,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Kept {
+    async fn seen(world: &World) -> Self {
+        let (direct, claw) = (own_address(world).await, world.claw());
+        Kept { sessions: sessions(direct).await, identity: identity(&claw), files: files(&claw) }
+    }
+
+    async fn is_there(&self, world: &World) {
+        let page = page(world.front[0]).await;
+        assert_eq!(page.missing(world.front[1], CALL).await, Default::default());
+        let now = Self::seen(world).await;
+        assert_eq!((&now.sessions, &now.identity), (&self.sessions, &self.identity));
+        let lost: Vec<_> = self.files.difference(&now.files).cloned().collect();
+        assert!(lost.is_empty(), "the state lost {lost:?}");
     }
 }
 

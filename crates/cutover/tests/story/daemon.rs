@@ -69,9 +69,11 @@ async fn an_idle_daemon_that_is_killed_costs_no_restart_and_adopts_what_lives() 
     signal(pid, Signal::KILL)?;
     eventually("that nothing is told to serve", async || {
         let asked = world.cutover(&["status"]).await;
-        asked.is_ok_and(|asked| told(&asked).contains("serving now: nothing (gone)"))
+        asked.is_ok_and(|asked| told(&asked).contains("serving now: nothing (hold)"))
     })
     .await?;
+    let asked = told(&world.cutover(&["status"]).await?);
+    assert!(!asked.contains("is live") && !asked.contains("is serving"), "{asked}");
     world.start_daemon().await?;
     let after = serving(&world, "1.0.0").await?;
     assert_ne!(after.process, before.process, "an exit while nobody watched is noticed");

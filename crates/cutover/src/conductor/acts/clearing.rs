@@ -1,5 +1,6 @@
 //! Between what is prepared and the cut: a person's word and a window of time. Nothing is held or stopped meanwhile.
 
+use super::super::setup::PROOF;
 use super::super::window;
 use super::{Executor, Outcome, chain, fault, unneeded};
 use cutover_core::{Awaited, Done, Fault, Opening, Setup, Ticket, Window};
@@ -43,19 +44,29 @@ impl Executor {
         Ok(missed())
     }
 
-    /// Whether what would be started, or proven, still is what a person approved. A daemon that was away since may have come back with
+    /// Whether what would be started still is what a person approved. A daemon that was away since may have come back with
     /// other settings.
     pub(super) fn still_approved(&self, approved: &Setup) -> Result<(), Fault> {
-        let moved = approved.differing(&self.site.setup());
-        if !approved.is_known() || moved.is_empty() {
-            return Ok(());
-        }
-        let text = format!(
-            "what was approved is not what the settings say now (they differ in: {}): it is not gone on with; order the update again",
-            moved.join(", ")
-        );
-        Err(fault("settings_changed", text))
+        still(approved, &self.site.setup())
     }
+
+    /// Whether what runs would be proven by what a person approved. What else its start read is no part of that: the process
+    /// has it as it was.
+    pub(super) fn still_proven_by(&self, approved: &Setup) -> Result<(), Fault> {
+        still(&approved.only(&PROOF), &self.site.setup().only(&PROOF))
+    }
+}
+
+fn still(approved: &Setup, now: &Setup) -> Result<(), Fault> {
+    let moved = approved.differing(now);
+    if !approved.is_known() || moved.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "what was approved is not what the settings say now (they differ in: {}), so the run goes no further",
+        moved.join(", ")
+    );
+    Err(fault("settings_changed", text))
 }
 
 fn missed() -> Done {

@@ -11,8 +11,8 @@ use crate::supervisor::process;
 use cutover_core::{Instance, Posture};
 use cutover_front::control::ControlClient;
 use cutover_front::{Error, Stats};
+use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,39 +35,59 @@ const STATS: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The front that outlived an earlier daemon. A dead one's socket refuses at once; one that takes connections and answers
-/// nobody is ended, so that `None` is said only where none stands.
+/// nobody, twice as long as `limit`, is ended: `None` is said only where none stands.
 ///
 /// # Errors
 /// It is of another version of this program: what it does is not known, and it holds the addresses. Or it answers nobody,
 /// and does not end.
 pub(super) async fn standing(control: &Path, limit: Duration) -> anyhow::Result<Option<ControlClient>> {
-    if UnixStream::connect(control).await.is_err() {
+    if reached(control).await?.is_none() {
         return Ok(None);
     }
-    match ControlClient::connect(control, limit).await {
+    let mut answer = ControlClient::connect(control, limit).await;
+    if matches!(answer, Err(Error::Reach { .. })) && reached(control).await?.is_some() {
+        answer = ControlClient::connect(control, limit).await;
+    }
+    match answer {
         Ok(client) => Ok(Some(client)),
         Err(error @ Error::Foreign { .. }) => Err(anyhow::Error::from(error).context(
             "a front of another version of cutover stands; end the service with that version first",
         )),
-        Err(error) => {
-            silence(control).await.map_err(|why| anyhow::Error::from(error).context(why))?;
-            Ok(None)
-        }
+        Err(error) => match reached(control).await? {
+            None => Ok(None),
+            Some(line) => {
+                silenced(&line).await.map_err(|why| anyhow::Error::from(error).context(why))?;
+                Ok(None)
+            }
+        },
     }
 }
 
-/// Ends the front that does not answer behind `control`, if one still takes connections there.
-async fn silence(control: &Path) -> Result<(), String> {
-    let Ok(line) = UnixStream::connect(control).await else { return Ok(()) };
+/// A connection to whoever listens on `control`, if anybody does.
+async fn reached(control: &Path) -> anyhow::Result<Option<UnixStream>> {
+    match UnixStream::connect(control).await {
+        Ok(line) => Ok(Some(line)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(anyhow::Error::from(error)
+            .context(format!("whether a front stands at {} cannot be seen", control.display()))),
+    }
+}
+
+/// Ends the front at the other end of a connection.
+async fn silenced(line: &UnixStream) -> Result<(), String> {
     let pid = line.peer_cred().map_err(|error| acts::told(&error))?.pid();
-    let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) else {
-        return Err("a front that cannot be seen from here holds the service's addresses".into());
+    // One of another pid namespace has none here.
+    let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+    let Some(pid) = pid else {
+        return Err("what holds the front's socket does not answer, and cannot be ended from here".into());
     };
-    let is_front = std::fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == control.as_os_str().as_bytes()));
     let process = process::identify(pid).map_err(|error| acts::told(&error))?;
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_front = words.split(|byte| *byte == 0).nth(1) == Some(b"front");
     let (Some(process), true) = (process, is_front) else {
-        return Err(format!("pid {pid} has the front's socket and is none: end it"));
+        return Err(format!(
+            "pid {pid} has the front's socket, does not answer and is not known to be a front: end it"
+        ));
     };
     tracing::warn!(%process, "a front stands and does not answer: it is ended");
     killed(&process).await
@@ -405,5 +425,22 @@ impl Actor {
             self.confirm.send_replace(Stance::Unknown);
         }
         newest.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_the_socket_and_is_no_front_is_told_and_not_ended() {
+        let ground = tempfile::tempdir().unwrap();
+        let control = ground.path().join("front.sock");
+        let brief = Duration::from_millis(50);
+        assert!(standing(&control, brief).await.unwrap().is_none(), "there is none");
+        let _listener = tokio::net::UnixListener::bind(&control).unwrap();
+        let refused = format!("{:#}", standing(&control, brief).await.err().unwrap());
+        let own = format!("pid {} has the front's socket", std::process::id());
+        assert!(refused.contains(&own) && refused.contains("not known to be a front"), "{refused}");
     }
 }
