@@ -5,13 +5,12 @@
 
 use super::disk::Disk;
 use super::figures::Figures;
+use super::ground::Ground;
 use super::traffic::{self, Traffic};
 use super::world::{CALL, RUN, TOKEN, World};
-use super::{ALONE, INSTALL, Kept, hold, own_address, page, refused, taken_back_by_itself, whole};
+use super::{Kept, hold, own_address, page, refused, taken_back_by_itself, whole};
 use cutover_core::{FactName, Generation, Status};
-use cutover_testkit::openclaw::{
-    self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, Runtime, SHARED_NAME,
-};
+use cutover_testkit::openclaw::{self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, SHARED_NAME};
 use cutover_testkit::registry::Registry;
 use cutover_testkit::slow;
 use serde_json::json;
@@ -26,15 +25,12 @@ async fn nobody_notices_that_the_real_gateway_is_not_taken_where_it_cannot_work_
     if !slow::is_asked_for("real-back", "the real gateway goes back, with the plugin that fits") {
         return;
     }
-    let _alone = ALONE.lock().await;
-    let cache = openclaw::cache();
-    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let registry = Registry::start().await.unwrap();
-    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
+    let ground = Ground::alone().await;
+    let registry = &ground.registry;
     registry.publish(&openclaw::progress_lines("1.0.0", SHARED_NAME));
     registry.publish(&openclaw::progress_lines("2.0.0", LATER_NAME));
     registry.tag(PROGRESS_LINES, "latest", "2.0.0");
-    let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
+    let mut world = ground.world().with_lines();
     world.rehearse("never");
     let mut figures = Figures::named("back");
     let begun = Instant::now();
@@ -45,9 +41,9 @@ async fn nobody_notices_that_the_real_gateway_is_not_taken_where_it_cannot_work_
     let direct = own_address(&world).await;
     whole(direct, &page(direct).await, "first process", &mut figures).await;
     a_plugin_that_does_not_fit_is_refused(&world, &mut figures).await;
-    dies_after_a_moment(&world, &registry, &mut figures).await;
+    dies_after_a_moment(&world, registry, &mut figures).await;
     // The registry knows the gateway by now, and only what of it was published there.
-    let old = runtime.gateway(OLD, &cache.join("openclaw").join(OLD), INSTALL).await.unwrap();
+    let old = ground.gateway(OLD).await;
     registry.publish_directory(&old).unwrap();
     registry.tag(PROGRESS_LINES, "latest", "1.0.0");
     went_down_on_purpose(&world, &old, &mut figures).await;

@@ -5,12 +5,12 @@
 
 use super::disk::Disk;
 use super::figures::Figures;
+use super::ground::Ground;
+use super::hold;
 use super::traffic::Traffic;
-use super::world::{CALL, World};
-use super::{ALONE, INSTALL, hold};
+use super::world::World;
 use cutover_core::{FactName, Resolution, Status};
-use cutover_testkit::openclaw::{self, LATEST, NEW, Runtime};
-use cutover_testkit::registry::Registry;
+use cutover_testkit::openclaw::{LATEST, NEW};
 use cutover_testkit::slow;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,12 +18,8 @@ async fn nobody_notices_the_real_gateway_being_updated_over_all_versions_between
     if !slow::is_asked_for("real-jump", "the real gateway is updated from 2026.5 to 2026.9 and taken back") {
         return;
     }
-    let _alone = ALONE.lock().await;
-    let cache = openclaw::cache();
-    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let registry = Registry::start().await.unwrap();
-    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
-    let mut world = World::new(&runtime, &cache, &registry.url());
+    let ground = Ground::alone().await;
+    let mut world = ground.world();
     let mut figures = Figures::named("jump");
     let [_, new] = LATEST;
     world.start_daemon(&[]).await;

@@ -4,13 +4,13 @@
 //! `CUTOVER_TEST=real-kill cargo test -p cutover --test real killed -- --nocapture`
 
 use super::figures::Figures;
+use super::ground::Ground;
+use super::hold;
 use super::traffic::{Traffic, shared_file};
-use super::world::{CALL, RUN, World};
-use super::{ALONE, INSTALL, hold};
+use super::world::{RUN, World};
 use cutover::demo::{Hunt, PHASES, interrupted};
 use cutover_core::{FactName, Report, Resolution, Status};
-use cutover_testkit::openclaw::{self, NEW, OLD, Runtime};
-use cutover_testkit::registry::Registry;
+use cutover_testkit::openclaw::{NEW, OLD};
 use cutover_testkit::slow;
 
 /// Some phases last for a millisecond: a kill that comes too late is repeated.
@@ -49,12 +49,8 @@ async fn a_daemon_killed_in_any_state_of_an_update_of_the_real_gateway_costs_nob
     ) {
         return;
     }
-    let _alone = ALONE.lock().await;
-    let cache = openclaw::cache();
-    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let registry = Registry::start().await.unwrap();
-    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
-    let mut world = World::new(&runtime, &cache, &registry.url());
+    let ground = Ground::alone().await;
+    let mut world = ground.world();
     world.rehearse("never");
     let mut figures = Figures::named("killed");
     world.start_daemon(&[]).await;

@@ -6,13 +6,14 @@
 
 use super::disk::Disk;
 use super::figures::Figures;
+use super::ground::Ground;
 use super::pressed;
 use super::traffic::{Traffic, shared_file};
 use super::world::{CALL, World};
-use super::{ALONE, Defect, INSTALL, hold};
+use super::{Defect, hold};
 use cutover_core::{Act, FactName, Instance, Report, Resolution, Status};
-use cutover_testkit::openclaw::{self, LATEST, PROGRESS_LINES, Runtime};
-use cutover_testkit::registry::{Package, Registry};
+use cutover_testkit::openclaw::{self, LATEST, PROGRESS_LINES};
+use cutover_testkit::registry::Package;
 use cutover_testkit::slow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -31,26 +32,19 @@ const PLUGINS: [&str; 2] = ["1.0.0", "2.0.0"];
 /// The older version with its plugin, installed and served; the newer one can be had by name.
 struct Pair {
     world: World,
-    registry: Registry,
-    runtime: Runtime,
+    ground: Ground,
     packages: [PathBuf; 2],
     figures: Figures,
     begun: Instant,
 }
 
 async fn installed(name: &'static str) -> Pair {
-    let cache = openclaw::cache();
-    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
+    let ground = Ground::alone().await;
+    let registry = &ground.registry;
     let [old, new] = LATEST;
-    let place = |version: &str| cache.join("openclaw").join(version);
-    let packages = [
-        runtime.gateway(old, &place(old), INSTALL).await.unwrap(),
-        runtime.gateway(new, &place(new), INSTALL).await.unwrap(),
-    ];
-    let registry = Registry::start().await.unwrap();
-    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
+    let packages = [ground.gateway(old).await, ground.gateway(new).await];
     registry.publish(&openclaw::progress_lines_from(PLUGINS[0], MODULE, NAME));
-    let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
+    let mut world = ground.world().with_lines();
     let mut figures = Figures::named(name);
     let begun = Instant::now();
     world.start_daemon(&[]).await;
@@ -66,7 +60,7 @@ async fn installed(name: &'static str) -> Pair {
         .publish(&Package::from_directory(&packages[1]).unwrap().published_at("2030-01-01T00:00:00.000Z"));
     registry.publish(&openclaw::progress_lines_from(PLUGINS[1], MODULE, NAME));
     registry.tag(PROGRESS_LINES, "latest", PLUGINS[1]);
-    Pair { world, registry, runtime, packages, figures, begun }
+    Pair { world, ground, packages, figures, begun }
 }
 
 impl Pair {
@@ -87,12 +81,11 @@ async fn nobody_notices_that_two_press_for_a_migration_of_the_real_gateway_with_
     if !slow::is_asked_for("real", "the real gateway migrates its data") {
         return;
     }
-    let _alone = ALONE.lock().await;
     let mut pair = installed("latest").await;
     let load = pair.load("latest").await;
     pressed::is_offering(&pair.world);
     another_daemon(&mut pair.world, "auto").await;
-    updated(&pair.world, &pair.registry, &pair.runtime, &mut pair.figures).await;
+    updated(&pair.world, &pair.ground, &mut pair.figures).await;
     load.nobody_noticed(&pair.world, 1, &mut pair.figures).await;
     pair.end("pressed by two, all of it").await;
 }
@@ -102,10 +95,9 @@ async fn nobody_notices_builds_of_the_real_gateway_that_refuse_or_migrate_and_di
     if !slow::is_asked_for("real-back", "the real gateway is taken back with its data") {
         return;
     }
-    let _alone = ALONE.lock().await;
     let mut pair = installed("latest-broken").await;
     for (version, defect) in [(REFUSES, Defect::EndsWith78), (DIES, Defect::EndsOnListening)] {
-        pair.registry.publish(&openclaw::broken(&pair.packages[1], version, defect).unwrap());
+        pair.ground.registry.publish(&openclaw::broken(&pair.packages[1], version, defect).unwrap());
     }
     let load = pair.load("latest-broken").await;
     let Pair { world, figures, .. } = &mut pair;
@@ -173,10 +165,10 @@ async fn migrates_and_dies(world: &World, figures: &mut Figures) {
 }
 
 /// The published one, by the gateway's own button.
-async fn updated(world: &World, registry: &Registry, runtime: &Runtime, figures: &mut Figures) {
+async fn updated(world: &World, ground: &Ground, figures: &mut Figures) {
     let before = living(world).await;
     let disk = Disk::watched(world);
-    let report = pressed::by_two(world, registry, runtime, LATEST[1]).await;
+    let report = pressed::by_two(world, ground, LATEST[1]).await;
     told(&report, "pressed by two", disk, figures);
     assert_eq!((report.ok, report.status), (true, Some(Status::RestartVerified)), "{report:#?}");
     assert_eq!(report.actor.as_deref(), Some("button"));

@@ -9,6 +9,7 @@
 mod back;
 mod disk;
 mod figures;
+mod ground;
 mod jump;
 mod killed;
 mod latest;
@@ -27,6 +28,7 @@ use cutover_testkit::registry::Registry;
 use cutover_testkit::slow;
 use disk::Disk;
 use figures::Figures;
+use ground::Ground;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -35,9 +37,6 @@ use std::time::{Duration, Instant};
 use traffic::Traffic;
 use world::{CALL, TOKEN, World};
 
-const INSTALL: Duration = Duration::from_secs(600);
-/// Two gateways at once, and what is built and checked beside them, are more than a small machine does in time.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Versions of builds that a real release could have been, and what the report must say of each.
 const BROKEN: [(&str, Defect, &str); 2] = [
     ("2026.5.4-broken.1", Defect::LosesChunk, "; import: "),
@@ -49,13 +48,10 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
     if !slow::is_asked_for("real", "the real gateway is updated and rolled back") {
         return;
     }
-    let _alone = ALONE.lock().await;
-    let cache = openclaw::cache();
-    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let registry = Registry::start().await.unwrap();
-    registry.redirect_unknown_to(&openclaw::registry(CALL).await.unwrap());
+    let ground = Ground::alone().await;
+    let registry = &ground.registry;
     registry.publish(&openclaw::progress_lines("1.0.0", SHARED_NAME));
-    let mut world = World::new(&runtime, &cache, &registry.url()).with_lines();
+    let mut world = ground.world().with_lines();
     let mut figures = Figures::named("incident");
     let begun = Instant::now();
 
@@ -65,8 +61,8 @@ async fn r78110_nobody_notices_an_update_of_the_real_gateway_nor_a_broken_build_
     registry.tag(PROGRESS_LINES, "latest", "2.0.0");
     staging_touches_nobody(&world, &mut figures).await;
     a_moved_pointer_touches_nobody(&world, &mut figures).await;
-    updated(&world, &runtime, &mut figures).await;
-    taken_back(&mut world, &registry, &mut figures).await;
+    updated(&world, &ground.runtime, &mut figures).await;
+    taken_back(&mut world, registry, &mut figures).await;
     figures.took("all of it", begun.elapsed());
     figures.keep();
     world.end().await;

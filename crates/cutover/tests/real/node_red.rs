@@ -5,11 +5,12 @@
 
 use super::disk::Disk;
 use super::figures::Figures;
+use super::ground::Ground;
+use super::hold;
 use super::traffic::Traffic;
 use super::world::{CALL, World};
-use super::{ALONE, INSTALL, hold};
 use cutover_core::{FactName, Report, Resolution, Status};
-use cutover_testkit::openclaw::{self, Runtime, fetch};
+use cutover_testkit::openclaw::{Runtime, fetch};
 use cutover_testkit::slow;
 use std::path::Path;
 use std::time::Instant;
@@ -27,12 +28,9 @@ async fn nobody_notices_node_red_being_updated_over_a_major_version_and_back_wit
     if !slow::is_asked_for("real", "Node-RED is updated over a major version and back") {
         return;
     }
-    let _alone = ALONE.lock().await;
-    let cache = openclaw::cache();
-    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let registry = openclaw::registry(CALL).await.unwrap();
-    let mut world = World::of(SERVICE, &cache);
-    world.settle(settings(&runtime, &registry, &world.claw()));
+    let ground = Ground::alone().await;
+    let mut world = ground.world_of(SERVICE);
+    world.settle(settings(&ground.runtime, &ground.registry.url(), &world.claw()));
     std::fs::write(world.claw().join("flows.json"), flows().to_string()).unwrap();
     let mut figures = Figures::named(SERVICE);
     let begun = Instant::now();

@@ -1,10 +1,9 @@
 //! The update as its users order it: two programs with the public client press the gateway's own button at the same time.
 
-use super::INSTALL;
+use super::ground::{Ground, INSTALL};
 use super::world::{RUN, TOKEN, World};
 use cutover_core::{Report, RunId};
-use cutover_testkit::openclaw::{self, Runtime, StockClient};
-use cutover_testkit::registry::Registry;
+use cutover_testkit::openclaw::{self, StockClient};
 use serde_json::{Value, json};
 
 /// How often the daemon looks for what is published, from its next start on.
@@ -19,9 +18,9 @@ pub(crate) fn is_offering(world: &World) {
 
 /// Publishes `version` as the latest, waits until the gateway's clients are offered it, and has two of them press. Both
 /// are told the same of one run, which succeeds.
-pub(crate) async fn by_two(world: &World, registry: &Registry, runtime: &Runtime, version: &str) -> Report {
-    let client = StockClient::kept_in(&openclaw::cache(), runtime, INSTALL).await.unwrap();
-    registry.tag("openclaw", "latest", version);
+pub(crate) async fn by_two(world: &World, ground: &Ground, version: &str) -> Report {
+    let client = StockClient::kept_in(&openclaw::cache(), &ground.runtime, INSTALL).await.unwrap();
+    ground.registry.tag("openclaw", "latest", version);
     world.until("the offer", |view| view.available.as_ref().is_some_and(|it| it.version == version)).await;
     let homes = [(); 2].map(|()| tempfile::tempdir_in(world.path()).unwrap());
     let [one, two] = homes.each_ref().map(|home| client.press(world.front[0], TOKEN, home.path(), RUN));

@@ -4,11 +4,11 @@
 //! `CUTOVER_TEST=real-repair cargo test -p cutover --test real repair -- --nocapture`
 
 use super::figures::Figures;
+use super::ground::Ground;
 use super::traffic::{Traffic, shared_file};
 use super::world::World;
-use super::{ALONE, INSTALL};
 use cutover_core::{Act, Report, Resolution, Status};
-use cutover_testkit::openclaw::{self, LATEST, Runtime};
+use cutover_testkit::openclaw::LATEST;
 use cutover_testkit::slow;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -21,16 +21,12 @@ async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_b
     if !slow::is_asked_for("real-repair", "the real gateway's configuration is mended") {
         return;
     }
-    let _alone = ALONE.lock().await;
-    let cache = openclaw::cache();
-    let runtime = Runtime::kept_in(&cache, INSTALL).await.unwrap();
-    let registry = openclaw::registry(super::world::CALL).await.unwrap();
+    let ground = Ground::alone().await;
     let mut packages = Vec::new();
     for version in LATEST {
-        packages
-            .push(runtime.gateway(version, &cache.join("openclaw").join(version), INSTALL).await.unwrap());
+        packages.push(ground.gateway(version).await);
     }
-    let mut world = World::new(&runtime, &cache, &registry);
+    let mut world = ground.world();
     world.rule("repair", "offer");
     let written = json!({"gateway": {"mode": "local"}, "tools": {"codeMode": {"languages": ["typescript"]}}});
     let written = format!("{written:#}\n");
