@@ -57,6 +57,9 @@ impl Runtime {
         project: &Path,
         limit: Duration,
     ) -> anyhow::Result<PathBuf> {
+        // Two at once in one project take each other's files away.
+        static INSTALLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _alone = INSTALLING.lock().await;
         let modules = project.join("node_modules");
         // Npm writes this file when all else is done.
         if modules.join(".package-lock.json").exists() {

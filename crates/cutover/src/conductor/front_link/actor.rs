@@ -67,7 +67,14 @@ pub(super) async fn standing(control: &Path, limit: Duration) -> anyhow::Result<
 async fn reached(control: &Path) -> anyhow::Result<Option<UnixStream>> {
     match UnixStream::connect(control).await {
         Ok(line) => Ok(Some(line)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(anyhow::Error::from(error)
             .context(format!("whether a front stands at {} cannot be seen", control.display()))),
     }
@@ -437,7 +444,11 @@ mod tests {
         let ground = tempfile::tempdir().unwrap();
         let control = ground.path().join("front.sock");
         let brief = Duration::from_millis(50);
-        assert!(standing(&control, brief).await.unwrap().is_none(), "there is none");
+        let beneath = ground.path().join("file");
+        std::fs::write(&beneath, "").unwrap();
+        for nowhere in [control.clone(), beneath.join("front.sock")] {
+            assert!(standing(&nowhere, brief).await.unwrap().is_none(), "there is none");
+        }
         let _listener = tokio::net::UnixListener::bind(&control).unwrap();
         let refused = format!("{:#}", standing(&control, brief).await.err().unwrap());
         let own = format!("pid {} has the front's socket", std::process::id());
