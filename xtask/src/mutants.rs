@@ -164,3 +164,19 @@ fn run_test(copy: &Path, target: &Path, test: &Test) -> Result<(Went, Duration)>
     };
     Ok((went, began.elapsed()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutant_applies_to_todays_core() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for mutant in mutants(&root.join("crates/core/mutants")).unwrap() {
+            let mut check = Command::new("git");
+            check.args(["apply", "--check"]).arg(&mutant.patch).current_dir(root);
+            let output = check.output().unwrap();
+            assert!(output.status.success(), "{}: {}", mutant.name, String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
