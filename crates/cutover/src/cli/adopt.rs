@@ -129,14 +129,15 @@ enum Way {
 /// Does what is asked for.
 pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<ExitStatus> {
     let (desk, way) = considered(arguments, adopt).await.map_err(exit::refused)?;
-    match way {
+    let done = match way {
         Way::Plan(takeover) => {
-            plan::print(&desk, &takeover, &desk.repeated(adopt)).await.map_err(exit::refused)
+            return plan::print(&desk, &takeover, &desk.repeated(adopt)).await.map_err(exit::refused);
         }
-        Way::Begin(takeover) => apply::begin(&desk, *takeover).await.map_err(exit::unsettled),
-        Way::GoOn(record) => apply::go_on(&desk, record).await.map_err(exit::unsettled),
-        Way::Undo(record) => undo::command(&desk, record).await.map_err(exit::unsettled),
-    }
+        Way::Begin(takeover) => apply::begin(&desk, *takeover).await,
+        Way::GoOn(record) => apply::go_on(&desk, record).await,
+        Way::Undo(record) => undo::command(&desk, record).await,
+    };
+    done.map_err(exit::unsettled)
 }
 
 /// Looks at what there is, and writes nothing.

@@ -28,31 +28,37 @@ pub(super) fn chronicles(layout: &Layout) -> anyhow::Result<Vec<(String, Chronic
 
 /// How every service (or one) stands, as far as that can be seen.
 pub(super) fn standing(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
-    let chronicles = chronicles(layout)?.into_iter();
-    let wanted = chronicles.filter(|(name, _)| service.is_none_or(|wanted| wanted == name));
+    let wanted = wanted(layout, service)?.into_iter();
     Ok(wanted.map(|(name, chronicle)| told(&name, &chronicle, chronicle.latest())).collect())
-}
-
-/// A process that is gone proves nothing any more, whatever the journal says of it.
-fn told(name: &str, chronicle: &Chronicle, record: Option<&Record>) -> Report {
-    let mut state = chronicle.state.clone();
-    let serving = report(name, &state, record).serving.instance;
-    if serving.is_some_and(|instance| matches!(process::is_alive(&instance), Ok(false))) {
-        state.serving = Serving::Unproven;
-    }
-    report(name, &state, record).told(&chronicle.notifications)
 }
 
 /// The reports of all runs of a service (or of all services), newest first.
 pub(super) fn reports(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
     let mut reports = Vec::new();
-    for (name, chronicle) in chronicles(layout)? {
-        if service.is_none_or(|wanted| wanted == name) {
-            reports.extend(chronicle.records.iter().map(|record| told(&name, &chronicle, Some(record))));
-        }
+    for (name, chronicle) in wanted(layout, service)? {
+        reports.extend(chronicle.records.iter().map(|record| told(&name, &chronicle, Some(record))));
     }
     reports.sort_by_key(|report| std::cmp::Reverse(report.started));
     Ok(reports)
+}
+
+/// The stories that somebody asked for. A process that is gone proves nothing any more, whatever the journal says of it.
+fn wanted(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<(String, Chronicle)>> {
+    let mut chronicles = chronicles(layout)?;
+    chronicles.retain(|(name, _)| service.is_none_or(|wanted| wanted == name));
+    for (_, chronicle) in &mut chronicles {
+        let serving = &mut chronicle.state.serving;
+        if let Serving::Proven(instance) | Serving::Waived(Some(instance)) = serving
+            && matches!(process::is_alive(instance), Ok(false))
+        {
+            *serving = Serving::Unproven;
+        }
+    }
+    Ok(chronicles)
+}
+
+fn told(name: &str, chronicle: &Chronicle, record: Option<&Record>) -> Report {
+    report(name, &chronicle.state, record).told(&chronicle.notifications)
 }
 
 /// One run's report.

@@ -65,17 +65,13 @@ pub(super) async fn standing(control: &Path, limit: Duration) -> anyhow::Result<
 
 /// A connection to whoever listens on `control`, if anybody does.
 async fn reached(control: &Path) -> anyhow::Result<Option<UnixStream>> {
-    match UnixStream::connect(control).await {
-        Ok(line) => Ok(Some(line)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(anyhow::Error::from(error)
+    let error = match UnixStream::connect(control).await {
+        Ok(line) => return Ok(Some(line)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused => Ok(None),
+        _ => Err(anyhow::Error::from(error)
             .context(format!("whether a front stands at {} cannot be seen", control.display()))),
     }
 }
