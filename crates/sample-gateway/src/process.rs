@@ -170,13 +170,21 @@ fn reach_out(knobs: &Knobs) {
     }
 }
 
+/// What there is to do before anything is bound.
+async fn boot(knobs: &Knobs) {
+    sleep(Duration::from_millis(knobs.boot_delay_ms)).await;
+    while knobs.boot_after.as_ref().is_some_and(|file| !file.exists()) {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// The whole life after preparation; answers the exit code.
 async fn live(service: &Arc<Service>, invocation: &Invocation) -> Result<u8, Error> {
     let knobs = &service.knobs;
     let mut signals =
         Signals::listen(invocation.intent_file.clone()).map_err(|source| Error::Signals { source })?;
     tokio::select! {
-        () = sleep(Duration::from_millis(knobs.boot_delay_ms)) => {}
+        () = boot(knobs) => {}
         _ = signals.ending(service) => return Ok(0),
     }
     if let Some(code) = knobs.crash_at_boot {

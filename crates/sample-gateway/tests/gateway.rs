@@ -338,4 +338,14 @@ fn a_held_boot_listens_only_after_it() {
     let gateway = area.start();
     assert!(began.elapsed() >= Duration::from_millis(300));
     assert_eq!(gateway.get("/readyz").status, 200);
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("go");
+    let area = Area::with(Knobs { boot_after: Some(file.clone()), ..Knobs::default() });
+    let mut waiting = Running::spawn(area.command().args(["--port", "0"]));
+    until("SIGTERM has a handler", || signal_is_caught(waiting.pid(), 15));
+    waiting.signal(Signal::TERM);
+    assert_eq!(waiting.exit_code(), Some(0), "it was not bound, and ended all the same");
+    fs::write(file, "").unwrap();
+    assert_eq!(area.start().get("/readyz").status, 200);
 }

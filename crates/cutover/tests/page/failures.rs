@@ -204,10 +204,8 @@ async fn a_page_that_does_not_hear_the_daemon_says_since_when_and_shows_nothing_
     if !is_asked_for("a page that does not hear the daemon says so") {
         return Ok(());
     }
-    let slow = Knobs { boot_delay_ms: 2500, ..Knobs::default() };
-    let mut house =
-        House::new(&rules("", &[("watch", "\"1ms\"")]), &[("1.0.0", Knobs::default()), ("2.0.0", slow)])
-            .await?;
+    let mut house = House::new(&rules("", &[("watch", "\"1ms\"")]), &[("1.0.0", Knobs::default())]).await?;
+    house.publish_waiting("2.0.0")?;
     house.world.install("1.0.0").await?;
     let mut viewer = house.visit().await?;
     viewer.marked("verified").await?;
@@ -215,6 +213,7 @@ async fn a_page_that_does_not_hear_the_daemon_says_since_when_and_shows_nothing_
     viewer.update("2.0.0").await?;
     house.world.until("the proof", |view| view.report.phase == "cutting over: prove").await?;
     house.world.kill_daemon()?;
+    house.let_it_boot()?;
     viewer.reads("not connected since").await?;
     assert_eq!(viewer.marked("not connected").await?, "lost");
     let pressable =

@@ -2,7 +2,7 @@
 
 use crate::pair::{PLUGIN, WITH_VERSION, app, extra, published};
 use crate::stage::serving;
-use crate::viewer::{House, Viewer, is_asked_for, rules};
+use crate::viewer::{House, PATIENT, Viewer, is_asked_for, rules};
 use sample_gateway::Knobs;
 use serde_json::json;
 use std::process::Command;
@@ -123,9 +123,8 @@ async fn progress_and_requests_that_wait_are_seen_while_it_goes_on_and_the_outag
     if !is_asked_for("requests that wait are seen") {
         return Ok(());
     }
-    let slow = Knobs { boot_delay_ms: 3000, ..Knobs::default() };
-    let releases = [("1.0.0", Knobs::default()), ("2.0.0", slow)];
-    let house = House::new(&rules("", &[("soak", "\"500ms\"")]), &releases).await?;
+    let house = House::new(&rules("", &PATIENT), &[("1.0.0", Knobs::default())]).await?;
+    house.publish_waiting("2.0.0")?;
     house.world.install("1.0.0").await?;
     let mut viewer = house.visit().await?;
     viewer.marked("verified").await?;
@@ -137,6 +136,7 @@ async fn progress_and_requests_that_wait_are_seen_while_it_goes_on_and_the_outag
     let waits = "/Held now\\s+1 request; longest wait [\\d.]+ m?s/.exec(document.querySelector('#live ~ dl')?.innerText)?.[0]";
     viewer.sees("who waits, and how long", waits).await?;
     viewer.pictures("held").await?;
+    house.let_it_boot()?;
     assert_eq!(viewer.marked("verified").await?, "good");
     let mut answer = String::new();
     client.read_to_string(&mut answer).await?;

@@ -1,7 +1,7 @@
 //! Runs that end well, and orders that do not fit any more.
 
 use crate::stage::serving;
-use crate::viewer::{House, is_asked_for, rules};
+use crate::viewer::{House, PATIENT, is_asked_for, rules};
 use sample_gateway::Knobs;
 use serde_json::json;
 
@@ -16,8 +16,8 @@ async fn a_first_installation_and_an_update_are_followed_live_and_green_at_the_e
     if !is_asked_for("a good update is followed live") {
         return Ok(());
     }
-    let releases = [("1.0.0", slow()), ("2.0.0", slow())];
-    let house = House::new(&rules("", &[("soak", "\"1s\"")]), &releases).await?;
+    let house = House::new(&rules("", &PATIENT), &[("1.0.0", slow())]).await?;
+    house.publish_waiting("2.0.0")?;
     house.world.name_latest("1.0.0")?;
     let mut viewer = house.visit().await?;
     assert_eq!(viewer.marked("nothing installed").await?, "idle");
@@ -51,6 +51,7 @@ async fn a_first_installation_and_an_update_are_followed_live_and_green_at_the_e
     // A page that is loaded anew in the middle shows the same.
     viewer.reload().await?;
     viewer.sees("the run again", "document.querySelector('#live')?.innerText.includes('2.0.0')").await?;
+    house.let_it_boot()?;
     assert_eq!(viewer.marked("verified").await?, "good");
     assert_eq!(onlooker.marked("verified").await?, "good");
     assert_eq!(onlooker.tones().await?, ["good", "busy", "good"], "a page that pressed nothing follows too");

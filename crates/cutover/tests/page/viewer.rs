@@ -43,6 +43,9 @@ pub(crate) fn is_asked_for(test: &str) -> bool {
     slow::is_one_asked_for(&["page", "browser"], test)
 }
 
+/// Rules for a run that is looked at as long as that takes.
+pub(crate) const PATIENT: [(&str, &str); 2] = [("start_deadline", "\"2m\""), ("hold", "\"2m\"")];
+
 /// Further lines of the service, and rules: quick ones, save that a browser beside it may take all of the machine.
 pub(crate) fn rules(service: &str, changed: &[(&str, &str)]) -> String {
     with_policy(service, &[&[("start_deadline", "\"15s\"")], changed].concat())
@@ -70,6 +73,20 @@ impl House {
         let program = browser::installed().context("no Chromium is on PATH")?;
         let browser = Browser::start(&program, LOOK).await?;
         Ok(House { world, address, browser })
+    }
+
+    /// Publishes a release that does not boot before it may: what is looked at meanwhile stays as it is.
+    pub(crate) fn publish_waiting(&self, version: &str) -> anyhow::Result<()> {
+        self.world.publish(version, Knobs { boot_after: Some(self.go()), ..Knobs::default() })
+    }
+
+    /// From now on it boots.
+    pub(crate) fn let_it_boot(&self) -> anyhow::Result<()> {
+        std::fs::write(self.go(), "").context("let it boot")
+    }
+
+    fn go(&self) -> PathBuf {
+        self.world.path().join("go")
     }
 
     /// The address that `cutover open` prints.
