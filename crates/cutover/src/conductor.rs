@@ -229,8 +229,9 @@ pub async fn vacate(
     let (inbox, _) = mpsc::channel(1);
     let policy = site.settings.policy.clone();
     let executor = Executor::new(site, front, Reporter::new(inbox));
-    executor.stop_all(&policy).await.map_err(|fault| anyhow::anyhow!("{}: {}", fault.code, fault.detail))?;
-    Ok(())
+    let failed = |fault: cutover_core::Fault| anyhow::anyhow!("{}: {}", fault.code, fault.detail);
+    executor.stop_all(&policy).await.map_err(failed)?;
+    executor.vacate_seats().await.map_err(failed)
 }
 
 fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {

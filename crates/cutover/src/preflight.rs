@@ -38,7 +38,7 @@ mod version;
 pub use child::Children;
 pub(crate) use child::main as child;
 pub use code::Code;
-pub use configuration::{Conditions, Validation, configuration};
+pub use configuration::{Conditions, Running, Validation, configuration};
 pub use copied::{Copied, forget_copies};
 pub use data::{Question, Told as DataTold, data};
 pub use host::{Host, host};

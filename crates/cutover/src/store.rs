@@ -17,6 +17,7 @@ mod difference;
 mod directory;
 mod error;
 mod generation;
+mod host_link;
 mod identity;
 mod import;
 mod lockfile;
@@ -72,7 +73,7 @@ impl Store {
         &self.dir
     }
 
-    fn generations_dir(&self) -> PathBuf {
+    pub(crate) fn generations_dir(&self) -> PathBuf {
         self.dir.join("generations")
     }
 

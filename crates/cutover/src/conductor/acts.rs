@@ -13,6 +13,7 @@ mod proving;
 mod rehearsing;
 mod repairing;
 mod sealed;
+mod seating;
 mod starting;
 mod sweeping;
 mod traffic;

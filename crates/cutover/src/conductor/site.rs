@@ -80,6 +80,10 @@ impl Site {
                 format!("service.{name}.preflight.repair.files: nothing says where {} is", config::HOME)
             })?;
         }
+        for project in settings.plugins.iter_mut().filter_map(|plugin| plugin.project.as_mut()) {
+            *project = at_home(project, &env)
+                .with_context(|| format!("service.{name}.plugins: nothing says where {} is", config::HOME))?;
+        }
         if let Some(problem) = config::scripted(&settings, &env) {
             bail!(problem);
         }

@@ -1,10 +1,12 @@
 //! Plugins that are one thing with the package: how the file names them, and where they lie beside it.
 
 use super::complaint::Complaint;
+use super::fragment::{Service, StateFragment, StateKind};
+use super::template::located;
 use crate::store::plugin_directory;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// A plugin that is installed, switched and taken back together with the package.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -20,6 +22,9 @@ pub(super) struct PluginFragment {
     pub policy: Option<PluginPolicy>,
     /// How the service calls it when it tells its plugins; default: the last part of the package's name.
     pub id: Option<String>,
+    /// An npm project below `state` in which the service looks for it, as if its own installer had laid it down there: before
+    /// each start a link in its `node_modules` is led to the plugin of that generation.
+    pub project: Option<PathBuf>,
 }
 
 /// What an update does about a plugin.
@@ -46,6 +51,8 @@ pub struct PluginSettings {
     pub policy: PluginPolicy,
     /// How the service calls it.
     pub id: String,
+    /// The project in which the service looks for it.
+    pub project: Option<PathBuf>,
 }
 
 /// Which version of a plugin.
@@ -68,8 +75,9 @@ impl PluginWanted {
 }
 
 /// Checks what the file says of plugins.
-pub(super) fn plugins(fragments: &[PluginFragment], is_npm: bool) -> Result<Vec<PluginSettings>, Complaint> {
-    if !is_npm && !fragments.is_empty() {
+pub(super) fn plugins(service: &Service) -> Result<Vec<PluginSettings>, Complaint> {
+    let fragments = &service.plugins;
+    if service.source.npm.is_none() && !fragments.is_empty() {
         return Err(Complaint::new("plugins", "plugins come from npm: the package must, too (`source.npm`)"));
     }
     let mut settings: Vec<PluginSettings> = Vec::new();
@@ -86,7 +94,12 @@ pub(super) fn plugins(fragments: &[PluginFragment], is_npm: bool) -> Result<Vec<
             return Err(Complaint::new("plugins", format!("{} stands there twice", fragment.npm)));
         }
         let id = fragment.npm.rsplit('/').next().unwrap_or_default().to_owned();
+        let project = fragment.project.as_ref().map(|project| located(project, &service.env));
+        if let Some(project) = &project {
+            seat_is_state(project, fragment, service)?;
+        }
         settings.push(PluginSettings {
+            project,
             package: fragment.npm.clone(),
             wanted,
             policy: fragment.policy.unwrap_or_default(),
@@ -94,6 +107,24 @@ pub(super) fn plugins(fragments: &[PluginFragment], is_npm: bool) -> Result<Vec<
         });
     }
     Ok(settings)
+}
+
+/// What is led to another generation with each start must be copied and taken back with the state.
+fn seat_is_state(project: &Path, fragment: &PluginFragment, service: &Service) -> Result<(), Complaint> {
+    let is_below = |state: &StateFragment| {
+        matches!(state.kind, StateKind::Files) && project.starts_with(located(&state.path, &service.env))
+    };
+    let is_plain = project.components().all(|part| !matches!(part, Component::ParentDir | Component::CurDir));
+    match is_plain && service.state.iter().any(is_below) {
+        true => Ok(()),
+        false => {
+            let (name, project) = (&fragment.npm, project.display());
+            let problem = format!(
+                "{name}: `project` is {project}, which does not lie below a `state` of the kind `files`"
+            );
+            Err(Complaint::new("plugins", problem))
+        }
+    }
 }
 
 /// Fills `{plugin:NAME}` with the directory of that plugin beside the package at `root`.

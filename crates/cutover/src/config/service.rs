@@ -30,7 +30,7 @@ pub(super) fn service(name: &str, fragment: Service) -> Result<ServiceSettings, 
     let mut complaints = Vec::new();
     name_is_plain(name, &mut complaints);
     let source = keep(source(&fragment.source), &mut complaints);
-    let plugins = keep(plugins(&fragment.plugins, fragment.source.npm.is_some()), &mut complaints);
+    let plugins = keep(plugins(&fragment), &mut complaints);
     let version = keep(version(&fragment), &mut complaints);
     let notify = keep(notify("notify", &fragment.notify), &mut complaints).unwrap_or_default();
     let websocket = keep(websocket(&fragment), &mut complaints).flatten();

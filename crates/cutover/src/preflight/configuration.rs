@@ -9,7 +9,7 @@ use super::stop::Stop;
 use crate::causes::told;
 use crate::sandbox::{self, Exit, Outcome, Sandbox};
 use crate::store::Tally;
-use crate::store::snapshot::{Moment, StatePath};
+use crate::store::snapshot::{Moment, Seating, StatePath};
 use cutover_core::{Finding, Level};
 use rustix::io::Errno;
 use std::io;
@@ -23,10 +23,21 @@ const KIND: &str = "configuration";
 pub struct Validation {
     /// The target's command, in a house without covers.
     pub target: Sandbox,
-    /// The same command of the version that runs, and that version's name.
-    pub running: Option<(Sandbox, String)>,
-    /// How both are tried.
+    /// The version that runs.
+    pub running: Option<Running>,
+    /// How both are tried. The seats are the target's.
     pub conditions: Conditions,
+}
+
+/// The version that runs: what the target refuses is held against it.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// The same command of it.
+    pub command: Sandbox,
+    /// Its name.
+    pub version: String,
+    /// Who sits in the state under it.
+    pub seating: Seating,
 }
 
 /// How a command of a version is tried. The state is copied anew for each, and the copy covers the live paths.
@@ -36,6 +47,8 @@ pub struct Conditions {
     pub executable: PathBuf,
     /// The service's declared state.
     pub state: Vec<StatePath>,
+    /// Who sits in each copy of it.
+    pub seating: Seating,
     /// Where copies are made, and removed.
     pub scratch: PathBuf,
     /// When.
@@ -53,6 +66,7 @@ impl Conditions {
     pub(super) fn copy(&self) -> Result<Copied, String> {
         let copied = Copied::of(&self.state, &self.scratch, &self.moment)?;
         self.tally.add(copied.bytes());
+        copied.seat(&self.seating)?;
         Ok(copied)
     }
 }
@@ -90,10 +104,11 @@ pub fn configuration(validation: &Validation) -> Vec<Finding> {
         }
         Answer::Refused { how, issues } => (how, issues),
     };
-    let Some((running, version)) = &validation.running else {
+    let Some(Running { command, version, seating }) = &validation.running else {
         return vec![refused(Level::Block, &how, &found, "")];
     };
-    let (known, unheard) = match asked(running, &validation.conditions) {
+    let conditions = Conditions { seating: seating.clone(), ..validation.conditions.clone() };
+    let (known, unheard) = match asked(command, &conditions) {
         Answer::Refused { issues, .. } => (issues, None),
         Answer::Accepted { .. } => (Vec::new(), None),
         // Without its word everything is the target's.

@@ -5,7 +5,7 @@
 use super::secrets::Secrets;
 use crate::causes::told;
 use crate::sandbox::{Cover, Sandbox};
-use crate::store::snapshot::{self, Content, Lying, Mended, Moment, StatePath};
+use crate::store::snapshot::{self, Content, Lying, Mended, Moment, Seating, StatePath};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,6 +64,14 @@ impl Copied {
     /// In words for a person, if it is not what was mended.
     pub fn mend(&self, files: &[Mended]) -> Result<(), String> {
         snapshot::exchange(files, &self.lying(), Content::After).map_err(|error| told(&error))
+    }
+
+    /// Gives seats in the copy, as the live state will have them.
+    ///
+    /// # Errors
+    /// In words for a person.
+    pub fn seat(&self, seating: &Seating) -> Result<(), String> {
+        seating.give(&self.lying()).map_err(|error| told(&error))
     }
 
     /// What must not be repeated of what a command says that has this environment and sees this copy.

@@ -291,6 +291,7 @@ pub(super) async fn install(
             .await?
             .map_err(|failure| failure.into_error(&call, &release.version, limits.attempts))?;
     }
+    super::host_link::lay(&core, release)?;
     super::workspace::remove(&home)
 }
 

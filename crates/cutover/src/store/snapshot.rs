@@ -25,6 +25,7 @@ mod mended;
 mod place;
 mod record;
 mod restore;
+mod seat;
 mod survey;
 mod tree;
 mod trust;
@@ -44,6 +45,7 @@ pub use layout::{StateKind, StatePath};
 pub use mended::{Content, Lying, Mended, at_home, exchange, keep_mended, mended, text_of};
 pub use record::Moment;
 pub use restore::{Restored, restore, restore_has_begun};
+pub use seat::{Seat, Seating, note_seats, seats};
 
 use database::Inspected;
 use layout::Root;

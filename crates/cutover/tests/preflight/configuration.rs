@@ -1,10 +1,10 @@
 //! The target's own validator, really run on a copy of real state, and what its refusal is worth.
 
 use crate::world::{World, only};
-use cutover::preflight::{Conditions, Stop, Validation, configuration};
+use cutover::preflight::{Conditions, Running, Stop, Validation, configuration};
 use cutover::sandbox::Sandbox;
 use cutover::store::Tally;
-use cutover::store::snapshot::{Moment, StateKind, StatePath};
+use cutover::store::snapshot::{Moment, Seat, Seating, StateKind, StatePath};
 use cutover_core::{BootId, Finding, Level};
 use cutover_testkit::openclaw::{NEW, OLD, Runtime};
 use cutover_testkit::slow;
@@ -18,6 +18,11 @@ const REFUSES: &str = r#"echo "$0" >> "$1/traces"; printf '{"valid":false,"issue
 
 struct Gateway {
     world: World,
+}
+
+/// 1.0.0, which nobody sits with.
+fn running_as(command: Sandbox) -> Running {
+    Running { command, version: "1.0.0".into(), seating: Seating::default() }
 }
 
 impl Gateway {
@@ -53,7 +58,7 @@ impl Gateway {
     fn validation(&self, target: &str, running: Option<&str>) -> Validation {
         Validation {
             target: self.validator(target),
-            running: running.map(|script| (self.validator(script), "1.0.0".into())),
+            running: running.map(|script| running_as(self.validator(script))),
             conditions: self.conditions(),
         }
     }
@@ -62,6 +67,7 @@ impl Gateway {
         Conditions {
             executable: env!("CARGO_BIN_EXE_cutover").into(),
             state: vec![StatePath { path: self.state(), kind: StateKind::Files }],
+            seating: Seating::default(),
             scratch: self.world.path("scratch"),
             moment: Moment { boot_id: BootId("boot".into()), at: "2026-01-01T00:00:00Z".parse().unwrap() },
             limit: Duration::from_secs(60),
@@ -345,7 +351,7 @@ fn real(runtime: &Runtime, cache: &Path, old: &Path, new: &Path) {
     let asked = |config: &str, target: &Path, running: &Path| {
         fs::write(gateway.state().join("openclaw.json"), config).unwrap();
         let begun = Instant::now();
-        let running = Some((validator(running), "the other".to_owned()));
+        let running = Some(Running { version: "the other".to_owned(), ..running_as(validator(running)) });
         let findings =
             configuration(&Validation { target: validator(target), running, ..gateway.validation("", None) });
         println!("{:?}: {findings:#?}", begun.elapsed());
@@ -368,4 +374,24 @@ fn real(runtime: &Runtime, cache: &Path, old: &Path, new: &Path) {
     let state: Vec<_> =
         fs::read_dir(gateway.state()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(state.len(), 2, "the live state was written to: {state:?}");
+}
+
+#[test]
+fn each_version_sees_its_own_plugin_in_its_own_copy_and_the_live_state_is_left_alone() {
+    let gateway = Gateway::new();
+    let generations = gateway.world.path("generations");
+    let seat = Seat { project: gateway.state().join("npm/one"), package: "@toy/extra".into() };
+    let seating = |number: &str| Seating {
+        seats: vec![(seat.clone(), Some(generations.join(number)))],
+        generations: generations.clone(),
+    };
+    // What it would refuse is where the link leads.
+    let script = r#"seen=$(readlink "$1/npm/one/node_modules/@toy/extra"); printf '{"valid":false,"issues":[{"path":"%s","message":"seen"}]}' "${seen##*/}"; exit 1"#;
+    let validation = gateway.validation(script, Some(script));
+    let running = validation.running.map(|running| Running { seating: seating("0001"), ..running });
+    let conditions = Conditions { seating: seating("0002"), ..validation.conditions };
+    let findings = configuration(&Validation { running, conditions, ..gateway.validation(script, None) });
+    let told = only(&findings, "configuration", Level::Block);
+    assert!(told.text.contains("`0002`: seen"), "{}", told.text);
+    assert!(!gateway.state().join("npm").exists());
 }

@@ -6,6 +6,8 @@ use cutover_testkit::registry::{Package, Registry};
 use serde_json::json;
 
 pub(crate) const PLUGIN: &str = "@toy/extra";
+/// Where in its state the app looks for its plugin, if it has a seat there.
+pub(crate) const PROJECT: &str = "npm/projects/extra";
 
 /// Loads the plugin from where its environment says, and tells which version of it that is.
 pub(crate) const APP: &str = "import { createServer } from 'node:http';
@@ -46,14 +48,28 @@ pub(crate) fn extra(version: &str, name: &str) -> Package {
 
 /// A world with 1.0.0 of both in its registry and no daemon yet. `service` are further lines of the service.
 pub(crate) async fn published(service: &str) -> anyhow::Result<(World, Registry)> {
-    let registry = Registry::start().await?;
-    registry.publish(&app("1.0.0", WITH_VERSION));
-    registry.publish(&extra("1.0.0", "format"));
     let lines = format!(
         "env = {{ PLUGIN = \"{{plugin:{PLUGIN}}}\" }}\n\
          plugins = [{{ npm = \"{PLUGIN}\" }}, {{ npm = \"@toy/none\", policy = \"wanted\" }}]"
     );
-    let world = unserved(Plan { service: format!("{lines}\n{service}"), ..Plan::new(executable()) }, &[])?;
+    published_with(&format!("{lines}\n{service}")).await
+}
+
+/// The same for an app that takes its plugin from a project in its own state only.
+pub(crate) async fn published_with_a_seat(service: &str) -> anyhow::Result<(World, Registry)> {
+    let lines = format!(
+        "state = [{{ path = \"{{world}}/data\", kind = \"files\" }}]\n\
+         env = {{ PLUGIN = \"{{world}}/data/{PROJECT}/node_modules/{PLUGIN}\" }}\n\
+         plugins = [{{ npm = \"{PLUGIN}\", project = \"{{world}}/data/{PROJECT}\" }}]"
+    );
+    published_with(&format!("{lines}\n{service}")).await
+}
+
+async fn published_with(service: &str) -> anyhow::Result<(World, Registry)> {
+    let registry = Registry::start().await?;
+    registry.publish(&app("1.0.0", WITH_VERSION));
+    registry.publish(&extra("1.0.0", "format"));
+    let world = unserved(Plan { service: service.to_owned(), ..Plan::new(executable()) }, &[])?;
     let version = "version = { http = \"/version\", instance = \"/bootId\", plugins = \"/plugins\" }";
     rewrite(
         &world,

@@ -1,7 +1,7 @@
 //! A plugin is one thing with its package: updated, proven, refused and taken back together with it. In a daemon with a
 //! service that node runs, both from a registry.
 
-use crate::pair::{APP, BARE, PLUGIN, WITH_VERSION, app, extra, published};
+use crate::pair::{APP, BARE, PLUGIN, PROJECT, WITH_VERSION, app, extra, published, published_with_a_seat};
 use crate::preflight::{of, only};
 use crate::stage::{assert_told, reported, serving, told, update, view, with_policy};
 use cutover::demo::{SERVICE, World};
@@ -10,10 +10,17 @@ use cutover_testkit::registry::Registry;
 use std::path::PathBuf;
 use std::process::Command;
 
+fn npm_is_there() -> bool {
+    let is_there = Command::new("npm").arg("--version").output().is_ok();
+    if !is_there {
+        println!("skipped: stories of plugins: npm is not installed");
+    }
+    is_there
+}
+
 /// A world with 1.0.0 of the app and of its plugin serving, or nothing where there is no npm.
 async fn installed() -> anyhow::Result<Option<(World, Registry)>> {
-    if Command::new("npm").arg("--version").output().is_err() {
-        println!("skipped: stories of plugins: npm is not installed");
+    if !npm_is_there() {
         return Ok(None);
     }
     let (mut world, registry) = published(&with_policy("", &[])).await?;
@@ -113,5 +120,50 @@ async fn a_broken_version_goes_back_together_with_its_plugin() -> anyhow::Result
     assert_told(&undone, Status::RestartVerified, Resolution::None, 0);
     only(&undone.0, "plugins", Level::Note);
     assert_eq!(plugin_of_the_process(&world).await?, plugin_in(&world, 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_looked_for_in_the_state_sits_there_with_each_version_and_goes_back_with_it()
+-> anyhow::Result<()> {
+    if !npm_is_there() {
+        return Ok(());
+    }
+    let (mut world, registry) = published_with_a_seat(&with_policy("", &[("rehearse", "\"auto\"")])).await?;
+    let link = world.path().join("data").join(PROJECT).join("node_modules").join(PLUGIN);
+    let sitting = || std::fs::read_link(&link).unwrap();
+    // What its own installer laid there before is nobody's to remove.
+    std::fs::create_dir_all(&link)?;
+    std::fs::write(link.join("index.mjs"), "export const version = '0.9.0';\n")?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 1).canonicalize()?);
+    assert!(link.with_file_name(".extra.cutover-aside").join("index.mjs").is_file());
+
+    registry.publish(&extra("1.1.0", "format"));
+    registry.tag(PLUGIN, "latest", "1.1.0");
+    let planned = world.cutover(&["plan", SERVICE, "--to", "1.0.0"]).await?;
+    assert!(told(&planned).contains("@toy/extra sits at "), "{}", told(&planned));
+    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 1).canonicalize()?, "a plan moves nobody");
+    let updated = update(&world, "1.0.0").await?;
+    assert_told(&updated, Status::RestartVerified, Resolution::None, 0);
+    assert_plugins(&updated.0, "extra@1.1.0", Reading::Holds);
+    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 2).canonicalize()?);
+
+    // Its way to its host is in the plugin itself, where some hosts look for it.
+    let host = link.join("node_modules/app").canonicalize()?;
+    assert_eq!(host, world.generation(2).join("core/node_modules/app").canonicalize()?);
+
+    let broken = app("2.0.0", WITH_VERSION).file("app.mjs", format!("{APP}\nprocess.exit(1);\n"));
+    registry.publish(&broken);
+    registry.publish(&extra("2.0.0", "format"));
+    registry.tag(PLUGIN, "latest", "2.0.0");
+    let ended = update(&world, "2.0.0").await?;
+    assert!(!ended.0.ok && ended.0.resolution == Resolution::OldVerified, "{:#?}", ended.0);
+    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 2).canonicalize()?);
+    let undone = reported(&world, &["rollback", SERVICE, "--data", "restore"]).await?;
+    assert_told(&undone, Status::RestartVerified, Resolution::None, 0);
+    assert_plugins(&undone.0, "extra@1.0.0", Reading::Holds);
+    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 1).canonicalize()?);
     Ok(())
 }

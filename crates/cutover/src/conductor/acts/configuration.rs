@@ -5,7 +5,7 @@ use super::preflight::tempered;
 use super::{Executor, chain, fault};
 use crate::conductor::ledger::moment;
 use crate::config::{QuestionSettings, found};
-use crate::preflight::{self, Conditions, DataTold, Question, Stop, Validation};
+use crate::preflight::{self, Conditions, DataTold, Question, Running, Stop, Validation};
 use crate::sandbox::Sandbox;
 use crate::supervisor::Launch;
 use anyhow::Context as _;
@@ -38,15 +38,20 @@ impl Executor {
         let running = match source {
             Some(source) => {
                 let launch = self.site.launch(source.generation, "preflight".into()).map_err(failed)?;
-                Some((self.validator(source, &launch, validate)?, source.release.version.clone()))
+                Some(Running {
+                    command: self.validator(source, &launch, validate)?,
+                    version: source.release.version.clone(),
+                    seating: self.seating(source)?,
+                })
             }
             None => None,
         };
         // Given up with this act, wherever that is: what is begun here ends with it.
         let (_interest, stop) = Stop::pair().map_err(chain("preflight"))?;
         let (scratch, right) = self.copies(Purpose::Validation).await?;
+        let conditions = self.conditions(target, scratch, stop)?;
         let target = self.validator(target, launch, validate)?;
-        let validation = Validation { target, running, conditions: self.conditions(scratch, stop) };
+        let validation = Validation { target, running, conditions };
         let asked = tokio::task::spawn_blocking(move || {
             let _right = right;
             preflight::configuration(&validation)
@@ -73,7 +78,7 @@ impl Executor {
         }
         let (_interest, stop) = Stop::pair().map_err(chain("preflight"))?;
         let (scratch, right) = self.copies(Purpose::Validation).await?;
-        let conditions = self.conditions(scratch, stop);
+        let conditions = self.conditions(target, scratch, stop)?;
         let asked = tokio::task::spawn_blocking(move || {
             let _right = right;
             preflight::data(&questions, &conditions)
@@ -81,16 +86,23 @@ impl Executor {
         Ok(Some(asked.await.expect("BUG: asking about the data panicked")))
     }
 
-    pub(super) fn conditions(&self, scratch: PathBuf, stop: Stop) -> Conditions {
-        Conditions {
+    /// How commands of a generation are tried.
+    pub(super) fn conditions(
+        &self,
+        installed: &Installed,
+        scratch: PathBuf,
+        stop: Stop,
+    ) -> Result<Conditions, Fault> {
+        Ok(Conditions {
             executable: self.site.executable.clone(),
             state: self.site.state_paths(),
+            seating: self.seating(installed)?,
             scratch,
             moment: moment(),
             limit: VALIDATION,
             stop,
             tally: self.tally.clone(),
-        }
+        })
     }
 
     /// A command of one generation, as the settings have it under a key, in a house in which only its own release and its

@@ -83,6 +83,7 @@ impl Executor {
         let without = without(&self.site.settings.plugins, target, source);
         let level = if is_way_back { Level::Note } else { Level::Warn };
         findings.extend(without.into_iter().map(|text| Finding::new(level, "plugins", text)));
+        findings.extend(self.seats_foreseen(target).await?);
         findings.extend(self.room().await?);
         findings.push(self.foreseen(target, source, settings.policy.rehearse).await?);
         let mut class = None;
@@ -429,6 +430,7 @@ mod tests {
     #[test]
     fn a_plugin_that_a_release_goes_without_is_told_with_the_version_that_runs() {
         let wanted = |package: &str| PluginSettings {
+            project: None,
             package: package.into(),
             wanted: PluginWanted::Channel("latest".into()),
             policy: PluginPolicy::Wanted,

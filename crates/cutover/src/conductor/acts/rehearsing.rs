@@ -236,6 +236,7 @@ impl Executor {
         let room = Room { audience, rehearsal: Rehearsal { house, order }, stop, end };
         let (state, executable) = (self.site.state_paths(), self.site.executable.clone());
         let (scratch, right, mended) = (scratch.to_owned(), Arc::clone(right), mended.to_owned());
+        let seating = self.seating(installed)?;
         let tally = self.tally.clone();
         self.progress(ticket, format!("copying state to rehearse {}", installed.release.version), 0, None);
         let played = tokio::task::spawn_blocking(move || {
@@ -243,6 +244,7 @@ impl Executor {
             let copied = Copied::of(&state, &scratch, &moment()).and_then(|copied| {
                 tally.add(copied.bytes());
                 copied.mend(&mended)?;
+                copied.seat(&seating)?;
                 Ok(copied)
             });
             match copied {

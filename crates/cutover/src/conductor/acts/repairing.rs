@@ -93,7 +93,7 @@ impl Executor {
         // Given up with this act, wherever that is: what is begun here ends with it.
         let (_interest, stop) = Stop::pair().map_err(chain("preflight"))?;
         let (scratch, right) = self.copies(Purpose::Validation).await?;
-        let conditions = self.conditions(scratch, stop);
+        let conditions = self.conditions(target, scratch, stop)?;
         let mending = Mending { command, limit: MENDING, files: repair.files.clone(), validator, conditions };
         let mended = tokio::task::spawn_blocking(move || {
             let _right = right;

@@ -113,6 +113,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A seat lies outside of declared state, or its way leads there.
+    #[error("{} lies in no root of declared `state`", path.display())]
+    Outside {
+        /// The seat.
+        path: PathBuf,
+    },
     /// Somebody changed a file since it was mended on a copy; it is left as it is.
     #[error("{} was changed since it was mended on a copy: order the update again", path.display())]
     NotAsMended {

@@ -153,7 +153,7 @@ fn beside(name: &std::ffi::OsStr) -> String {
 }
 
 /// The open directory that holds a file, and its name there. `None` if the directory is not there.
-fn placed(path: &Path, roots: &[Lying]) -> Result<Option<(Place, std::ffi::OsString)>, Error> {
+pub(super) fn placed(path: &Path, roots: &[Lying]) -> Result<Option<(Place, std::ffi::OsString)>, Error> {
     let outside = || Error::Unmendable { path: path.to_owned() };
     let root = roots.iter().find(|root| path.starts_with(&root.live)).ok_or_else(outside)?;
     let below = path.strip_prefix(&root.live).expect("found by its prefix");

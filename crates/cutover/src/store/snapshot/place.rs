@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::Error;
@@ -120,6 +121,47 @@ impl Place {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(Error::io("remove", self.path.join(name))(error)),
         }
+    }
+
+    /// Makes a directory; what there is in it is whose this one is.
+    pub(super) fn make_directory(&self, name: &OsStr) -> Result<(), Error> {
+        let made = rustix::fs::mkdirat(&self.fd, name, Mode::RWXU);
+        made.map_err(Error::io("create", self.path.join(name)))?;
+        self.give(name)?;
+        self.sync()
+    }
+
+    /// Makes a file, durably; it is whose this directory is.
+    pub(super) fn create(&self, name: &OsStr, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let mut file = self.create_file(name)?;
+        file.write_all(bytes).map_err(Error::io("write", &path))?;
+        self.give(name)?;
+        file.sync_all().map_err(Error::io("sync", path))?;
+        self.sync()
+    }
+
+    /// Makes a link; it is whose this directory is.
+    pub(super) fn link(&self, name: &OsStr, target: &Path) -> Result<(), Error> {
+        let made = rustix::fs::symlinkat(target, &self.fd, name);
+        made.map_err(Error::io("create", self.path.join(name)))?;
+        self.give(name)
+    }
+
+    /// Gives what lies at a name to the owner of this directory. An ordinary user can make nothing for others.
+    fn give(&self, name: &OsStr) -> Result<(), Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let own = rustix::fs::fstat(&self.fd).map_err(Error::io("examine", &self.path))?;
+        let (uid, gid) = (Uid::from_raw(own.st_uid), Gid::from_raw(own.st_gid));
+        rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(Error::io("change the owner of", self.path.join(name)))
+    }
+
+    /// Gives another name to what lies at one; what has that name already is replaced.
+    pub(super) fn rename(&self, name: &OsStr, new: &OsStr) -> Result<(), Error> {
+        rustix::fs::renameat(&self.fd, name, &self.fd, new).map_err(Error::io("rename", self.path.join(name)))
     }
 
     /// Makes names in this directory durable.

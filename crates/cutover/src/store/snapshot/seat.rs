@@ -1,0 +1,323 @@
+//! A plugin's seat in declared state: an npm project with nothing in it but a link that leads into the generation that is
+//! started. For services that take a plugin from there only, as if their own installer had laid it down.
+//!
+//! Knows projects and links. Must not know what a plugin is for, or what starts.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::mended::{self, Lying};
+use super::place::{Place, kind};
+use super::{Error, record};
+
+/// Beside a link until it takes the old one's place.
+const NEW: &str = "cutover-new";
+/// Beside a link: what lay there before and was not ours.
+const ASIDE: &str = "cutover-aside";
+/// Which seats may hold a link, in the service's own directory.
+const SEATS: &str = "seats.json";
+
+/// One seat, by its place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Seat {
+    /// The project's directory, below a root of declared state. It need not be there.
+    pub project: PathBuf,
+    /// The npm package that is looked for in it.
+    pub package: String,
+}
+
+/// Who is to have which seat.
+#[derive(Clone, Debug, Default)]
+pub struct Seating {
+    /// A directory in a generation for each, or nobody of ours.
+    pub seats: Vec<(Seat, Option<PathBuf>)>,
+    /// Where generations lie: links that lead there are ours. A real path.
+    pub generations: PathBuf,
+}
+
+impl Seat {
+    /// Where the link lies.
+    #[must_use]
+    pub fn link(&self) -> PathBuf {
+        self.project.join("node_modules").join(&self.package)
+    }
+
+    /// What lies there and is not a link of ours, with the roots at home; `None` if nothing does.
+    ///
+    /// # Errors
+    /// If it lies in no root, or cannot be examined.
+    pub fn stranger(&self, roots: &[Lying], generations: &Path) -> Result<Option<PathBuf>, Error> {
+        let link = self.link();
+        let Some((place, name)) = placed(&link, roots)? else { return Ok(None) };
+        let is_strange = place.stat(&name)?.is_some() && !is_ours(&place, &name, generations)?;
+        Ok(is_strange.then_some(link))
+    }
+}
+
+/// The seats that may hold a link; empty if none ever did.
+///
+/// # Errors
+/// If that cannot be read or understood.
+pub fn seats(service: &Path) -> Result<Vec<Seat>, Error> {
+    Ok(record::read(service, SEATS)?.unwrap_or_default())
+}
+
+/// Notes that these may hold a link. Durable on return.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn note_seats(service: &Path, seats: &[Seat]) -> Result<(), Error> {
+    record::write_durably(service, SEATS, &seats)
+}
+
+impl Seating {
+    /// Gives every seat to whom it is to have, durably. A directory that lies there is put aside, and put back when nobody
+    /// of ours has the seat any more. May be run again after a crash at any line.
+    ///
+    /// # Errors
+    /// If a seat lies in no root, its way there is no directory, or it cannot be written. Those before it are given.
+    pub fn give(&self, roots: &[Lying]) -> Result<(), Error> {
+        self.seats.iter().try_for_each(|(seat, plugin)| match plugin {
+            Some(plugin) => give(seat, plugin, roots, &self.generations),
+            None => vacate(seat, roots, &self.generations),
+        })
+    }
+}
+
+fn give(seat: &Seat, plugin: &Path, roots: &[Lying], generations: &Path) -> Result<(), Error> {
+    let link = seat.link();
+    let project = made(&seat.project, roots)?;
+    let manifest = OsStr::new("package.json");
+    if project.stat(manifest)?.is_none() {
+        // By name alone: which version is there, the package itself says.
+        let text = json!({ "private": true, "dependencies": { &seat.package: "latest" } });
+        project.create(manifest, format!("{text:#}\n").as_bytes())?;
+    }
+    let place = made(link.parent().expect("it lies in node_modules"), roots)?;
+    let name = name_in(&link);
+    if place.stat(name)?.is_some() && !is_ours(&place, name, generations)? {
+        place.rename(name, &free(&place, name)?)?;
+        crate::crash_point!("seat put aside");
+    }
+    if is_link_to(&place, name, plugin)? {
+        return Ok(());
+    }
+    let new = beside(name, NEW, 0);
+    place.remove(&new)?;
+    place.link(&new, plugin)?;
+    crate::crash_point!("seat link made");
+    place.rename(&new, name)?;
+    place.sync()
+}
+
+fn vacate(seat: &Seat, roots: &[Lying], generations: &Path) -> Result<(), Error> {
+    let link = seat.link();
+    // What once was state and is no more has nobody's word that it may be written to.
+    if !is_state(&link, roots) {
+        return Ok(());
+    }
+    let Some((place, name)) = placed(&link, roots)? else { return Ok(()) };
+    place.remove(&beside(&name, NEW, 0))?;
+    if is_ours(&place, &name, generations)? {
+        place.remove(&name)?;
+        crate::crash_point!("seat vacated");
+    }
+    if place.stat(&name)?.is_none()
+        && let Some(aside) = put_aside(&place, &name)?
+    {
+        place.rename(&aside, &name)?;
+    }
+    place.sync()
+}
+
+fn is_state(path: &Path, roots: &[Lying]) -> bool {
+    roots.iter().any(|root| path.starts_with(&root.live))
+}
+
+/// The open directory that holds a path, and its name there. `None` if the directory is not there.
+fn placed(path: &Path, roots: &[Lying]) -> Result<Option<(Place, OsString)>, Error> {
+    if !is_state(path, roots) {
+        return Err(Error::Outside { path: path.to_owned() });
+    }
+    mended::placed(path, roots)
+}
+
+/// The directory at a live path, made where it is missing.
+fn made(path: &Path, roots: &[Lying]) -> Result<Place, Error> {
+    if let Some((place, _)) = placed(&path.join("inner"), roots)? {
+        return Ok(place);
+    }
+    let place = match placed(path, roots)? {
+        Some((place, _)) => place,
+        None => made(path.parent().expect("it lies below a root"), roots)?,
+    };
+    place.make_directory(name_in(path))?;
+    place.enter(name_in(path))
+}
+
+fn name_in(path: &Path) -> &OsStr {
+    path.file_name().expect("a seat's paths end in names")
+}
+
+fn is_ours(place: &Place, name: &OsStr, generations: &Path) -> Result<bool, Error> {
+    let is_link = place.stat(name)?.is_some_and(|stat| kind(&stat) == FileType::Symlink);
+    Ok(is_link && place.read_link(name)?.starts_with(generations))
+}
+
+fn is_link_to(place: &Place, name: &OsStr, target: &Path) -> Result<bool, Error> {
+    let is_link = place.stat(name)?.is_some_and(|stat| kind(&stat) == FileType::Symlink);
+    Ok(is_link && place.read_link(name)? == target)
+}
+
+/// A hidden name beside this one.
+fn beside(name: &OsStr, mark: &str, number: usize) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{mark}"));
+    if number > 0 {
+        hidden.push(format!("-{number}"));
+    }
+    hidden
+}
+
+/// The next name to put something aside under.
+fn free(place: &Place, name: &OsStr) -> Result<OsString, Error> {
+    let names = place.names()?;
+    let mut all = (0..).map(|number| beside(name, ASIDE, number));
+    Ok(all.find(|one| !names.contains(one)).expect("names do not run out"))
+}
+
+/// What was put aside last.
+fn put_aside(place: &Place, name: &OsStr) -> Result<Option<OsString>, Error> {
+    let names = place.names()?;
+    let all = (0..).map(|number| beside(name, ASIDE, number));
+    Ok(all.take_while(|one| names.contains(one)).last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    struct Ground {
+        _directory: tempfile::TempDir,
+        roots: Vec<Lying>,
+        state: PathBuf,
+        generations: PathBuf,
+        seat: Seat,
+    }
+
+    /// State with nothing in it, and two generations with the plugin.
+    fn ground() -> Ground {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap();
+        let (state, generations) = (path.join("state"), path.join("generations"));
+        for number in ["1", "2"] {
+            fs::create_dir_all(generations.join(number)).unwrap();
+        }
+        let seat = Seat { project: state.join("npm/projects/one"), package: "@toy/extra".into() };
+        let roots = vec![Lying { live: state.clone(), at: state.clone() }];
+        Ground { _directory: directory, roots, state, generations, seat }
+    }
+
+    impl Ground {
+        fn give(&self, to: Option<&str>) -> Result<(), Error> {
+            let plugin = to.map(|number| self.generations.join(number));
+            self.seating(&self.seat, plugin).give(&self.roots)
+        }
+
+        fn seating(&self, seat: &Seat, plugin: Option<PathBuf>) -> Seating {
+            Seating { seats: vec![(seat.clone(), plugin)], generations: self.generations.clone() }
+        }
+
+        fn sitting(&self) -> Option<PathBuf> {
+            fs::read_link(self.seat.link()).ok()
+        }
+    }
+
+    #[test]
+    fn a_seat_leads_to_the_generation_that_has_it_and_to_nobody_when_none_has() {
+        let ground = ground();
+        ground.give(None).unwrap();
+        assert!(!ground.state.exists(), "nobody needs a place");
+        for number in ["1", "2", "2", "1"] {
+            ground.give(Some(number)).unwrap();
+            assert_eq!(ground.sitting(), Some(ground.generations.join(number)));
+        }
+        let project = fs::read_to_string(ground.seat.project.join("package.json")).unwrap();
+        let project: serde_json::Value = serde_json::from_str(&project).unwrap();
+        assert_eq!(project["dependencies"], json!({ "@toy/extra": "latest" }));
+        ground.give(None).unwrap();
+        assert_eq!(ground.sitting(), None);
+        let beside = fs::read_dir(ground.seat.link().parent().unwrap()).unwrap().count();
+        assert_eq!(beside, 0, "nothing lies beside it");
+    }
+
+    #[test]
+    fn what_lay_there_is_put_aside_and_comes_back_and_a_project_that_is_there_is_left_as_it_is() {
+        let ground = ground();
+        let link = ground.seat.link();
+        fs::create_dir_all(&link).unwrap();
+        fs::write(link.join("index.js"), "theirs").unwrap();
+        fs::write(ground.seat.project.join("package.json"), "{}").unwrap();
+        assert_eq!(ground.seat.stranger(&ground.roots, &ground.generations).unwrap(), Some(link.clone()));
+        ground.give(Some("1")).unwrap();
+        assert_eq!(ground.seat.stranger(&ground.roots, &ground.generations).unwrap(), None);
+        ground.give(Some("2")).unwrap();
+        assert_eq!(ground.sitting(), Some(ground.generations.join("2")));
+        assert_eq!(fs::read_to_string(ground.seat.project.join("package.json")).unwrap(), "{}");
+        for _ in 0..2 {
+            ground.give(None).unwrap();
+            assert_eq!(fs::read_to_string(link.join("index.js")).unwrap(), "theirs");
+        }
+        // A killed start: put aside, and no link yet.
+        fs::rename(&link, link.with_file_name(".extra.cutover-aside")).unwrap();
+        symlink("/nowhere", link.with_file_name(".extra.cutover-new")).unwrap();
+        ground.give(Some("1")).unwrap();
+        assert_eq!(ground.sitting(), Some(ground.generations.join("1")));
+        // And what took its place since is kept as well.
+        fs::remove_file(&link).unwrap();
+        fs::create_dir(&link).unwrap();
+        ground.give(Some("1")).unwrap();
+        assert!(link.with_file_name(".extra.cutover-aside-1").is_dir());
+        // A link of somebody else is no link of ours.
+        fs::remove_file(&link).unwrap();
+        symlink("/elsewhere", &link).unwrap();
+        ground.give(None).unwrap();
+        assert_eq!(ground.sitting(), Some("/elsewhere".into()));
+    }
+
+    #[test]
+    fn nothing_is_written_where_no_state_is_or_through_a_link() {
+        let ground = ground();
+        let elsewhere = ground.state.with_file_name("elsewhere");
+        fs::create_dir_all(&elsewhere).unwrap();
+        fs::create_dir(&ground.state).unwrap();
+        symlink(&elsewhere, ground.state.join("npm")).unwrap();
+        ground.give(Some("1")).unwrap_err();
+        let outside = Seat { project: elsewhere.join("one"), package: "x".into() };
+        let refused = ground.seating(&outside, Some(elsewhere.clone())).give(&ground.roots).unwrap_err();
+        assert!(matches!(refused, Error::Outside { .. }), "{refused}");
+        ground.seating(&outside, None).give(&ground.roots).unwrap();
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_copy_has_its_own_seat() {
+        let ground = ground();
+        ground.give(Some("1")).unwrap();
+        let copy = ground.state.with_file_name("copy");
+        fs::create_dir(&copy).unwrap();
+        let roots = [Lying { live: ground.state.clone(), at: copy.clone() }];
+        ground.seating(&ground.seat, Some(ground.generations.join("2"))).give(&roots).unwrap();
+        let link = copy.join("npm/projects/one/node_modules/@toy/extra");
+        assert_eq!(fs::read_link(link).unwrap(), ground.generations.join("2"));
+        assert_eq!(ground.sitting(), Some(ground.generations.join("1")));
+    }
+}
