@@ -32,26 +32,29 @@ const PLUGINS: [&str; 2] = ["1.0.0", "2.0.0"];
 /// The older version with its plugin, installed and served; the newer one can be had by name.
 struct Pair {
     world: World,
+    /// Whether the plugin of the gateway's makers is one thing with it, too.
+    has_discord: bool,
     ground: Ground,
     packages: [PathBuf; 2],
     figures: Figures,
     begun: Instant,
 }
 
-async fn installed(name: &'static str) -> Pair {
+async fn installed(name: &'static str, has_discord: bool) -> Pair {
     let ground = Ground::alone().await;
     let registry = &ground.registry;
     let [old, new] = LATEST;
     let packages = [ground.gateway(old).await, ground.gateway(new).await];
     registry.publish(&openclaw::progress_lines_from(PLUGINS[0], MODULE, NAME));
-    let mut world = ground.world().with_lines();
+    let world = ground.world().with_lines();
+    let mut world = if has_discord { world.with_discord() } else { world };
     let mut figures = Figures::named(name);
     let begun = Instant::now();
     world.start_daemon(&[]).await;
     let (report, code) = world.update(old).await;
     figures.run(&format!("{old} from npm"), &report);
     assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
-    with_plugin(&report, 0, &mut figures);
+    with_plugins(&report, 0, has_discord, &mut figures);
     serves(&world, old, SCHEMAS[0]).await;
 
     // From here on the registry knows the package itself, and nothing of it that was not published there.
@@ -60,7 +63,7 @@ async fn installed(name: &'static str) -> Pair {
         .publish(&Package::from_directory(&packages[1]).unwrap().published_at("2030-01-01T00:00:00.000Z"));
     registry.publish(&openclaw::progress_lines_from(PLUGINS[1], MODULE, NAME));
     registry.tag(PROGRESS_LINES, "latest", PLUGINS[1]);
-    Pair { world, ground, packages, figures, begun }
+    Pair { world, has_discord, ground, packages, figures, begun }
 }
 
 impl Pair {
@@ -81,11 +84,11 @@ async fn nobody_notices_that_two_press_for_a_migration_of_the_real_gateway_with_
     if !slow::is_asked_for("real", "the real gateway migrates its data") {
         return;
     }
-    let mut pair = installed("latest").await;
+    let mut pair = installed("latest", true).await;
     let load = pair.load("latest").await;
     pressed::is_offering(&pair.world);
     another_daemon(&mut pair.world, "auto").await;
-    updated(&pair.world, &pair.ground, &mut pair.figures).await;
+    updated(&mut pair).await;
     load.nobody_noticed(&pair.world, 1, &mut pair.figures).await;
     pair.end("pressed by two, all of it").await;
 }
@@ -95,7 +98,8 @@ async fn nobody_notices_builds_of_the_real_gateway_that_refuse_or_migrate_and_di
     if !slow::is_asked_for("real-back", "the real gateway is taken back with its data") {
         return;
     }
-    let mut pair = installed("latest-broken").await;
+    // No build of the plugin is beside broken ones of the gateway.
+    let mut pair = installed("latest-broken", false).await;
     for (version, defect) in [(REFUSES, Defect::EndsWith78), (DIES, Defect::EndsOnListening)] {
         pair.ground.registry.publish(&openclaw::broken(&pair.packages[1], version, defect).unwrap());
     }
@@ -107,7 +111,7 @@ async fn nobody_notices_builds_of_the_real_gateway_that_refuse_or_migrate_and_di
     migrates_and_dies(world, figures).await;
     let (report, code) = attempted(world, LATEST[1], "which works, after them", figures).await;
     assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
-    with_plugin(&report, 1, figures);
+    with_plugins(&report, 1, false, figures);
     serves(world, LATEST[1], SCHEMAS[1]).await;
     load.nobody_noticed(world, 3, figures).await;
     pair.end("builds that are taken back, all of it").await;
@@ -165,7 +169,8 @@ async fn migrates_and_dies(world: &World, figures: &mut Figures) {
 }
 
 /// The published one, by the gateway's own button.
-async fn updated(world: &World, ground: &Ground, figures: &mut Figures) {
+async fn updated(pair: &mut Pair) {
+    let Pair { world, has_discord, ground, figures, .. } = pair;
     let before = living(world).await;
     let disk = Disk::watched(world);
     let report = pressed::by_two(world, ground, LATEST[1]).await;
@@ -173,7 +178,7 @@ async fn updated(world: &World, ground: &Ground, figures: &mut Figures) {
     assert_eq!((report.ok, report.status), (true, Some(Status::RestartVerified)), "{report:#?}");
     assert_eq!(report.actor.as_deref(), Some("button"));
     foretold(&report);
-    with_plugin(&report, 1, figures);
+    with_plugins(&report, 1, *has_discord, figures);
     let after = report.serving.instance.clone().unwrap();
     assert_ne!(after, before);
     serves(world, LATEST[1], SCHEMAS[1]).await;
@@ -207,14 +212,19 @@ fn taken_back(report: &Report, code: i32, cause: &str) {
     assert!(report.causes[0].fault.detail.contains(cause), "{:#?}", report.causes);
 }
 
-/// What was installed is this one of the pairs of gateway and plugin, and what runs told both.
-fn with_plugin(report: &Report, pair: usize, figures: &mut Figures) {
+/// What was installed is this one of the pairs of gateway and plugins, and what runs told both.
+fn with_plugins(report: &Report, pair: usize, has_discord: bool, figures: &mut Figures) {
     hold(report, &[FactName::Version, FactName::Plugins]);
     figures.verdict(report);
     let release = &report.target.as_ref().unwrap().release;
-    let plugins: Vec<String> = release.plugins.iter().map(ToString::to_string).collect();
-    let expected = vec![format!("{PROGRESS_LINES}@{}", PLUGINS[pair])];
+    let mut plugins: Vec<String> = release.plugins.iter().map(ToString::to_string).collect();
+    plugins.sort();
+    let discord = has_discord.then(|| format!("{}@{}", openclaw::PLUGIN, LATEST[pair]));
+    let expected: Vec<String> =
+        discord.into_iter().chain([format!("{PROGRESS_LINES}@{}", PLUGINS[pair])]).collect();
     assert_eq!((release.version.as_str(), plugins), (LATEST[pair], expected));
+    let told = report.facts.iter().find(|fact| fact.name == FactName::Plugins).unwrap();
+    assert_eq!(told.expected.contains("discord"), has_discord, "{told:?}");
 }
 
 /// The target said of itself that it migrates.

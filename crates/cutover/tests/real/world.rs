@@ -7,7 +7,7 @@ use cutover::conductor::View;
 use cutover::demo;
 use cutover::store::Store;
 use cutover_core::{Generation, Report, RunId};
-use cutover_testkit::openclaw::{Client, Hello, PROGRESS_LINES, PROGRESS_LINES_ID, Runtime};
+use cutover_testkit::openclaw::{Client, Hello, PLUGIN, PROGRESS_LINES, PROGRESS_LINES_ID, Runtime};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Write as _;
@@ -122,6 +122,22 @@ impl World {
             "entries": {PROGRESS_LINES_ID: {"enabled": true}},
         }});
         fs::write(self.claw().join("openclaw.json"), own.to_string()).unwrap();
+        self
+    }
+
+    /// Before the daemon is started: and with the plugin of the gateway's makers that has its own version's number. It takes that
+    /// only from where it has installed it itself, in its state.
+    pub(crate) fn with_discord(self) -> World {
+        self.configure(|service| {
+            let project = "{env:OPENCLAW_STATE_DIR}/npm/projects/discord";
+            let plugin = [("npm", PLUGIN), ("version", "{version}"), ("project", project)];
+            let plugin = Table::from_iter(plugin.map(|(key, value)| (key.to_owned(), Value::from(value))));
+            service["plugins"].as_array_mut().unwrap().push(plugin.into());
+        });
+        let file = self.claw().join("openclaw.json");
+        let mut own: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        own["plugins"]["entries"]["discord"] = serde_json::json!({"enabled": true});
+        fs::write(file, own.to_string()).unwrap();
         self
     }
 
