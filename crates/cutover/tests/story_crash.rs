@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 #![allow(dead_code, reason = "the stage is shared, and this story needs little of it")]
 
+#[path = "story/pair.rs"]
+mod pair;
 #[path = "story/stage.rs"]
 mod stage;
 
@@ -234,6 +236,40 @@ async fn a_daemon_that_dies_while_a_mended_configuration_is_laid_down_lays_it_do
             std::fs::read_dir(world.path().join("data"))?.flatten().map(|entry| entry.file_name()).collect();
         assert!(!beside.iter().any(|name| name.to_string_lossy().contains("mended")), "{beside:?}");
         assert_eq!(starts_of(&world, "2.0.0"), 1);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_while_a_plugin_is_given_its_seat_gives_it_in_the_end() -> anyhow::Result<()> {
+    if std::process::Command::new("npm").arg("--version").output().is_err() {
+        println!("skipped: seats under crashes: npm is not installed");
+        return Ok(());
+    }
+    for point in ["seat put aside", "seat link made", "start: before go"] {
+        let (mut world, registry) = pair::published_with_a_seat(&with_policy("", &[])).await?;
+        let modules = world.path().join("data").join(pair::PROJECT).join("node_modules");
+        let link = modules.join(pair::PLUGIN);
+        world.start_daemon().await?;
+        world.install("1.0.0").await?;
+        registry.publish(&pair::extra("1.1.0", "format"));
+        registry.tag(pair::PLUGIN, "latest", "1.1.0");
+        world.kill_daemon()?;
+        // As if the service had installed it anew by itself.
+        std::fs::remove_file(&link)?;
+        std::fs::create_dir(&link)?;
+        world.start_daemon_with(&[("CUTOVER_CRASH_POINT", point)]).await?;
+        let run = world.update("1.0.0").await?;
+        dies(&mut world).await?;
+        world.start_daemon().await?;
+        let report = world.end_of(&run).await?;
+        assert_eq!(report.status, Some(Status::RestartVerified), "{point}: {report:#?}");
+        let plugin = world.generation(2).join("core/node_modules").join(pair::PLUGIN);
+        assert_eq!(std::fs::read_link(&link)?.canonicalize()?, plugin.canonicalize()?, "{point}");
+        let mut beside: Vec<_> =
+            std::fs::read_dir(link.parent().unwrap())?.flatten().map(|entry| entry.file_name()).collect();
+        beside.sort();
+        assert_eq!(beside, [".extra.cutover-aside", "extra"], "{point}");
     }
     Ok(())
 }
