@@ -43,6 +43,7 @@ pub use identity::Identity;
 pub use import::Import;
 pub(crate) use lockfile::{Locked, Lockfile};
 pub use manifest::{Changed, Fingerprint, Named};
+pub(crate) use npm::is_package_name;
 pub use source::{Directory, Limits, Npm, PluginSource, Resolved, Scripts, Source, Wanted};
 pub use space::{Need, Size, Space};
 pub use stage::{Phase, Progress};

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cutover::store::snapshot::{
-    self, Class, Comparison, Error, Moment, Problem, Snapshot, check, class, compare, discard, estimate,
-    freeze, restore, space, take, warm,
+    self, Class, Comparison, Error, Moment, Problem, Seat, Snapshot, check, class, compare, compare_without,
+    discard, estimate, freeze, restore, space, take, warm,
 };
 use cutover_core::BootId;
 use rusqlite::Connection;
@@ -886,4 +886,20 @@ fn a_snapshot_that_was_never_finished_does_not_exist() {
     discard(taken.dir()).unwrap();
     assert!(matches!(freeze(&taken), Err(Error::Missing { .. })));
     assert_eq!(fs::read_to_string(world.live("web/a")).unwrap(), "1");
+}
+
+#[test]
+fn what_is_given_anew_before_each_start_is_no_difference_and_everything_else_is() {
+    let world = World::new();
+    world.write("npm/one/node_modules/extra/index.mjs", "theirs");
+    let seat = Seat { project: world.live("npm/one"), package: "extra".into() };
+    let taken = take(&[files(&world.live("npm"))], &world.snapshot_dir(), &now()).unwrap();
+    let link = seat.link();
+    fs::rename(&link, link.with_file_name(".extra.cutover-aside")).unwrap();
+    symlink("/generations/0002", &link).unwrap();
+    assert!(matches!(compare(&taken), Comparison::Changed(_)));
+    assert_eq!(compare_without(&taken, std::slice::from_ref(&seat)), Comparison::Equal);
+    fs::write(seat.project.join("other"), "").unwrap();
+    let Comparison::Changed(changes) = compare_without(&taken, &[seat]) else { panic!() };
+    assert_eq!(changes.files, [world.live("npm/one/other")]);
 }

@@ -383,7 +383,7 @@ impl Executor {
         // Also one that an earlier daemon put up.
         FrontLink::end_standing(&self.site).await.map_err(|error| fault("front", format!("{error:#}")))?;
         self.stop_all(policy).await?;
-        self.vacate_seats().await?;
+        self.vacate_seats().await;
         let probe = site.probe().map_err(|error| fault("probe", format!("{error:#}")))?;
         let took =
             record.bring_back(&site.directory(), &probe, policy.start_deadline).await.map_err(&failed)?;

@@ -3,7 +3,7 @@
 use super::complaint::Complaint;
 use super::fragment::{Service, StateFragment, StateKind};
 use super::template::located;
-use crate::store::plugin_directory;
+use crate::store::{is_package_name, plugin_directory};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::{Component, Path, PathBuf};
@@ -90,6 +90,9 @@ pub(super) fn plugins(service: &Service) -> Result<Vec<PluginSettings>, Complain
             (None, Some(version)) => PluginWanted::Version(version.clone()),
             (channel, None) => PluginWanted::Channel(channel.clone().unwrap_or_else(|| "latest".into())),
         };
+        if !is_package_name(&fragment.npm) {
+            return Err(Complaint::new("plugins", format!("{} is no name of a package", fragment.npm)));
+        }
         if settings.iter().any(|other| other.package == fragment.npm) {
             return Err(Complaint::new("plugins", format!("{} stands there twice", fragment.npm)));
         }
@@ -97,6 +100,11 @@ pub(super) fn plugins(service: &Service) -> Result<Vec<PluginSettings>, Complain
         let project = fragment.project.as_ref().map(|project| located(project, &service.env));
         if let Some(project) = &project {
             seat_is_state(project, fragment, service)?;
+            if settings.iter().any(|other| other.project.as_ref() == Some(project)) {
+                let problem =
+                    format!("{}: another plugin has this `project`; each needs its own", fragment.npm);
+                return Err(Complaint::new("plugins", problem));
+            }
         }
         settings.push(PluginSettings {
             project,
@@ -142,6 +150,36 @@ pub(crate) fn fill_plugins(template: &str, root: &Path, package: &str) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn a_seat_lies_in_state_and_is_one_plugin_s() {
+        let told = |plugins: &str| {
+            let text = format!(
+                "[service.web]\nsource = {{ npm = \"app\" }}\ncommand = [\"node\", \"{{root}}/app.mjs\", \"{{port}}\"]\n\
+                 probe = {{ live = \"/\", version = {{ http = \"/version\" }} }}\n\
+                 env = {{ DATA = \"/var/lib/web\" }}\nstate = [{{ path = \"{{env:DATA}}\", kind = \"files\" }}]\n\
+                 port = 8080\nplugins = [{plugins}]\n"
+            );
+            parse(Path::new("cutover.toml"), &text)
+        };
+        let plugin = |name: &str, project: &str| format!("{{ npm = \"{name}\", project = \"{project}\" }}");
+        let settings = told(&plugin("@toy/extra", "{env:DATA}/npm/extra")).unwrap();
+        let seat = settings.services["web"].plugins[0].project.clone();
+        assert_eq!(seat.as_deref(), Some(Path::new("/var/lib/web/npm/extra")));
+        for (plugins, why) in [
+            (plugin("x", "/var/lib/webs/npm"), "does not lie below a `state`"),
+            (plugin("x", "{env:DATA}/../other"), "does not lie below a `state`"),
+            (
+                format!("{}, {}", plugin("x", "{env:DATA}/a"), plugin("y", "{env:DATA}/a")),
+                "each needs its own",
+            ),
+            (plugin("../x", "{env:DATA}/a"), "is no name of a package"),
+        ] {
+            let complaint = told(&plugins).unwrap_err().to_string();
+            assert!(complaint.contains(why), "{complaint}");
+        }
+    }
 
     #[test]
     fn a_plugin_lies_beside_the_package_whatever_their_scopes() {

@@ -66,12 +66,12 @@ impl Copied {
         snapshot::exchange(files, &self.lying(), Content::After).map_err(|error| told(&error))
     }
 
-    /// Gives seats in the copy, as the live state will have them.
+    /// Gives seats in the copy, as the live state will have them. What is not there has no copy, and no seat in it.
     ///
     /// # Errors
     /// In words for a person.
     pub fn seat(&self, seating: &Seating) -> Result<(), String> {
-        seating.give(&self.lying()).map_err(|error| told(&error))
+        seating.within(&self.lying()).give(&self.lying()).map_err(|error| told(&error))
     }
 
     /// What must not be repeated of what a command says that has this environment and sees this copy.

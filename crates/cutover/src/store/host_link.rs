@@ -1,40 +1,42 @@
 //! A plugin's way to its host: a link in the plugin's own `node_modules` to the package beside it, where it names that as a
 //! peer. npm does without, since both lie in one `node_modules`; some hosts look for the link and take no plugin that lacks it.
 
-use super::lockfile;
 use super::{Error, Result};
 use cutover_core::Release;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    #[serde(default)]
-    peer_dependencies: BTreeMap<String, serde_json::Value>,
-}
+/// Bytes of a plugin's manifest that are read.
+const MANIFEST_MAX: u64 = 1 << 20;
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Lays the links of all plugins of a release that npm has installed into `core`. What lies there already stays. No link is
-/// followed on the way: the tree may still belong to somebody else.
+/// followed: the tree may still belong to somebody else.
+///
+/// # Errors
+/// [`Error::Write`](super::Error) or [`Error::Read`](super::Error) where something else lies on the way.
 pub(super) fn lay(core: &Path, release: &Release) -> Result<()> {
     let host = release.package.as_str();
     for plugin in &release.plugins {
-        let directory = core.join("node_modules").join(&plugin.package);
-        let manifest: Manifest = lockfile::read(&directory.join("package.json"))?;
-        if !manifest.peer_dependencies.contains_key(host) {
+        let way = Path::new("node_modules").join(&plugin.package);
+        let unread = |error: io::Error| Error::read(&core.join(&way).join("package.json"))(error);
+        let directory = entered(core, &way, false).map_err(|error| unread(error.into()))?;
+        if !has_peer(&directory, host).map_err(unread)? {
             continue;
         }
-        let way = Path::new("node_modules").join(&plugin.package).join("node_modules").join(host);
-        let parent = way.parent().expect("it has several parts");
-        let failed = |error: Errno| Error::write(&core.join(&way))(error.into());
-        let made = made(core, parent).map_err(failed)?;
+        let link = way.join("node_modules").join(host);
+        let parent = link.parent().expect("it has several parts");
+        let failed = |error: Errno| Error::write(&core.join(&link))(error.into());
+        let made = entered(core, parent, true).map_err(failed)?;
         // From the link's own directory up to the one that holds both.
         let up: PathBuf = std::iter::repeat_n("..", parent.components().count() - 1).collect();
-        match rustix::fs::symlinkat(up.join(host), &made, way.file_name().expect("it ends in a name")) {
+        match rustix::fs::symlinkat(up.join(host), &made, link.file_name().expect("it ends in a name")) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -42,16 +44,31 @@ pub(super) fn lay(core: &Path, release: &Release) -> Result<()> {
     Ok(())
 }
 
-/// The directory at a path below another, made where it is missing.
-fn made(from: &Path, way: &Path) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut here = rustix::fs::open(from, flags, Mode::empty())?;
+/// Whether the manifest in a directory names the host as a peer. One that makes no sense names nobody.
+fn has_peer(directory: &OwnedFd, host: &str) -> io::Result<bool> {
+    // NONBLOCK: a pipe in its place must not hang whoever opens it.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(directory, "package.json", flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Ok(false);
+    }
+    let mut text = Vec::new();
+    file.take(MANIFEST_MAX).read_to_end(&mut text)?;
+    let manifest: Option<Value> = serde_json::from_slice(&text).ok();
+    Ok(manifest.is_some_and(|manifest| manifest["peerDependencies"].get(host).is_some()))
+}
+
+/// The directory at a path below another, made where it is missing if it is to be.
+fn entered(from: &Path, way: &Path, is_made: bool) -> rustix::io::Result<OwnedFd> {
+    let mut here = rustix::fs::open(from, DIRECTORY, Mode::empty())?;
     for part in way {
-        match rustix::fs::mkdirat(&here, part, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
+        if is_made {
+            match rustix::fs::mkdirat(&here, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
         }
-        here = rustix::fs::openat(&here, part, flags, Mode::empty())?;
+        here = rustix::fs::openat(&here, part, DIRECTORY, Mode::empty())?;
     }
     Ok(here)
 }

@@ -111,7 +111,8 @@ fn is_word(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_') && word.bytes().all(known)
 }
 
-fn is_package_name(name: &str) -> bool {
+/// Whether a word can only be the name of a package: no address, no path, no option.
+pub(crate) fn is_package_name(name: &str) -> bool {
     match name.strip_prefix('@').map(|rest| rest.split_once('/')) {
         None => is_word(name),
         Some(Some((scope, name))) => is_word(scope) && is_word(name),
@@ -291,7 +292,6 @@ pub(super) async fn install(
             .await?
             .map_err(|failure| failure.into_error(&call, &release.version, limits.attempts))?;
     }
-    super::host_link::lay(&core, release)?;
     super::workspace::remove(&home)
 }
 

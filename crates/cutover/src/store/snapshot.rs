@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use check::{Finding, Need, Problem, Size, Space, check, estimate, space};
-pub use compare::{Changes, Class, Comparison, DatabaseChange, class, compare};
+pub use compare::{Changes, Class, Comparison, DatabaseChange, class, compare, compare_without};
 pub use content::Digest;
 pub use database::{Fingerprint, Table};
 pub use error::Error;
@@ -45,7 +45,7 @@ pub use layout::{StateKind, StatePath};
 pub use mended::{Content, Lying, Mended, at_home, exchange, keep_mended, mended, text_of};
 pub use record::Moment;
 pub use restore::{Restored, restore, restore_has_begun};
-pub use seat::{Seat, Seating, note_seats, seats};
+pub use seat::{Seat, Seating, Sight, note_seats, seats};
 
 use database::Inspected;
 use layout::Root;

@@ -5,7 +5,9 @@ use super::manifest::Manifest;
 use super::source::{Resolved, Source};
 use super::space::Need;
 use super::workspace::Workspace;
-use super::{Error, GenerationRecord, Result, SourceRecord, Store, directory, lockfile, npm, seal};
+use super::{
+    Error, GenerationRecord, Result, SourceRecord, Store, directory, host_link, lockfile, npm, seal,
+};
 use cutover_core::Generation;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,6 +171,9 @@ impl Staging {
     }
 
     fn seal(&self) -> Result<Generation> {
+        if matches!(self.source, Source::Npm(_)) {
+            host_link::lay(&self.core(), &self.resolved.release)?;
+        }
         seal::take_over(&self.core())?;
         let meter = Meter::new(&self.listener, Phase::Hash, None);
         let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes) };

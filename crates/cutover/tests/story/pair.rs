@@ -6,6 +6,8 @@ use cutover_testkit::registry::{Package, Registry};
 use serde_json::json;
 
 pub(crate) const PLUGIN: &str = "@toy/extra";
+/// A plugin that not every version has beside it.
+pub(crate) const SIDE: &str = "@toy/side";
 /// Where in its state the app looks for its plugin, if it has a seat there.
 pub(crate) const PROJECT: &str = "npm/projects/extra";
 
@@ -60,7 +62,8 @@ pub(crate) async fn published_with_a_seat(service: &str) -> anyhow::Result<(Worl
     let lines = format!(
         "state = [{{ path = \"{{world}}/data\", kind = \"files\" }}]\n\
          env = {{ PLUGIN = \"{{world}}/data/{PROJECT}/node_modules/{PLUGIN}\" }}\n\
-         plugins = [{{ npm = \"{PLUGIN}\", project = \"{{world}}/data/{PROJECT}\" }}]"
+         plugins = [{{ npm = \"{PLUGIN}\", project = \"{{world}}/data/{PROJECT}\" }}, \
+         {{ npm = \"{SIDE}\", version = \"{{version}}\", policy = \"wanted\", project = \"{{world}}/data/npm/projects/side\" }}]"
     );
     published_with(&format!("{lines}\n{service}")).await
 }

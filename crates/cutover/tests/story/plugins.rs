@@ -1,14 +1,21 @@
 //! A plugin is one thing with its package: updated, proven, refused and taken back together with it. In a daemon with a
 //! service that node runs, both from a registry.
 
-use crate::pair::{APP, BARE, PLUGIN, PROJECT, WITH_VERSION, app, extra, published, published_with_a_seat};
+use crate::pair::{
+    APP, BARE, PLUGIN, PROJECT, SIDE, WITH_VERSION, app, extra, published, published_with_a_seat,
+};
 use crate::preflight::{of, only};
 use crate::stage::{assert_told, reported, serving, told, update, view, with_policy};
 use cutover::demo::{SERVICE, World};
 use cutover_core::{FactName, Fault, Level, Reading, Report, Resolution, Status};
-use cutover_testkit::registry::Registry;
+use cutover_testkit::registry::{Package, Registry};
 use std::path::PathBuf;
 use std::process::Command;
+
+/// In its rehearsal a program does not see the world around its state.
+const FAILS_AT_HOME: &str = "import { existsSync } from 'node:fs';
+if (existsSync(process.env.PLUGIN.replace(/data.*/, 'cutover.toml'))) setTimeout(() => process.exit(1), 100);
+";
 
 fn npm_is_there() -> bool {
     let is_there = Command::new("npm").arg("--version").output().is_ok();
@@ -135,6 +142,8 @@ async fn a_plugin_that_is_looked_for_in_the_state_sits_there_with_each_version_a
     // What its own installer laid there before is nobody's to remove.
     std::fs::create_dir_all(&link)?;
     std::fs::write(link.join("index.mjs"), "export const version = '0.9.0';\n")?;
+    let side = world.path().join("data/npm/projects/side");
+    registry.publish(&Package::new(SIDE, "1.0.0"));
     world.start_daemon().await?;
     world.install("1.0.0").await?;
     assert_eq!(sitting().canonicalize()?, plugin_in(&world, 1).canonicalize()?);
@@ -145,6 +154,13 @@ async fn a_plugin_that_is_looked_for_in_the_state_sits_there_with_each_version_a
     let planned = world.cutover(&["plan", SERVICE, "--to", "1.0.0"]).await?;
     assert!(told(&planned).contains("@toy/extra sits at "), "{}", told(&planned));
     assert_eq!(sitting().canonicalize()?, plugin_in(&world, 1).canonicalize()?, "a plan moves nobody");
+    // Nobody knows which of two the service would take.
+    let other = world.path().join("data/npm/projects/other/node_modules").join(PLUGIN);
+    std::fs::create_dir_all(&other)?;
+    let refused = update(&world, "1.0.0").await?;
+    assert_told(&refused, Status::UpdateFailed, Resolution::OldVerified, 3);
+    assert!(refused.0.causes[0].fault.detail.contains("other/node_modules"), "{:?}", refused.0.causes);
+    std::fs::remove_dir_all(world.path().join("data/npm/projects/other"))?;
     let updated = update(&world, "1.0.0").await?;
     assert_told(&updated, Status::RestartVerified, Resolution::None, 0);
     assert_plugins(&updated.0, "extra@1.1.0", Reading::Holds);
@@ -154,16 +170,26 @@ async fn a_plugin_that_is_looked_for_in_the_state_sits_there_with_each_version_a
     let host = link.join("node_modules/app").canonicalize()?;
     assert_eq!(host, world.generation(2).join("core/node_modules/app").canonicalize()?);
 
-    let broken = app("2.0.0", WITH_VERSION).file("app.mjs", format!("{APP}\nprocess.exit(1);\n"));
+    // Started after the cut, and not only in its rehearsal: it has another directory there.
+    let broken = app("2.0.0", WITH_VERSION).file("app.mjs", format!("{APP}\n{FAILS_AT_HOME}"));
     registry.publish(&broken);
     registry.publish(&extra("2.0.0", "format"));
     registry.tag(PLUGIN, "latest", "2.0.0");
+    assert!(side.is_dir());
     let ended = update(&world, "2.0.0").await?;
-    assert!(!ended.0.ok && ended.0.resolution == Resolution::OldVerified, "{:#?}", ended.0);
+    assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
     assert_eq!(sitting().canonicalize()?, plugin_in(&world, 2).canonicalize()?);
+    assert!(side.join("node_modules").join(SIDE).is_symlink(), "2.0.0 went without it");
+
+    registry.publish(&app("3.0.0", WITH_VERSION));
+    let updated = update(&world, "3.0.0").await?;
+    assert_told(&updated, Status::RestartVerified, Resolution::None, 0);
+    assert_plugins(&updated.0, "extra@2.0.0", Reading::Holds);
+    assert!(!side.exists(), "what was made for a plugin goes with it");
     let undone = reported(&world, &["rollback", SERVICE, "--data", "restore"]).await?;
     assert_told(&undone, Status::RestartVerified, Resolution::None, 0);
-    assert_plugins(&undone.0, "extra@1.0.0", Reading::Holds);
-    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 1).canonicalize()?);
+    assert!(side.join("node_modules").join(SIDE).is_symlink());
+    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 2).canonicalize()?);
+    assert_plugins(&undone.0, "extra@1.1.0", Reading::Holds);
     Ok(())
 }

@@ -111,12 +111,13 @@ impl Executor {
         }
         if when != LayDown::Always {
             let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
+            let seats = self.seats_known()?;
             let looked = self
                 .with_hands("restore", move || {
                     let snapshot = open(&directory)?;
                     // One that has begun to lay down is brought to its end: what lies there is the copy, or half of it.
                     let begun = snapshot::restore_has_begun(&snapshot, &tag)?;
-                    Ok::<_, snapshot::Error>((!begun).then(|| snapshot::compare(&snapshot)))
+                    Ok::<_, snapshot::Error>((!begun).then(|| snapshot::compare_without(&snapshot, &seats)))
                 })
                 .await?;
             match looked.map(|comparison| staying(&comparison, class)) {
@@ -150,10 +151,10 @@ impl Executor {
 
     /// Before the target's first start: the stopped state must still be what the snapshot holds. Then it is frozen.
     pub(super) async fn still_equal(&self, run: &RunId) -> Result<Comparison, Fault> {
-        let directory = self.snapshot_directory(run);
+        let (directory, seats) = (self.snapshot_directory(run), self.seats_known()?);
         self.with_hands("snapshot", move || {
             let snapshot = open(&directory)?;
-            let comparison = snapshot::compare(&snapshot);
+            let comparison = snapshot::compare_without(&snapshot, &seats);
             if comparison == Comparison::Equal {
                 snapshot::freeze(&snapshot)?;
             }

@@ -83,7 +83,7 @@ impl Executor {
         let without = without(&self.site.settings.plugins, target, source);
         let level = if is_way_back { Level::Note } else { Level::Warn };
         findings.extend(without.into_iter().map(|text| Finding::new(level, "plugins", text)));
-        findings.extend(self.seats_foreseen(target).await?);
+        findings.extend(self.seats_as(level, target).await?);
         findings.extend(self.room().await?);
         findings.push(self.foreseen(target, source, settings.policy.rehearse).await?);
         let mut class = None;
@@ -101,6 +101,17 @@ impl Executor {
         }
         findings.extend(self.shortened_soak(settings, class));
         Ok(Looked { findings: config::weighed(findings, &self.site.settings.preflight), class })
+    }
+
+    /// What a start does to seats. On the way back nothing of it is held against what was current once.
+    async fn seats_as(&self, level: Level, target: &Installed) -> Result<Vec<Finding>, Fault> {
+        match self.seats_foreseen(target).await {
+            Ok(findings) if level == Level::Note => {
+                Ok(findings.into_iter().map(|finding| Finding { level, ..finding }).collect())
+            }
+            Err(fault) if level == Level::Note => Ok(vec![Finding::new(level, "plugins", fault.detail)]),
+            told => told,
+        }
     }
 
     /// What follows from the settings alone.

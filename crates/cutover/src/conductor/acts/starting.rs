@@ -134,7 +134,7 @@ impl Executor {
         self.reporter.fact(spawned).await.map_err(chain("stale"))?;
         // From this fact on a rollback takes the state back.
         self.exchange(starting.mended.clone(), Content::After).await?;
-        self.seat(starting.installed).await?;
+        self.seat_if_possible(starting.installed).await;
         crate::crash_point!("start: before go");
         let live = match prepared.go(KEEPER).await {
             Ok(live) => live,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::{self, StateKind, StatePath};
 use super::place::Place;
 use super::record::{DatabaseRecord, Entry, RootRecord};
+use super::seat::Seat;
 use super::survey::Survey;
 use super::tree::{Mirror, Source};
 use super::trust::{Known, Trust};
@@ -89,10 +90,15 @@ pub fn class(state: &[StatePath], comparison: &Comparison) -> Class {
 /// Compares the live state with a snapshot. Must be called only while nothing writes to the state. Trouble of any kind is
 /// an answer too: unknown.
 pub fn compare(snapshot: &Snapshot) -> Comparison {
+    compare_without(snapshot, &[])
+}
+
+/// The same, leaving out what lies in these seats: before each start they are given anew.
+pub fn compare_without(snapshot: &Snapshot, seats: &[Seat]) -> Comparison {
     let mut total = Changes::default();
     let mut is_migrated = false;
     for (number, root) in snapshot.record.roots.iter().enumerate() {
-        match compare_root(snapshot, number, root, &mut total) {
+        match compare_root((snapshot, number, root), seats, &mut total) {
             Ok(migrated) => is_migrated |= migrated,
             Err(error) => return Comparison::Unknown { why: with_causes(&error) },
         }
@@ -117,13 +123,14 @@ fn with_causes(error: &Error) -> String {
 }
 
 fn compare_root(
-    snapshot: &Snapshot,
-    number: usize,
-    root: &RootRecord,
+    (snapshot, number, root): (&Snapshot, usize, &RootRecord),
+    seats: &[Seat],
     total: &mut Changes,
 ) -> Result<bool, Error> {
     let mut is_migrated = false;
     let mut differing = differences(root)?;
+    let parent = layout::parent_of(&root.path);
+    differing.retain(|path, _| !seats.iter().any(|seat| seat.has(&parent.join(path))));
     let undeclared = undeclared(snapshot, number, root, &differing)?;
     for database in root.databases.iter().chain(&undeclared) {
         let unit = unit_of(database);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -123,40 +123,55 @@ impl Place {
         }
     }
 
-    /// Makes a directory; what there is in it is whose this one is.
+    /// Makes a directory, durably, with the owner and the mode of this one. It has its name when it is done.
     pub(super) fn make_directory(&self, name: &OsStr) -> Result<(), Error> {
-        let made = rustix::fs::mkdirat(&self.fd, name, Mode::RWXU);
-        made.map_err(Error::io("create", self.path.join(name)))?;
-        self.give(name)?;
+        let new = unfinished(name);
+        self.remove(&new)?;
+        let failed = || Error::io("create", self.path.join(name));
+        rustix::fs::mkdirat(&self.fd, &new, Mode::RWXU).map_err(failed())?;
+        let inner = rustix::fs::openat(&self.fd, &new, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+        let inner = inner.map_err(failed())?;
+        self.liken(&inner, 0o7777).map_err(failed())?;
+        self.rename(&new, name)?;
         self.sync()
     }
 
-    /// Makes a file, durably; it is whose this directory is.
+    /// Makes a file, durably, with the owner of this directory, for whoever may read that. It has its name when it is whole.
     pub(super) fn create(&self, name: &OsStr, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.path.join(name);
-        let mut file = self.create_file(name)?;
+        let (path, new) = (self.path.join(name), unfinished(name));
+        self.remove(&new)?;
+        let mut file = self.create_file(&new)?;
         file.write_all(bytes).map_err(Error::io("write", &path))?;
-        self.give(name)?;
+        self.liken(&file, 0o666).map_err(Error::io("create", &path))?;
         file.sync_all().map_err(Error::io("sync", path))?;
+        self.rename(&new, name)?;
         self.sync()
     }
 
-    /// Makes a link; it is whose this directory is.
+    /// Makes a link. Whose it is says nothing about it.
     pub(super) fn link(&self, name: &OsStr, target: &Path) -> Result<(), Error> {
-        let made = rustix::fs::symlinkat(target, &self.fd, name);
-        made.map_err(Error::io("create", self.path.join(name)))?;
-        self.give(name)
+        rustix::fs::symlinkat(target, &self.fd, name).map_err(Error::io("create", self.path.join(name)))
     }
 
-    /// Gives what lies at a name to the owner of this directory. An ordinary user can make nothing for others.
-    fn give(&self, name: &OsStr) -> Result<(), Error> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(());
+    /// Removes a name that is no directory's.
+    pub(super) fn unlink(&self, name: &OsStr) -> Result<(), Error> {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
+            .map_err(Error::io("remove", self.path.join(name)))
+    }
+
+    /// Removes a directory with nothing in it; whether it did.
+    pub(super) fn remove_if_empty(&self, name: &OsStr) -> bool {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).is_ok()
+    }
+
+    /// Gives what is open the owner of this directory, and of its mode what is in the mask. An ordinary user can make nothing
+    /// for others.
+    fn liken(&self, file: impl AsFd, mask: u32) -> rustix::io::Result<()> {
+        let own = rustix::fs::fstat(&self.fd)?;
+        if rustix::process::geteuid().is_root() {
+            rustix::fs::fchown(&file, Some(Uid::from_raw(own.st_uid)), Some(Gid::from_raw(own.st_gid)))?;
         }
-        let own = rustix::fs::fstat(&self.fd).map_err(Error::io("examine", &self.path))?;
-        let (uid, gid) = (Uid::from_raw(own.st_uid), Gid::from_raw(own.st_gid));
-        rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(Error::io("change the owner of", self.path.join(name)))
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(own.st_mode & mask))
     }
 
     /// Gives another name to what lies at one; what has that name already is replaced.
@@ -173,6 +188,14 @@ impl Place {
     pub(super) fn sync_file_system(&self) -> Result<(), Error> {
         rustix::fs::syncfs(&self.fd).map_err(Error::io("sync the file system of", &self.path))
     }
+}
+
+/// The name of something that is being made.
+fn unfinished(name: &OsStr) -> OsString {
+    let mut new = OsString::from(".");
+    new.push(name);
+    new.push(".cutover-unfinished");
+    new
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

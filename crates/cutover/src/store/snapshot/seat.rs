@@ -14,6 +14,7 @@ use super::mended::{self, Lying};
 use super::place::{Place, kind};
 use super::{Error, record};
 
+const MANIFEST: &str = "package.json";
 /// Beside a link until it takes the old one's place.
 const NEW: &str = "cutover-new";
 /// Beside a link: what lay there before and was not ours.
@@ -40,6 +41,21 @@ pub struct Seating {
     pub generations: PathBuf,
 }
 
+/// What lies at a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing, or a link of ours.
+    Free,
+    /// Something that is put aside when the seat is given.
+    Stranger,
+    /// The seat cannot be given: this is where a directory would have to be.
+    Blocked(PathBuf),
+    /// The project is there, and does not name the package among its dependencies.
+    Unnamed(PathBuf),
+    /// The package lies in another project too, or above: nobody knows which of the two the service takes.
+    Doubled(PathBuf),
+}
+
 impl Seat {
     /// Where the link lies.
     #[must_use]
@@ -47,16 +63,92 @@ impl Seat {
         self.project.join("node_modules").join(&self.package)
     }
 
-    /// What lies there and is not a link of ours, with the roots at home; `None` if nothing does.
+    /// Whether a path is the link, or what is made or put aside beside it, or lies in that.
+    #[must_use]
+    pub fn has(&self, path: &Path) -> bool {
+        let link = self.link();
+        let (parent, name) = (link.parent().expect("it lies in node_modules"), name_in(&link));
+        let below = path.strip_prefix(parent).ok().and_then(|below| below.components().next());
+        below.is_some_and(|first| {
+            let first = first.as_os_str();
+            first == name || is_beside(first, name, NEW) || is_beside(first, name, ASIDE)
+        })
+    }
+
+    /// Looks at the seat. Nothing is changed.
     ///
     /// # Errors
     /// If it lies in no root, or cannot be examined.
-    pub fn stranger(&self, roots: &[Lying], generations: &Path) -> Result<Option<PathBuf>, Error> {
+    pub fn look(&self, roots: &[Lying], generations: &Path) -> Result<Sight, Error> {
         let link = self.link();
-        let Some((place, name)) = placed(&link, roots)? else { return Ok(None) };
-        let is_strange = place.stat(&name)?.is_some() && !is_ours(&place, &name, generations)?;
-        Ok(is_strange.then_some(link))
+        if let Some(blocking) = blocking(&link, roots)? {
+            return Ok(Sight::Blocked(blocking));
+        }
+        if let Some(other) = self.other(roots)? {
+            return Ok(Sight::Doubled(other));
+        }
+        let manifest = self.project.join(MANIFEST);
+        if let Some(text) = text_of(&manifest, roots)?
+            && !names(&text, &self.package)
+        {
+            return Ok(Sight::Unnamed(manifest));
+        }
+        let Some((place, name)) = placed(&link, roots)? else { return Ok(Sight::Free) };
+        match place.stat(&name)?.is_some() && !is_ours(&place, &name, generations)? {
+            true => Ok(Sight::Stranger),
+            false => Ok(Sight::Free),
+        }
     }
+
+    /// Another place for the same package, in a project beside this one or in a directory above.
+    fn other(&self, roots: &[Lying]) -> Result<Option<PathBuf>, Error> {
+        let Some((beside, own)) = placed(&self.project, roots)? else { return Ok(None) };
+        let parent = self.project.parent().expect("it lies below a root");
+        let siblings = beside.names()?.into_iter().filter(|name| *name != own).map(|name| parent.join(name));
+        let above = parent.ancestors().map(Path::to_owned);
+        for project in siblings.chain(above).filter(|project| is_state(project, roots)) {
+            let other = Self { project, package: self.package.clone() }.link();
+            if let Some((place, name)) = placed(&other, roots)?
+                && place.stat(&name)?.is_some()
+            {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The manifest of a project that is made for it. By name alone: which version is there, the package itself says.
+    fn manifest(&self) -> String {
+        format!("{:#}\n", json!({ "private": true, "dependencies": { &self.package: "latest" } }))
+    }
+}
+
+/// The first directory on the way to a path that is none.
+fn blocking(path: &Path, roots: &[Lying]) -> Result<Option<PathBuf>, Error> {
+    let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|above| is_state(above, roots)).collect();
+    above.reverse();
+    for directory in above {
+        let Some((place, name)) = placed(directory, roots)? else { return Ok(None) };
+        match place.stat(&name)? {
+            None => return Ok(None),
+            Some(stat) if kind(&stat) == FileType::Directory => {}
+            Some(_) => return Ok(Some(directory.to_owned())),
+        }
+    }
+    Ok(None)
+}
+
+fn text_of(path: &Path, roots: &[Lying]) -> Result<Option<String>, Error> {
+    if !is_state(path, roots) {
+        return Err(Error::Outside { path: path.to_owned() });
+    }
+    mended::text_of(path, roots)
+}
+
+/// Whether a project's manifest has the package among its dependencies.
+fn names(manifest: &str, package: &str) -> bool {
+    let manifest: Option<serde_json::Value> = serde_json::from_str(manifest).ok();
+    manifest.is_some_and(|manifest| manifest["dependencies"].get(package).is_some())
 }
 
 /// The seats that may hold a link; empty if none ever did.
@@ -76,6 +168,13 @@ pub fn note_seats(service: &Path, seats: &[Seat]) -> Result<(), Error> {
 }
 
 impl Seating {
+    /// The seats that lie in these roots.
+    #[must_use]
+    pub fn within(&self, roots: &[Lying]) -> Self {
+        let seats = self.seats.iter().filter(|(seat, _)| is_state(&seat.project, roots));
+        Self { seats: seats.cloned().collect(), generations: self.generations.clone() }
+    }
+
     /// Gives every seat to whom it is to have, durably. A directory that lies there is put aside, and put back when nobody
     /// of ours has the seat any more. May be run again after a crash at any line.
     ///
@@ -92,16 +191,15 @@ impl Seating {
 fn give(seat: &Seat, plugin: &Path, roots: &[Lying], generations: &Path) -> Result<(), Error> {
     let link = seat.link();
     let project = made(&seat.project, roots)?;
-    let manifest = OsStr::new("package.json");
-    if project.stat(manifest)?.is_none() {
-        // By name alone: which version is there, the package itself says.
-        let text = json!({ "private": true, "dependencies": { &seat.package: "latest" } });
-        project.create(manifest, format!("{text:#}\n").as_bytes())?;
+    if project.stat(OsStr::new(MANIFEST))?.is_none() {
+        project.create(OsStr::new(MANIFEST), seat.manifest().as_bytes())?;
     }
     let place = made(link.parent().expect("it lies in node_modules"), roots)?;
     let name = name_in(&link);
     if place.stat(name)?.is_some() && !is_ours(&place, name, generations)? {
-        place.rename(name, &free(&place, name)?)?;
+        let aside = free(&place, name)?;
+        place.rename(name, &aside)?;
+        tracing::info!(path = %link.display(), aside = %aside.display(), "what lay at a plugin's seat is put aside");
         crate::crash_point!("seat put aside");
     }
     if is_link_to(&place, name, plugin)? {
@@ -119,20 +217,43 @@ fn vacate(seat: &Seat, roots: &[Lying], generations: &Path) -> Result<(), Error>
     let link = seat.link();
     // What once was state and is no more has nobody's word that it may be written to.
     if !is_state(&link, roots) {
+        tracing::warn!(path = %link.display(), "a plugin's seat is no declared state any more: it is left as it is");
         return Ok(());
     }
     let Some((place, name)) = placed(&link, roots)? else { return Ok(()) };
     place.remove(&beside(&name, NEW, 0))?;
     if is_ours(&place, &name, generations)? {
-        place.remove(&name)?;
+        place.unlink(&name)?;
         crate::crash_point!("seat vacated");
     }
-    if place.stat(&name)?.is_none()
-        && let Some(aside) = put_aside(&place, &name)?
-    {
-        place.rename(&aside, &name)?;
+    if place.stat(&name)?.is_none() {
+        match put_aside(&place, &name)? {
+            Some(aside) => {
+                place.rename(&aside, &name)?;
+                tracing::info!(path = %link.display(), "what lay at a plugin's seat before is back");
+            }
+            None => return clear(seat, roots),
+        }
     }
     place.sync()
+}
+
+/// Removes what is left of a project that was made for a seat.
+fn clear(seat: &Seat, roots: &[Lying]) -> Result<(), Error> {
+    let (link, manifest) = (seat.link(), seat.project.join(MANIFEST));
+    if mended::text_of(&manifest, roots).ok().flatten() == Some(seat.manifest())
+        && let Some((place, name)) = placed(&manifest, roots)?
+    {
+        place.unlink(&name)?;
+    }
+    for directory in link.ancestors().skip(1).take_while(|above| above.starts_with(&seat.project)) {
+        let Some((place, name)) = placed(directory, roots)? else { continue };
+        if !place.remove_if_empty(&name) {
+            return place.sync();
+        }
+        place.sync()?;
+    }
+    Ok(())
 }
 
 fn is_state(path: &Path, roots: &[Lying]) -> bool {
@@ -176,12 +297,22 @@ fn is_link_to(place: &Place, name: &OsStr, target: &Path) -> Result<bool, Error>
 
 /// A hidden name beside this one.
 fn beside(name: &OsStr, mark: &str, number: usize) -> OsString {
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{mark}"));
+    let mut hidden = hidden(name, mark);
     if number > 0 {
         hidden.push(format!("-{number}"));
     }
+    hidden
+}
+
+/// Whether it is one of those.
+fn is_beside(other: &OsStr, name: &OsStr, mark: &str) -> bool {
+    other.as_encoded_bytes().starts_with(hidden(name, mark).as_encoded_bytes())
+}
+
+fn hidden(name: &OsStr, mark: &str) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{mark}"));
     hidden
 }
 
@@ -213,6 +344,9 @@ mod tests {
         seat: Seat,
     }
 
+    /// What another installer has written.
+    const THEIRS: &str = r#"{"dependencies": {"@toy/extra": "0.9.0"}}"#;
+
     /// State with nothing in it, and two generations with the plugin.
     fn ground() -> Ground {
         let directory = tempfile::tempdir().unwrap();
@@ -236,6 +370,10 @@ mod tests {
             Seating { seats: vec![(seat.clone(), plugin)], generations: self.generations.clone() }
         }
 
+        fn look(&self) -> Sight {
+            self.seat.look(&self.roots, &self.generations).unwrap()
+        }
+
         fn sitting(&self) -> Option<PathBuf> {
             fs::read_link(self.seat.link()).ok()
         }
@@ -255,8 +393,8 @@ mod tests {
         assert_eq!(project["dependencies"], json!({ "@toy/extra": "latest" }));
         ground.give(None).unwrap();
         assert_eq!(ground.sitting(), None);
-        let beside = fs::read_dir(ground.seat.link().parent().unwrap()).unwrap().count();
-        assert_eq!(beside, 0, "nothing lies beside it");
+        let left = fs::read_dir(ground.seat.project.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 0, "what was made for it is gone with it");
     }
 
     #[test]
@@ -266,12 +404,14 @@ mod tests {
         fs::create_dir_all(&link).unwrap();
         fs::write(link.join("index.js"), "theirs").unwrap();
         fs::write(ground.seat.project.join("package.json"), "{}").unwrap();
-        assert_eq!(ground.seat.stranger(&ground.roots, &ground.generations).unwrap(), Some(link.clone()));
+        assert_eq!(ground.look(), Sight::Unnamed(ground.seat.project.join(MANIFEST)));
+        fs::write(ground.seat.project.join("package.json"), THEIRS).unwrap();
+        assert_eq!(ground.look(), Sight::Stranger);
         ground.give(Some("1")).unwrap();
-        assert_eq!(ground.seat.stranger(&ground.roots, &ground.generations).unwrap(), None);
+        assert_eq!(ground.look(), Sight::Free);
         ground.give(Some("2")).unwrap();
         assert_eq!(ground.sitting(), Some(ground.generations.join("2")));
-        assert_eq!(fs::read_to_string(ground.seat.project.join("package.json")).unwrap(), "{}");
+        assert_eq!(fs::read_to_string(ground.seat.project.join("package.json")).unwrap(), THEIRS);
         for _ in 0..2 {
             ground.give(None).unwrap();
             assert_eq!(fs::read_to_string(link.join("index.js")).unwrap(), "theirs");
@@ -301,11 +441,52 @@ mod tests {
         fs::create_dir(&ground.state).unwrap();
         symlink(&elsewhere, ground.state.join("npm")).unwrap();
         ground.give(Some("1")).unwrap_err();
+        assert_eq!(ground.look(), Sight::Blocked(ground.state.join("npm")));
         let outside = Seat { project: elsewhere.join("one"), package: "x".into() };
         let refused = ground.seating(&outside, Some(elsewhere.clone())).give(&ground.roots).unwrap_err();
         assert!(matches!(refused, Error::Outside { .. }), "{refused}");
         ground.seating(&outside, None).give(&ground.roots).unwrap();
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_package_that_lies_elsewhere_too_is_seen() {
+        let ground = ground();
+        assert_eq!(ground.look(), Sight::Free);
+        ground.give(Some("1")).unwrap();
+        assert_eq!(ground.look(), Sight::Free);
+        for place in ["npm/projects/two/node_modules/@toy/extra", "npm/node_modules/@toy/extra"] {
+            let other = ground.state.join(place);
+            fs::create_dir_all(&other).unwrap();
+            assert_eq!(ground.look(), Sight::Doubled(other.clone()));
+            fs::remove_dir(other).unwrap();
+        }
+        assert_eq!(ground.look(), Sight::Free);
+    }
+
+    #[test]
+    fn what_belongs_to_a_seat_is_told_from_its_neighbours() {
+        let seat = Seat { project: "/state/one".into(), package: "@toy/extra".into() };
+        let modules = Path::new("/state/one/node_modules/@toy");
+        for own in ["extra", "extra/index.mjs", ".extra.cutover-new", ".extra.cutover-aside-1/index.mjs"] {
+            assert!(seat.has(&modules.join(own)), "{own}");
+        }
+        for other in ["extras", ".extra", "", "other/extra"] {
+            assert!(!seat.has(&modules.join(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_was_being_made_when_it_was_killed_is_made_anew() {
+        let ground = ground();
+        fs::create_dir_all(&ground.seat.project).unwrap();
+        fs::write(ground.seat.project.join(".package.json.cutover-unfinished"), "{").unwrap();
+        fs::create_dir(ground.seat.project.join(".node_modules.cutover-unfinished")).unwrap();
+        ground.give(Some("1")).unwrap();
+        let mut there: Vec<_> =
+            fs::read_dir(&ground.seat.project).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        there.sort();
+        assert_eq!(there, ["node_modules", "package.json"]);
     }
 
     #[test]
