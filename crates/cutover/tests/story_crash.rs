@@ -11,6 +11,7 @@ mod stage;
 
 use cutover::demo::{Plan, SERVICE, World};
 use cutover_core::{Report, Resolution, RunId, Status};
+use cutover_testkit::registry::Package;
 use sample_gateway::Knobs;
 use serde_json::json;
 use stage::{
@@ -246,24 +247,30 @@ async fn a_daemon_that_dies_while_a_plugin_is_given_its_seat_gives_it_in_the_end
         println!("skipped: seats under crashes: npm is not installed");
         return Ok(());
     }
-    for point in ["seat put aside", "seat link made", "start: before go"] {
+    for point in ["seat put aside", "seat link made", "seat vacated", "start: before go"] {
         let (mut world, registry) = pair::published_with_a_seat(&with_policy("", &[])).await?;
+        registry.publish(&Package::new(pair::SIDE, "1.0.0"));
+        let side = world.path().join("data/npm/projects/side");
         let modules = world.path().join("data").join(pair::PROJECT).join("node_modules");
         let link = modules.join(pair::PLUGIN);
         world.start_daemon().await?;
         world.install("1.0.0").await?;
         registry.publish(&pair::extra("1.1.0", "format"));
         registry.tag(pair::PLUGIN, "latest", "1.1.0");
+        registry.publish(&pair::app("2.0.0", pair::WITH_VERSION));
         world.kill_daemon()?;
         // As if the service had installed it anew by itself.
         std::fs::remove_file(&link)?;
         std::fs::create_dir(&link)?;
         world.start_daemon_with(&[("CUTOVER_CRASH_POINT", point)]).await?;
-        let run = world.update("1.0.0").await?;
+        assert!(side.is_dir());
+        // One of the plugins is not to be had with it.
+        let run = world.update("2.0.0").await?;
         dies(&mut world).await?;
         world.start_daemon().await?;
         let report = world.end_of(&run).await?;
         assert_eq!(report.status, Some(Status::RestartVerified), "{point}: {report:#?}");
+        assert!(!side.exists(), "{point}");
         let plugin = world.generation(2).join("core/node_modules").join(pair::PLUGIN);
         assert_eq!(std::fs::read_link(&link)?.canonicalize()?, plugin.canonicalize()?, "{point}");
         let mut beside: Vec<_> =

@@ -13,7 +13,8 @@ use std::time::Duration;
 pub struct Knobs {
     /// Milliseconds between start and bind. SIGTERM ends the process during this time too (unless `ignore_term`).
     pub boot_delay_ms: u64,
-    /// Binds only once this file is there, after the boot delay. SIGTERM ends the process during this time too.
+    /// Binds only once this file is there, after the boot delay. SIGTERM ends the process during this time too (unless
+    /// `ignore_term`).
     pub boot_after: Option<PathBuf>,
     /// Connects to this address (`127.0.0.1:8125`) when it starts, as a channel of its own would, and says how that went.
     pub dial_at_start: Option<String>,

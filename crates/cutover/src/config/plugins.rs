@@ -120,7 +120,8 @@ pub(super) fn plugins(service: &Service) -> Result<Vec<PluginSettings>, Complain
 /// What is led to another generation with each start must be copied and taken back with the state.
 fn seat_is_state(project: &Path, fragment: &PluginFragment, service: &Service) -> Result<(), Complaint> {
     let is_below = |state: &StateFragment| {
-        matches!(state.kind, StateKind::Files) && project.starts_with(located(&state.path, &service.env))
+        let state = (matches!(state.kind, StateKind::Files)).then(|| located(&state.path, &service.env));
+        state.is_some_and(|state| project.starts_with(&state) && project != state)
     };
     let is_plain = project.components().all(|part| !matches!(part, Component::ParentDir | Component::CurDir));
     match is_plain && service.state.iter().any(is_below) {
@@ -169,6 +170,7 @@ mod tests {
         assert_eq!(seat.as_deref(), Some(Path::new("/var/lib/web/npm/extra")));
         for (plugins, why) in [
             (plugin("x", "/var/lib/webs/npm"), "does not lie below a `state`"),
+            (plugin("x", "{env:DATA}"), "does not lie below a `state`"),
             (plugin("x", "{env:DATA}/../other"), "does not lie below a `state`"),
             (
                 format!("{}, {}", plugin("x", "{env:DATA}/a"), plugin("y", "{env:DATA}/a")),

@@ -157,6 +157,8 @@ async fn a_plugin_that_is_looked_for_in_the_state_sits_there_with_each_version_a
     // Nobody knows which of two the service would take.
     let other = world.path().join("data/npm/projects/other/node_modules").join(PLUGIN);
     std::fs::create_dir_all(&other)?;
+    let manifest = format!("{{\"dependencies\": {{\"{PLUGIN}\": \"0.9.0\"}}}}");
+    std::fs::write(world.path().join("data/npm/projects/other/package.json"), manifest)?;
     let refused = update(&world, "1.0.0").await?;
     assert_told(&refused, Status::UpdateFailed, Resolution::OldVerified, 3);
     assert!(refused.0.causes[0].fault.detail.contains("other/node_modules"), "{:?}", refused.0.causes);
@@ -191,5 +193,19 @@ async fn a_plugin_that_is_looked_for_in_the_state_sits_there_with_each_version_a
     assert!(side.join("node_modules").join(SIDE).is_symlink());
     assert_eq!(sitting().canonicalize()?, plugin_in(&world, 2).canonicalize()?);
     assert_plugins(&undone.0, "extra@1.1.0", Reading::Holds);
+
+    // Whatever the service says of itself: what it may have loaded is not what was sealed.
+    let late = APP.replace("const answer", "await new Promise((go) => setTimeout(go, 1500));\nconst answer");
+    registry.publish(&app("4.0.0", WITH_VERSION).file("app.mjs", late));
+    let run = world.update("4.0.0").await?;
+    world.until("the proof", |view| view.report.phase == "cutting over: prove").await?;
+    std::fs::remove_file(&link)?;
+    std::fs::create_dir(&link)?;
+    std::fs::write(link.join("index.mjs"), "export const version = '2.0.0';\n")?;
+    let ended = world.end_of(&run).await?;
+    assert_eq!((ended.status, ended.resolution), (Some(Status::RestartFailed), Resolution::OldVerified));
+    let fault = &ended.causes[0].fault;
+    assert!(fault.detail.contains("is not what it leads to"), "{fault:?}");
+    assert_eq!(sitting().canonicalize()?, plugin_in(&world, 2).canonicalize()?);
     Ok(())
 }

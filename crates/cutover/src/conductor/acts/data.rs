@@ -77,7 +77,7 @@ impl Executor {
         if settings.strategy == Strategy::StopStart {
             self.succeed(&settings.policy).await?;
             self.nobody_runs().await?;
-            self.seat(target).await?;
+            self.seat(target).await;
         }
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
         let taken =
@@ -111,7 +111,7 @@ impl Executor {
         }
         if when != LayDown::Always {
             let (directory, tag) = (self.snapshot_directory(snapshot_of), run.0.clone());
-            let seats = self.seats_known()?;
+            let seats = self.seats_known();
             let looked = self
                 .with_hands("restore", move || {
                     let snapshot = open(&directory)?;
@@ -151,7 +151,7 @@ impl Executor {
 
     /// Before the target's first start: the stopped state must still be what the snapshot holds. Then it is frozen.
     pub(super) async fn still_equal(&self, run: &RunId) -> Result<Comparison, Fault> {
-        let (directory, seats) = (self.snapshot_directory(run), self.seats_known()?);
+        let (directory, seats) = (self.snapshot_directory(run), self.seats_known());
         self.with_hands("snapshot", move || {
             let snapshot = open(&directory)?;
             let comparison = snapshot::compare_without(&snapshot, &seats);

@@ -153,6 +153,8 @@ impl Executor {
             }
             None => {
                 self.with_hands("switch", move || store.unlink()).await?;
+                // Nothing of ours is started any more.
+                self.vacate_seats().await;
                 Ok(Done::Done { note: "there is no current generation".into() })
             }
         }

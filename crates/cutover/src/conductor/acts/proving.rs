@@ -43,6 +43,7 @@ pub(in super::super) struct Prover {
     traffic: Option<Traffic>,
     tripped: usize,
     proof: Proof,
+    installed: Installed,
 }
 
 impl Executor {
@@ -148,7 +149,8 @@ impl Prover {
             live,
         };
         let observer = Observer::new(sight, &root, wall_ms);
-        Ok(Self { expectation, observer, traffic: None, tripped: 0, proof, executor: executor.clone() })
+        let (installed, executor) = (installed.clone(), executor.clone());
+        Ok(Self { expectation, observer, traffic: None, tripped: 0, proof, installed, executor })
     }
 
     /// Looks until it is enough. Fails at contrary evidence, at the process's end, or after `deadline` without progress: then
@@ -202,6 +204,14 @@ impl Prover {
             }
             None => Seen::NotApplicable { why: "clients are not let through to be counted".into() },
         };
+        // A service that tells ids alone may have the plugin from elsewhere. One that was proven has loaded it.
+        if self.proof != Proof::Ready
+            && let Some(link) = self.executor.misled(&self.installed)
+        {
+            let (why, source) =
+                ("this generation's plugin is not what it leads to", link.display().to_string());
+            seen.plugins = Seen::Missing { why: why.into(), at_ms: wall_ms(), source };
+        }
         self.tripped = seen.tripwires.value().map_or(0, Vec::len);
         // Logs hold users' text: later such a line asks for a closer look, which each round is, and refutes nothing by itself.
         if self.proof != Proof::Prove {

@@ -3,6 +3,8 @@
 //! Must not know what a service does with a seat.
 
 use super::{Executor, blocking, chain, warn};
+use crate::config::PluginPolicy;
+use crate::predecessor::Record;
 use crate::store::plugin_directory;
 use crate::store::snapshot::{self, Error, Seat, Seating, Sight};
 use cutover_core::{Fault, Finding, Installed, Level};
@@ -15,7 +17,7 @@ impl Executor {
     pub(super) fn seating(&self, installed: &Installed) -> Result<Seating, Fault> {
         let Installed { generation, release } = installed;
         let root = self.site.store.root(*generation).map_err(chain("store"))?;
-        let mut seating = self.vacated()?;
+        let mut seating = self.vacated();
         for seat in self.named_seats() {
             seating.seats.retain(|(known, _)| *known != seat);
             let is_there = release.plugins.iter().any(|plugin| plugin.package == seat.package);
@@ -26,48 +28,75 @@ impl Executor {
     }
 
     /// Seats that may hold a link, and those of the settings: what lies in them is given anew before each start.
-    pub(super) fn seats_known(&self) -> Result<Vec<Seat>, Fault> {
-        let noted = snapshot::seats(&self.site.directory()).map_err(chain(KIND))?;
-        Ok(noted.into_iter().chain(self.named_seats()).collect())
+    pub(super) fn seats_known(&self) -> Vec<Seat> {
+        self.noted().into_iter().chain(self.named_seats()).collect()
     }
 
-    /// Nobody of ours has a seat.
-    fn vacated(&self) -> Result<Seating, Fault> {
-        let seats = snapshot::seats(&self.site.directory()).map_err(chain(KIND))?;
-        let generations = self.site.store.generations_dir();
-        Ok(Seating {
-            seats: seats.into_iter().map(|seat| (seat, None)).collect(),
-            // There are none before the first is staged, and then no links either.
-            generations: generations.canonicalize().unwrap_or(generations),
+    /// Seats that may hold a link. A record of links that cannot be read keeps nobody from serving.
+    fn noted(&self) -> Vec<Seat> {
+        snapshot::seats(&self.site.directory()).unwrap_or_else(|error| {
+            warn(self, "which seats were given is not known", &chain(KIND)(error));
+            Vec::new()
         })
     }
 
-    /// Leads every seat in live state to what a generation has for it. Must be called only while nothing runs.
-    pub(super) async fn seat(&self, installed: &Installed) -> Result<(), Fault> {
-        self.give(self.seating(installed)?).await
+    /// Nobody of ours has a seat.
+    fn vacated(&self) -> Seating {
+        let generations = self.site.store.generations_dir();
+        Seating {
+            seats: self.noted().into_iter().map(|seat| (seat, None)).collect(),
+            // There are none before the first is staged, and then no links either.
+            generations: generations.canonicalize().unwrap_or(generations),
+        }
     }
 
-    /// The same before a start that is not given up for it: the proof tells whether the plugins are there.
-    pub(super) async fn seat_if_possible(&self, installed: &Installed) {
-        if let Err(fault) = self.seat(installed).await {
+    /// Leads every seat in live state to what a generation has for it. Must be called only while nothing runs. Nothing is given
+    /// up for a seat that cannot be given: what sits there is a part of the proof.
+    pub(super) async fn seat(&self, installed: &Installed) {
+        let given = match self.seating(installed) {
+            Ok(seating) => self.give(seating).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = given {
             warn(self, "a plugin could not be given its seat", &fault);
         }
     }
 
-    /// Gives every seat back to whom it was before, for whoever served before; not given up for a seat that cannot be. Must be
-    /// called only while nothing runs: what runs again on the same state keeps what it runs with.
+    /// Gives every seat back to whom it was before, for whoever serves next without us; not given up for one that cannot be.
+    /// What runs on the same state already keeps what it runs with.
     pub(in super::super) async fn vacate_seats(&self) {
-        let vacated = match self.is_revived() {
-            Ok(true) => Ok(()),
-            Ok(false) => match self.vacated() {
-                Ok(seating) => self.give(seating).await,
-                Err(fault) => Err(fault),
-            },
+        let vacated = match self.is_in_use_by_another() {
+            Ok(false) => self.give(self.vacated()).await,
+            Ok(true) => Err(super::fault(
+                KIND,
+                "the service that was here before runs on this state: its seats are left",
+            )),
             Err(fault) => Err(fault),
         };
         if let Err(fault) = vacated {
             warn(self, "a plugin's seat could not be vacated", &fault);
         }
+    }
+
+    fn is_in_use_by_another(&self) -> Result<bool, Fault> {
+        let Some(record) = Record::read(&self.site.directory()).map_err(chain(KIND))? else {
+            return Ok(false);
+        };
+        Ok(record.rival().map_err(chain(KIND))?.is_some())
+    }
+
+    /// The seat of a plugin that must be told, if it does not lead to what this generation has for it.
+    pub(in super::super) fn misled(&self, installed: &Installed) -> Option<PathBuf> {
+        self.named_seats().next()?;
+        let seating = self.seating(installed).ok()?;
+        let wanted = |seat: &Seat| {
+            let plugins = self.site.settings.plugins.iter();
+            plugins.clone().any(|one| one.package == seat.package && one.policy == PluginPolicy::Wanted)
+        };
+        let misled = seating.seats.iter().find(|(seat, plugin)| {
+            plugin.as_ref().is_some_and(|plugin| !seat.leads_to(plugin)) && !wanted(seat)
+        });
+        misled.map(|(seat, _)| seat.link())
     }
 
     async fn give(&self, seating: Seating) -> Result<(), Fault> {
@@ -76,20 +105,13 @@ impl Executor {
         }
         let (paths, service) = (self.site.state_paths(), self.site.directory());
         self.with_hands(KIND, move || {
-            let all = seating.seats.iter();
-            let taken: Vec<Seat> =
-                all.clone().filter(|(_, plugin)| plugin.is_some()).map(|(seat, _)| seat.clone()).collect();
-            let all: Vec<Seat> = all.map(|(seat, _)| seat.clone()).collect();
-            let known = snapshot::seats(&service)?;
-            if !all.iter().all(|seat| known.contains(seat)) {
-                snapshot::note_seats(&service, &all)?;
+            // For ever: an older snapshot may bring a link back.
+            let seats: Vec<Seat> = seating.seats.iter().map(|(seat, _)| seat.clone()).collect();
+            let known = snapshot::seats(&service).unwrap_or_default();
+            if !seats.iter().all(|seat| known.contains(seat)) {
+                snapshot::note_seats(&service, &seats)?;
             }
-            seating.give(&snapshot::at_home(&paths)?)?;
-            // One that is vacated is nobody's of ours any more.
-            if taken != snapshot::seats(&service)? {
-                snapshot::note_seats(&service, &taken)?;
-            }
-            Ok::<_, Error>(())
+            seating.give(&snapshot::at_home(&paths)?)
         })
         .await
     }

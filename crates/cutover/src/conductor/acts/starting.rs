@@ -64,7 +64,7 @@ impl Executor {
             // What was laid down for a start that did not come about is no change that anybody made.
             self.exchange_back(&mended).await?;
             // As the snapshot has them.
-            self.seat(installed).await?;
+            self.seat(installed).await;
             match self.still_equal(run).await? {
                 Comparison::Equal => {}
                 Comparison::Changed { .. } if ticket.round < STALE_MAX => {
@@ -134,7 +134,7 @@ impl Executor {
         self.reporter.fact(spawned).await.map_err(chain("stale"))?;
         // From this fact on a rollback takes the state back.
         self.exchange(starting.mended.clone(), Content::After).await?;
-        self.seat_if_possible(starting.installed).await;
+        self.seat(starting.installed).await;
         crate::crash_point!("start: before go");
         let live = match prepared.go(KEEPER).await {
             Ok(live) => live,

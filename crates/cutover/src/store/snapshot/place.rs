@@ -123,15 +123,20 @@ impl Place {
         }
     }
 
-    /// Makes a directory, durably, with the owner and the mode of this one. It has its name when it is done.
-    pub(super) fn make_directory(&self, name: &OsStr) -> Result<(), Error> {
+    /// Makes a directory, durably, with the owner of this one and what its mode has of `mask`. It has its name when it is done.
+    pub(super) fn make_directory(&self, name: &OsStr, mask: u32) -> Result<(), Error> {
         let new = unfinished(name);
         self.remove(&new)?;
         let failed = || Error::io("create", self.path.join(name));
         rustix::fs::mkdirat(&self.fd, &new, Mode::RWXU).map_err(failed())?;
         let inner = rustix::fs::openat(&self.fd, &new, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
         let inner = inner.map_err(failed())?;
-        self.liken(&inner, 0o7777).map_err(failed())?;
+        // Whoever owns this directory may have put another one there in between.
+        let own = rustix::fs::fstat(&inner).map_err(failed())?;
+        if own.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(failed()(Errno::PERM));
+        }
+        self.liken(&inner, mask).map_err(failed())?;
         self.rename(&new, name)?;
         self.sync()
     }

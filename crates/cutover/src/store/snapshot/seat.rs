@@ -24,7 +24,7 @@ const SEATS: &str = "seats.json";
 
 /// One seat, by its place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Seat {
     /// The project's directory, below a root of declared state. It need not be there.
     pub project: PathBuf,
@@ -63,10 +63,14 @@ impl Seat {
         self.project.join("node_modules").join(&self.package)
     }
 
-    /// Whether a path is the link, or what is made or put aside beside it, or lies in that.
+    /// Whether a path is what a seat consists of: the link, what is made or put aside beside it and lies in that, the
+    /// project's manifest, or a directory on the way.
     #[must_use]
     pub fn has(&self, path: &Path) -> bool {
         let link = self.link();
+        if link.starts_with(path) || path == self.project.join(MANIFEST) {
+            return true;
+        }
         let (parent, name) = (link.parent().expect("it lies in node_modules"), name_in(&link));
         let below = path.strip_prefix(parent).ok().and_then(|below| below.components().next());
         below.is_some_and(|first| {
@@ -84,7 +88,7 @@ impl Seat {
         if let Some(blocking) = blocking(&link, roots)? {
             return Ok(Sight::Blocked(blocking));
         }
-        if let Some(other) = self.other(roots)? {
+        if let Some(other) = self.other(roots, generations)? {
             return Ok(Sight::Doubled(other));
         }
         let manifest = self.project.join(MANIFEST);
@@ -100,21 +104,35 @@ impl Seat {
         }
     }
 
-    /// Another place for the same package, in a project beside this one or in a directory above.
-    fn other(&self, roots: &[Lying]) -> Result<Option<PathBuf>, Error> {
-        let Some((beside, own)) = placed(&self.project, roots)? else { return Ok(None) };
+    /// Another place for the same package, in a project beside this one or in a directory above; a link of ours is none,
+    /// unless something is put aside there: that comes back.
+    fn other(&self, roots: &[Lying], generations: &Path) -> Result<Option<PathBuf>, Error> {
         let parent = self.project.parent().expect("it lies below a root");
-        let siblings = beside.names()?.into_iter().filter(|name| *name != own).map(|name| parent.join(name));
-        let above = parent.ancestors().map(Path::to_owned);
-        for project in siblings.chain(above).filter(|project| is_state(project, roots)) {
-            let other = Self { project, package: self.package.clone() }.link();
-            if let Some((place, name)) = placed(&other, roots)?
-                && place.stat(&name)?.is_some()
-            {
-                return Ok(Some(other));
+        let mut projects: Vec<PathBuf> = parent.ancestors().map(Path::to_owned).collect();
+        if let Some((beside, own)) = placed(&self.project, roots)? {
+            let siblings = beside.names()?.into_iter().filter(|name| *name != own);
+            projects.extend(siblings.map(|name| parent.join(name)));
+        }
+        for project in projects.into_iter().filter(|project| is_state(project, roots)) {
+            let other = Self { project, package: self.package.clone() };
+            let Some((place, name)) = placed(&other.link(), roots)? else { continue };
+            let is_there = match is_ours(&place, &name, generations)? {
+                true => put_aside(&place, &name)?.is_some(),
+                false => place.stat(&name)?.is_some(),
+            };
+            // What lies there as somebody's dependency is no plugin.
+            let manifest = mended::text_of(&other.project.join(MANIFEST), roots).ok().flatten();
+            if is_there && manifest.is_some_and(|text| names(&text, &self.package)) {
+                return Ok(Some(other.link()));
             }
         }
         Ok(None)
+    }
+
+    /// Whether the link leads there. Read only: whoever owns the state may have changed it.
+    #[must_use]
+    pub fn leads_to(&self, plugin: &Path) -> bool {
+        std::fs::read_link(self.link()).is_ok_and(|target| target == plugin)
     }
 
     /// The manifest of a project that is made for it. By name alone: which version is there, the package itself says.
@@ -179,12 +197,14 @@ impl Seating {
     /// of ours has the seat any more. May be run again after a crash at any line.
     ///
     /// # Errors
-    /// If a seat lies in no root, its way there is no directory, or it cannot be written. Those before it are given.
+    /// If a seat lies in no root, its way there is no directory, or it cannot be written. All others are given.
     pub fn give(&self, roots: &[Lying]) -> Result<(), Error> {
-        self.seats.iter().try_for_each(|(seat, plugin)| match plugin {
+        let given = self.seats.iter().map(|(seat, plugin)| match plugin {
             Some(plugin) => give(seat, plugin, roots, &self.generations),
             None => vacate(seat, roots, &self.generations),
-        })
+        });
+        // One that cannot be given keeps no other from being given.
+        given.collect::<Vec<_>>().into_iter().collect()
     }
 }
 
@@ -232,7 +252,10 @@ fn vacate(seat: &Seat, roots: &[Lying], generations: &Path) -> Result<(), Error>
                 place.rename(&aside, &name)?;
                 tracing::info!(path = %link.display(), "what lay at a plugin's seat before is back");
             }
-            None => return clear(seat, roots),
+            None => {
+                place.sync()?;
+                return clear(seat, roots);
+            }
         }
     }
     place.sync()
@@ -277,7 +300,9 @@ fn made(path: &Path, roots: &[Lying]) -> Result<Place, Error> {
         Some((place, _)) => place,
         None => made(path.parent().expect("it lies below a root"), roots)?,
     };
-    place.make_directory(name_in(path))?;
+    // Who may look into the directory above the state says nothing about who may look into that.
+    let is_root = roots.iter().any(|root| root.live == path);
+    place.make_directory(name_in(path), if is_root { 0o700 } else { 0o2777 })?;
     place.enter(name_in(path))
 }
 
@@ -323,18 +348,16 @@ fn free(place: &Place, name: &OsStr) -> Result<OsString, Error> {
     Ok(all.find(|one| !names.contains(one)).expect("names do not run out"))
 }
 
-/// What was put aside last.
+/// What was put aside first: what lay there before there was a seat.
 fn put_aside(place: &Place, name: &OsStr) -> Result<Option<OsString>, Error> {
-    let names = place.names()?;
-    let all = (0..).map(|number| beside(name, ASIDE, number));
-    Ok(all.take_while(|one| names.contains(one)).last())
+    Ok(place.names()?.into_iter().find(|one| is_beside(one, name, ASIDE)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     struct Ground {
         _directory: tempfile::TempDir,
@@ -426,6 +449,13 @@ mod tests {
         fs::create_dir(&link).unwrap();
         ground.give(Some("1")).unwrap();
         assert!(link.with_file_name(".extra.cutover-aside-1").is_dir());
+        ground.give(None).unwrap();
+        assert_eq!(
+            fs::read_to_string(link.join("index.js")).unwrap(),
+            "theirs",
+            "and what was there first is back"
+        );
+        ground.give(Some("1")).unwrap();
         // A link of somebody else is no link of ours.
         fs::remove_file(&link).unwrap();
         symlink("/elsewhere", &link).unwrap();
@@ -450,18 +480,30 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_lies_elsewhere_too_is_seen() {
+    fn a_package_that_lies_in_another_project_too_is_seen() {
         let ground = ground();
-        assert_eq!(ground.look(), Sight::Free);
-        ground.give(Some("1")).unwrap();
-        assert_eq!(ground.look(), Sight::Free);
-        for place in ["npm/projects/two/node_modules/@toy/extra", "npm/node_modules/@toy/extra"] {
-            let other = ground.state.join(place);
-            fs::create_dir_all(&other).unwrap();
-            assert_eq!(ground.look(), Sight::Doubled(other.clone()));
-            fs::remove_dir(other).unwrap();
+        let places = ["npm", "npm/projects/two"]
+            .map(|place| Seat { project: ground.state.join(place), package: ground.seat.package.clone() });
+        for is_given in [false, true] {
+            for other in &places {
+                fs::create_dir_all(other.link()).unwrap();
+                assert_eq!(ground.look(), Sight::Free, "a dependency of something else");
+                fs::write(other.project.join(MANIFEST), THEIRS).unwrap();
+                assert_eq!(ground.look(), Sight::Doubled(other.link()), "{is_given}");
+                // A link of ours is led elsewhere with the same start, but what is put aside there comes back.
+                let ours = |plugin: Option<&str>| {
+                    let plugin = plugin.map(|number| ground.generations.join(number));
+                    ground.seating(other, plugin).give(&ground.roots).unwrap();
+                };
+                ours(Some("1"));
+                assert_eq!(ground.look(), Sight::Doubled(other.link()));
+                fs::remove_dir(other.link().with_file_name(".extra.cutover-aside")).unwrap();
+                assert_eq!(ground.look(), Sight::Free);
+                ours(None);
+                fs::remove_file(other.project.join(MANIFEST)).unwrap();
+            }
+            ground.give(Some("1")).unwrap();
         }
-        assert_eq!(ground.look(), Sight::Free);
     }
 
     #[test]
@@ -471,7 +513,10 @@ mod tests {
         for own in ["extra", "extra/index.mjs", ".extra.cutover-new", ".extra.cutover-aside-1/index.mjs"] {
             assert!(seat.has(&modules.join(own)), "{own}");
         }
-        for other in ["extras", ".extra", "", "other/extra"] {
+        for way in ["/state", "/state/one", "/state/one/package.json", "/state/one/node_modules/@toy"] {
+            assert!(seat.has(Path::new(way)), "{way}");
+        }
+        for other in ["extras", ".extra", "other/extra", "../package.json", "../../other"] {
             assert!(!seat.has(&modules.join(other)), "{other}");
         }
     }
@@ -487,6 +532,26 @@ mod tests {
             fs::read_dir(&ground.seat.project).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         there.sort();
         assert_eq!(there, ["node_modules", "package.json"]);
+    }
+
+    #[test]
+    fn a_seat_that_cannot_be_given_keeps_no_other_from_being_given() {
+        let ground = ground();
+        fs::create_dir_all(ground.state.join("npm/projects")).unwrap();
+        fs::write(ground.state.join("npm/projects/file"), "").unwrap();
+        let blocked = Seat { project: ground.state.join("npm/projects/file"), package: "x".into() };
+        let mut seating = ground.seating(&blocked, Some(ground.generations.join("1")));
+        seating.seats.push((ground.seat.clone(), Some(ground.generations.join("2"))));
+        seating.give(&ground.roots).unwrap_err();
+        assert!(ground.seat.leads_to(&ground.generations.join("2")));
+    }
+
+    #[test]
+    fn a_root_that_is_made_for_a_seat_is_its_owner_s_alone() {
+        let ground = ground();
+        ground.give(Some("1")).unwrap();
+        let mode = fs::metadata(&ground.state).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o700);
     }
 
     #[test]
