@@ -186,6 +186,8 @@ async fn a_plugin_that_is_looked_for_in_the_state_sits_there_with_each_version_a
     registry.publish(&app("3.0.0", WITH_VERSION));
     let updated = update(&world, "3.0.0").await?;
     assert_told(&updated, Status::RestartVerified, Resolution::None, 0);
+    let told: Vec<String> = of(&updated.0, "plugins").iter().map(|one| one.text.clone()).collect();
+    assert!(told.iter().any(|one| one.starts_with("nobody sits at ")), "{told:#?}");
     assert_plugins(&updated.0, "extra@2.0.0", Reading::Holds);
     assert!(!side.exists(), "what was made for a plugin goes with it");
     let undone = reported(&world, &["rollback", SERVICE, "--data", "restore"]).await?;

@@ -125,13 +125,17 @@ impl Executor {
         let paths = self.site.state_paths();
         let seen = blocking(KIND, move || {
             let roots = snapshot::at_home(&paths)?;
-            let look = |(seat, plugin): (Seat, Option<PathBuf>)| {
-                let sight = plugin.map(|_| seat.look(&roots, &generations)).transpose()?;
-                Ok((seat, sight))
-            };
-            seats.into_iter().map(look).collect::<Result<Vec<_>, Error>>()
+            let mut seen = Vec::new();
+            for (seat, plugin) in seats {
+                match plugin {
+                    Some(_) => seen.push((seat.look(&roots, &generations).map(Some)?, seat)),
+                    None if seat.leads_into(&generations) => seen.push((None, seat)),
+                    None => {}
+                }
+            }
+            Ok::<_, Error>(seen)
         });
-        Ok(seen.await?.into_iter().map(|(seat, sight)| foreseen(&seat, sight)).collect())
+        Ok(seen.await?.into_iter().map(|(sight, seat)| foreseen(&seat, sight)).collect())
     }
 
     /// The seats of the settings, by the real names of their places.

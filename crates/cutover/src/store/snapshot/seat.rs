@@ -135,6 +135,12 @@ impl Seat {
         std::fs::read_link(self.link()).is_ok_and(|target| target == plugin)
     }
 
+    /// Whether the link leads into some generation, likewise.
+    #[must_use]
+    pub fn leads_into(&self, generations: &Path) -> bool {
+        std::fs::read_link(self.link()).is_ok_and(|target| target.starts_with(generations))
+    }
+
     /// The manifest of a project that is made for it. By name alone: which version is there, the package itself says.
     fn manifest(&self) -> String {
         format!("{:#}\n", json!({ "private": true, "dependencies": { &self.package: "latest" } }))
