@@ -297,6 +297,9 @@ async fn a_preflight_s_child_does_not_outlive_a_daemon_however_that_ends() -> an
     Ok(())
 }
 
+/// A package that no other story installs: a process of it elsewhere on this machine would be a rival.
+const TENANT: &str = "tenant";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_services_of_one_package_under_one_daemon_are_no_rivals() -> anyhow::Result<()> {
     if Command::new("npm").arg("--version").output().is_err() {
@@ -307,12 +310,12 @@ async fn two_services_of_one_package_under_one_daemon_are_no_rivals() -> anyhow:
     for version in ["1.0.0", "2.0.0"] {
         let package = files(version)
             .into_iter()
-            .fold(Package::new("app", version), |package, (name, text)| package.file(name, text));
+            .fold(Package::new(TENANT, version), |package, (name, text)| package.file(name, text));
         registry.publish(&package);
     }
-    registry.tag("app", "latest", "2.0.0");
+    registry.tag(TENANT, "latest", "2.0.0");
     let mut world = published("", &[]);
-    let source = format!("source = {{ npm = \"app\", registry = \"{}\" }}", registry.url());
+    let source = format!("source = {{ npm = \"{TENANT}\", registry = \"{}\" }}", registry.url());
     rewrite(&world, &[("source = ", source)]);
     let config = std::fs::read_to_string(world.config())?;
     let other = free_address()?;
