@@ -447,6 +447,7 @@ async fn r68_a_store_that_may_not_be_written_is_refused_before_the_first_byte() 
     let source = Source::Npm(Npm {
         package: "toy".into(),
         plugins: Vec::new(),
+        linked: Vec::new(),
         registry: None,
         npm: vec!["npm".into()],
         node: None,

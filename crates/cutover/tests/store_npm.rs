@@ -79,6 +79,7 @@ fn toy_npm(registry: &str, dir: &Path) -> Npm {
     Npm {
         package: "toy".into(),
         plugins: Vec::new(),
+        linked: Vec::new(),
         registry: Some(registry.into()),
         npm: vec!["npm".into()],
         node: None,

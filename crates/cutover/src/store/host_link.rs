@@ -1,5 +1,6 @@
 //! A plugin's way to its host: a link in the plugin's own `node_modules` to the package beside it, where it names that as a
 //! peer. npm does without, since both lie in one `node_modules`; some hosts look for the link and take no plugin that lacks it.
+//! Others write their caches into a plugin's own `node_modules` where there is one, so that only those who need it get it.
 
 use super::{Error, Result};
 use cutover_core::Release;
@@ -16,14 +17,14 @@ const MANIFEST_MAX: u64 = 1 << 20;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Lays the links of all plugins of a release that npm has installed into `core`. What lies there already stays. No link is
-/// followed: the tree may still belong to somebody else.
+/// Lays the links of the plugins named in `linked` that a release has and npm has installed into `core`. What lies there
+/// already stays. No link is followed: the tree may still belong to somebody else.
 ///
 /// # Errors
 /// [`Error::Write`](super::Error) or [`Error::Read`](super::Error) where something else lies on the way.
-pub(super) fn lay(core: &Path, release: &Release) -> Result<()> {
+pub(super) fn lay(core: &Path, release: &Release, linked: &[String]) -> Result<()> {
     let host = release.package.as_str();
-    for plugin in &release.plugins {
+    for plugin in release.plugins.iter().filter(|plugin| linked.contains(&plugin.package)) {
         let way = Path::new("node_modules").join(&plugin.package);
         let unread = |error: io::Error| Error::read(&core.join(&way).join("package.json"))(error);
         let directory = entered(core, &way, false).map_err(|error| unread(error.into()))?;
@@ -103,7 +104,7 @@ mod tests {
         for (host, plugin) in [("app", "extra"), ("app", "@toy/extra"), ("@toy/app", "@toy/extra")] {
             let (core, release) = installed(host, plugin, host);
             for _ in 0..2 {
-                lay(core.path(), &release).unwrap();
+                lay(core.path(), &release, &[plugin.into()]).unwrap();
             }
             let modules = core.path().join("node_modules");
             let link = modules.join(plugin).join("node_modules").join(host);
@@ -114,14 +115,16 @@ mod tests {
 
     #[test]
     fn a_plugin_of_somebody_else_gets_none_and_nothing_is_written_through_a_link() {
+        let linked = ["extra".to_owned()];
         let (core, release) = installed("app", "extra", "other");
-        lay(core.path(), &release).unwrap();
-        let modules = core.path().join("node_modules/extra/node_modules");
-        assert!(!modules.exists());
+        lay(core.path(), &release, &linked).unwrap();
+        assert!(!core.path().join("node_modules/extra/node_modules").exists());
         let (core, release) = installed("app", "extra", "app");
+        lay(core.path(), &release, &[]).unwrap();
+        assert!(!core.path().join("node_modules/extra/node_modules").exists(), "it needs none");
         let elsewhere = tempfile::tempdir().unwrap();
         symlink(elsewhere.path(), core.path().join("node_modules/extra/node_modules")).unwrap();
-        lay(core.path(), &release).unwrap_err();
+        lay(core.path(), &release, &linked).unwrap_err();
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 }

@@ -31,6 +31,8 @@ pub struct Npm {
     pub package: String,
     /// Plugins that are installed beside it, in one tree: they find the package by its name.
     pub plugins: Vec<PluginSource>,
+    /// Those of them that get a link to the package in their own `node_modules`, because their host looks for it there.
+    pub linked: Vec<String>,
     /// Registry to use instead of the one that npm is configured with.
     pub registry: Option<String>,
     /// How npm is called: `["npm"]`, or node and `npm-cli.js`.

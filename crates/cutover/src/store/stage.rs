@@ -171,8 +171,8 @@ impl Staging {
     }
 
     fn seal(&self) -> Result<Generation> {
-        if matches!(self.source, Source::Npm(_)) {
-            host_link::lay(&self.core(), &self.resolved.release)?;
+        if let Source::Npm(npm) = &self.source {
+            host_link::lay(&self.core(), &self.resolved.release, &npm.linked)?;
         }
         seal::take_over(&self.core())?;
         let meter = Meter::new(&self.listener, Phase::Hash, None);

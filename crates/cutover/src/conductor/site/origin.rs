@@ -50,6 +50,7 @@ impl Site {
             SourceSettings::Npm { package, registry, npm, scripts, .. } => store::Source::Npm(store::Npm {
                 package: package.clone(),
                 plugins,
+                linked: self.linked(),
                 registry: registry.clone(),
                 npm: self.npm_command(npm.as_deref()),
                 node: self.settings.node.clone(),
@@ -64,6 +65,12 @@ impl Site {
                 limits: store::Limits::default(),
             }),
         }
+    }
+
+    /// Plugins that their service takes from its state, as if its own installer had laid them down.
+    fn linked(&self) -> Vec<String> {
+        let seated = self.settings.plugins.iter().filter(|plugin| plugin.project.is_some());
+        seated.map(|plugin| plugin.package.clone()).collect()
     }
 
     fn npm_command(&self, given: Option<&[String]>) -> Vec<OsString> {

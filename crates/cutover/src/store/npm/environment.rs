@@ -72,6 +72,7 @@ mod tests {
         Npm {
             package: "toy".into(),
             plugins: Vec::new(),
+            linked: Vec::new(),
             registry: Some("http://new/".into()),
             npm: vec!["npm".into()],
             node: Some("/opt/node/bin/node".into()),
