@@ -308,10 +308,9 @@ async fn two_services_of_one_package_under_one_daemon_are_no_rivals() -> anyhow:
     }
     let registry = Registry::start().await?;
     for version in ["1.0.0", "2.0.0"] {
-        let package = files(version)
-            .into_iter()
-            .fold(Package::new(TENANT, version), |package, (name, text)| package.file(name, text));
-        registry.publish(&package);
+        let bare = Package::new(TENANT, version).field("type", json!("module"));
+        let files = files(version).into_iter().filter(|(name, _)| *name != "package.json");
+        registry.publish(&files.fold(bare, |package, (name, text)| package.file(name, text)));
     }
     registry.tag(TENANT, "latest", "2.0.0");
     let mut world = published("", &[]);
