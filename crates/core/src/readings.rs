@@ -67,13 +67,8 @@ pub enum Effect {
     },
     /// End every process of the service, proven gone. Must first see the front hold.
     Stop,
-    /// Copy declared state under a run's name. Must first prove the old process gone (`StopStart`).
-    Snapshot {
-        /// Under whose.
-        snapshot: RunId,
-        /// Whatever is led to a version before its start is led to this one, so that it is no change at its start.
-        target: Installed,
-    },
+    /// Copy declared state under this run's name. Must first prove the old process gone (`StopStart`).
+    Snapshot(RunId),
     /// Lay down an older snapshot.
     Place {
         /// Whose.
@@ -238,7 +233,7 @@ fn forward(cut: &Cut) -> Option<Effect> {
     let approved = cut.approved.clone();
     let effect = match cut.act {
         Act::Stop => Effect::Stop,
-        Act::Snapshot => Effect::Snapshot { snapshot: cut.run.snapshot.clone(), target: installed },
+        Act::Snapshot => Effect::Snapshot(cut.run.snapshot.clone()),
         Act::Place => match &cut.run.data {
             DataOrder::Restore { snapshot } => {
                 Effect::Place { snapshot: snapshot.clone(), when: placing(&cut.run) }

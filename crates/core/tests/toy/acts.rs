@@ -29,7 +29,7 @@ impl Options<'_> {
             }
             Effect::Stop => self.stop(ticket),
             Effect::Signal => self.signal(ticket),
-            Effect::Snapshot { snapshot, .. } => self.snapshot(ticket, &snapshot),
+            Effect::Snapshot(run) => self.snapshot(ticket, &run),
             Effect::Place { snapshot, when } | Effect::Restore { snapshot, when } => {
                 self.lay_down(ticket, &snapshot, when);
             }

@@ -147,7 +147,7 @@ impl Executor {
                 self.measure(&ticket.run).await;
                 self.stop(settings).await
             }
-            Effect::Snapshot { snapshot, target } => self.snapshot(&snapshot, &target, settings).await,
+            Effect::Snapshot(run) => self.snapshot(&run, settings).await,
             Effect::Place { snapshot, when } => {
                 self.lay_down_if(when, &snapshot, &ticket.run, settings.class).await
             }

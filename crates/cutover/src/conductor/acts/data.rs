@@ -3,7 +3,7 @@
 use super::{Executor, Outcome, fault};
 use crate::conductor::ledger::moment;
 use crate::store::snapshot::{self, Comparison, Snapshot, StatePath};
-use cutover_core::{DataClass, Done, Fault, Finding, Installed, LayDown, Level, RunId, Settings, Strategy};
+use cutover_core::{DataClass, Done, Fault, Finding, LayDown, Level, RunId, Settings, Strategy};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,16 +68,14 @@ impl Executor {
         Ok(format!("{} files, {} bytes copied while the old version ran", warmed.files, warmed.bytes))
     }
 
-    /// The delta, with the old process proven gone, and with the target's plugins in their seats: each start gives those anew,
-    /// so that what the copy has of them is never used, and is the same before the target's first start.
-    pub(super) async fn snapshot(&self, run: &RunId, target: &Installed, settings: &Settings) -> Outcome {
+    /// The delta, with the old process proven gone.
+    pub(super) async fn snapshot(&self, run: &RunId, settings: &Settings) -> Outcome {
         if settings.class == DataClass::None {
             return Ok(Done::Skipped { why: "no state is declared".into() });
         }
         if settings.strategy == Strategy::StopStart {
             self.succeed(&settings.policy).await?;
             self.nobody_runs().await?;
-            self.seat(target).await;
         }
         let (paths, directory) = (self.site.state_paths(), self.snapshot_directory(run));
         let taken =

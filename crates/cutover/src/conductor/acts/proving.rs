@@ -8,13 +8,14 @@ use crate::conductor::ledger::wall_ms;
 use crate::conductor::site::Site;
 use crate::config::{PluginPolicy, PluginSettings};
 use crate::probe::{Address, Observer, Sight, TripwireScanner};
+use crate::store::snapshot::Seat;
 use crate::supervisor::{self, Launch, Live};
 use cutover_core::{
     Code, Done, Exchanges, Expectation, FactName, Fault, Generation, Installed, Instance, Observations,
     Plugin, Policy, Release, ReleaseRule, Seen, Settings, Ticket,
 };
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the keeper may take to write down an exit.
@@ -43,7 +44,8 @@ pub(in super::super) struct Prover {
     traffic: Option<Traffic>,
     tripped: usize,
     proof: Proof,
-    installed: Installed,
+    /// Where plugins are looked for that must be told, and where that must lead.
+    seats: Vec<(Seat, PathBuf)>,
 }
 
 impl Executor {
@@ -149,8 +151,17 @@ impl Prover {
             live,
         };
         let observer = Observer::new(sight, &root, wall_ms);
-        let (installed, executor) = (installed.clone(), executor.clone());
-        Ok(Self { expectation, observer, traffic: None, tripped: 0, proof, installed, executor })
+        // One that was proven has loaded what it has.
+        let seats = if proof == Proof::Ready { Vec::new() } else { executor.seats_of_proof(installed)? };
+        Ok(Self {
+            expectation,
+            observer,
+            traffic: None,
+            tripped: 0,
+            proof,
+            seats,
+            executor: executor.clone(),
+        })
     }
 
     /// Looks until it is enough. Fails at contrary evidence, at the process's end, or after `deadline` without progress: then
@@ -204,13 +215,13 @@ impl Prover {
             }
             None => Seen::NotApplicable { why: "clients are not let through to be counted".into() },
         };
-        // A service that tells ids alone may have the plugin from elsewhere. One that was proven has loaded it.
-        if self.proof != Proof::Ready
-            && let Some(link) = self.executor.misled(&self.installed)
+        // A service that tells ids alone may have the plugin from elsewhere.
+        if let Some((seat, _)) =
+            self.seats.iter().find(|(seat, plugin)| seat.target().as_ref() != Some(plugin))
         {
-            let (why, source) =
-                ("this generation's plugin is not what it leads to", link.display().to_string());
-            seen.plugins = Seen::Missing { why: why.into(), at_ms: wall_ms(), source };
+            let (why, source) = ("this generation's plugin is not what it leads to", seat.link());
+            let (at_ms, source) = (wall_ms(), source.display().to_string());
+            seen.plugins = Seen::Missing { why: why.into(), at_ms, source };
         }
         self.tripped = seen.tripwires.value().map_or(0, Vec::len);
         // Logs hold users' text: later such a line asks for a closer look, which each round is, and refutes nothing by itself.

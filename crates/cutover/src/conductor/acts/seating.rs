@@ -2,8 +2,8 @@
 //!
 //! Must not know what a service does with a seat.
 
-use super::{Executor, blocking, chain, warn};
-use crate::config::PluginPolicy;
+use super::{Executor, blocking, chain, fault, warn};
+use crate::config::{PluginPolicy, PluginSettings};
 use crate::predecessor::Record;
 use crate::store::plugin_directory;
 use crate::store::snapshot::{self, Error, Seat, Seating, Sight};
@@ -15,21 +15,36 @@ const KIND: &str = "plugins";
 impl Executor {
     /// Who is to have which seat when a generation runs; nobody has those that the settings do not name any more.
     pub(super) fn seating(&self, installed: &Installed) -> Result<Seating, Fault> {
-        let Installed { generation, release } = installed;
-        let root = self.site.store.root(*generation).map_err(chain("store"))?;
         let mut seating = self.vacated();
-        for seat in self.named_seats() {
+        for (plugin, seat) in self.named_seats() {
             seating.seats.retain(|(known, _)| *known != seat);
-            let is_there = release.plugins.iter().any(|plugin| plugin.package == seat.package);
-            let plugin = is_there.then(|| plugin_directory(&root, &release.package, &seat.package));
-            seating.seats.push((seat, plugin));
+            seating.seats.push((seat, self.directory_of(plugin, installed)?));
         }
         Ok(seating)
     }
 
+    /// The seats of the plugins that must be told when a generation runs, and where each must lead.
+    pub(super) fn seats_of_proof(&self, installed: &Installed) -> Result<Vec<(Seat, PathBuf)>, Fault> {
+        let mut seats = Vec::new();
+        for (plugin, seat) in self.named_seats().filter(|(plugin, _)| plugin.policy != PluginPolicy::Wanted) {
+            seats.extend(self.directory_of(plugin, installed)?.map(|directory| (seat, directory)));
+        }
+        Ok(seats)
+    }
+
+    /// Where a generation has a plugin; `None` if it goes without.
+    fn directory_of(&self, plugin: &PluginSettings, installed: &Installed) -> Result<Option<PathBuf>, Fault> {
+        let Installed { generation, release } = installed;
+        if !release.plugins.iter().any(|one| one.package == plugin.package) {
+            return Ok(None);
+        }
+        let root = self.site.store.root(*generation).map_err(chain("store"))?;
+        Ok(Some(plugin_directory(&root, &release.package, &plugin.package)))
+    }
+
     /// Seats that may hold a link, and those of the settings: what lies in them is given anew before each start.
     pub(super) fn seats_known(&self) -> Vec<Seat> {
-        self.noted().into_iter().chain(self.named_seats()).collect()
+        self.noted().into_iter().chain(self.named_seats().map(|(_, seat)| seat)).collect()
     }
 
     /// Seats that may hold a link. A record of links that cannot be read keeps nobody from serving.
@@ -67,10 +82,9 @@ impl Executor {
     pub(in super::super) async fn vacate_seats(&self) {
         let vacated = match self.is_in_use_by_another() {
             Ok(false) => self.give(self.vacated()).await,
-            Ok(true) => Err(super::fault(
-                KIND,
-                "the service that was here before runs on this state: its seats are left",
-            )),
+            Ok(true) => {
+                Err(fault(KIND, "the service that was here before runs on this state: its seats are left"))
+            }
             Err(fault) => Err(fault),
         };
         if let Err(fault) = vacated {
@@ -83,20 +97,6 @@ impl Executor {
             return Ok(false);
         };
         Ok(record.rival().map_err(chain(KIND))?.is_some())
-    }
-
-    /// The seat of a plugin that must be told, if it does not lead to what this generation has for it.
-    pub(in super::super) fn misled(&self, installed: &Installed) -> Option<PathBuf> {
-        self.named_seats().next()?;
-        let seating = self.seating(installed).ok()?;
-        let wanted = |seat: &Seat| {
-            let plugins = self.site.settings.plugins.iter();
-            plugins.clone().any(|one| one.package == seat.package && one.policy == PluginPolicy::Wanted)
-        };
-        let misled = seating.seats.iter().find(|(seat, plugin)| {
-            plugin.as_ref().is_some_and(|plugin| !seat.leads_to(plugin)) && !wanted(seat)
-        });
-        misled.map(|(seat, _)| seat.link())
     }
 
     async fn give(&self, seating: Seating) -> Result<(), Fault> {
@@ -129,7 +129,9 @@ impl Executor {
             for (seat, plugin) in seats {
                 match plugin {
                     Some(_) => seen.push((seat.look(&roots, &generations).map(Some)?, seat)),
-                    None if seat.leads_into(&generations) => seen.push((None, seat)),
+                    None if seat.target().is_some_and(|target| target.starts_with(&generations)) => {
+                        seen.push((None, seat));
+                    }
                     None => {}
                 }
             }
@@ -138,10 +140,11 @@ impl Executor {
         Ok(seen.await?.into_iter().map(|(sight, seat)| foreseen(&seat, sight)).collect())
     }
 
-    /// The seats of the settings, by the real names of their places.
-    fn named_seats(&self) -> impl Iterator<Item = Seat> {
+    /// The plugins of the settings that have seats, with these by the real names of their places.
+    fn named_seats(&self) -> impl Iterator<Item = (&PluginSettings, Seat)> {
         self.site.settings.plugins.iter().filter_map(|plugin| {
-            Some(Seat { project: real(plugin.project.as_deref()?), package: plugin.package.clone() })
+            let project = real(plugin.project.as_deref()?);
+            Some((plugin, Seat { project, package: plugin.package.clone() }))
         })
     }
 }

@@ -63,8 +63,6 @@ impl Executor {
             mended = self.mended(run).await?;
             // What was laid down for a start that did not come about is no change that anybody made.
             self.exchange_back(&mended).await?;
-            // As the snapshot has them.
-            self.seat(installed).await;
             match self.still_equal(run).await? {
                 Comparison::Equal => {}
                 Comparison::Changed { .. } if ticket.round < STALE_MAX => {

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Gid, Mode, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{self, StatePath};
-use super::place::{self, Place};
+use super::place::{self, Place, hidden};
 use super::{Error, record};
 
 const MENDED: &str = "mended.json";
@@ -127,16 +127,16 @@ pub fn exchange(files: &[Mended], roots: &[Lying], wanted: Content) -> Result<()
 /// Removes what a killed exchange left beside a file.
 fn sweep(path: &Path, roots: &[Lying]) -> Result<(), Error> {
     let Some((place, name)) = placed(path, roots)? else { return Ok(()) };
-    place.remove(beside(&name).as_ref())
+    place.remove(&hidden(&name, BESIDE))
 }
 
 fn write(path: &Path, roots: &[Lying], text: &str) -> Result<(), Error> {
     let gone = || Error::NotAsMended { path: path.to_owned() };
     let (place, name) = placed(path, roots)?.ok_or_else(gone)?;
     let stat = place.stat(&name)?.ok_or_else(gone)?;
-    let new = beside(&name);
-    place.remove(new.as_ref())?;
-    let mut file: File = place.create_file(new.as_ref())?;
+    let new = hidden(&name, BESIDE);
+    place.remove(&new)?;
+    let mut file: File = place.create_file(&new)?;
     file.write_all(text.as_bytes()).map_err(Error::io("write", path))?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(Error::io("change the owner of", path))?;
@@ -146,10 +146,6 @@ fn write(path: &Path, roots: &[Lying], text: &str) -> Result<(), Error> {
     crate::crash_point!("mended written");
     rustix::fs::renameat(&place.fd, &new, &place.fd, &name).map_err(Error::io("rename", path))?;
     place.sync()
-}
-
-fn beside(name: &std::ffi::OsStr) -> String {
-    format!(".{}.{BESIDE}", name.to_string_lossy())
 }
 
 /// The open directory that holds a file, and its name there. `None` if the directory is not there.

@@ -14,6 +14,9 @@ use rustix::io::Errno;
 
 use super::Error;
 
+/// Beside the name of something that is being made.
+const UNFINISHED: &str = "cutover-unfinished";
+
 /// An open directory and its path for messages.
 pub(super) struct Place {
     pub(super) fd: OwnedFd,
@@ -125,7 +128,7 @@ impl Place {
 
     /// Makes a directory, durably, with the owner of this one and what its mode has of `mask`. It has its name when it is done.
     pub(super) fn make_directory(&self, name: &OsStr, mask: u32) -> Result<(), Error> {
-        let new = unfinished(name);
+        let new = hidden(name, UNFINISHED);
         self.remove(&new)?;
         let failed = || Error::io("create", self.path.join(name));
         rustix::fs::mkdirat(&self.fd, &new, Mode::RWXU).map_err(failed())?;
@@ -143,7 +146,7 @@ impl Place {
 
     /// Makes a file, durably, with the owner of this directory, for whoever may read that. It has its name when it is whole.
     pub(super) fn create(&self, name: &OsStr, bytes: &[u8]) -> Result<(), Error> {
-        let (path, new) = (self.path.join(name), unfinished(name));
+        let (path, new) = (self.path.join(name), hidden(name, UNFINISHED));
         self.remove(&new)?;
         let mut file = self.create_file(&new)?;
         file.write_all(bytes).map_err(Error::io("write", &path))?;
@@ -195,12 +198,12 @@ impl Place {
     }
 }
 
-/// The name of something that is being made.
-fn unfinished(name: &OsStr) -> OsString {
-    let mut new = OsString::from(".");
-    new.push(name);
-    new.push(".cutover-unfinished");
-    new
+/// A name beside this one for something of ours, hidden from who lists names.
+pub(super) fn hidden(name: &OsStr, mark: &str) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{mark}"));
+    hidden
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::mended::{self, Lying};
-use super::place::{Place, kind};
+use super::place::{Place, hidden, kind};
 use super::{Error, record};
 
 const MANIFEST: &str = "package.json";
@@ -129,16 +129,10 @@ impl Seat {
         Ok(None)
     }
 
-    /// Whether the link leads there. Read only: whoever owns the state may have changed it.
+    /// Where the link leads, if there is one. Read only: whoever owns the state may change it.
     #[must_use]
-    pub fn leads_to(&self, plugin: &Path) -> bool {
-        std::fs::read_link(self.link()).is_ok_and(|target| target == plugin)
-    }
-
-    /// Whether the link leads into some generation, likewise.
-    #[must_use]
-    pub fn leads_into(&self, generations: &Path) -> bool {
-        std::fs::read_link(self.link()).is_ok_and(|target| target.starts_with(generations))
+    pub fn target(&self) -> Option<PathBuf> {
+        std::fs::read_link(self.link()).ok()
     }
 
     /// The manifest of a project that is made for it. By name alone: which version is there, the package itself says.
@@ -228,10 +222,10 @@ fn give(seat: &Seat, plugin: &Path, roots: &[Lying], generations: &Path) -> Resu
         tracing::info!(path = %link.display(), aside = %aside.display(), "what lay at a plugin's seat is put aside");
         crate::crash_point!("seat put aside");
     }
-    if is_link_to(&place, name, plugin)? {
+    if led_to(&place, name)?.as_deref() == Some(plugin) {
         return Ok(());
     }
-    let new = beside(name, NEW, 0);
+    let new = hidden(name, NEW);
     place.remove(&new)?;
     place.link(&new, plugin)?;
     crate::crash_point!("seat link made");
@@ -247,7 +241,7 @@ fn vacate(seat: &Seat, roots: &[Lying], generations: &Path) -> Result<(), Error>
         return Ok(());
     }
     let Some((place, name)) = placed(&link, roots)? else { return Ok(()) };
-    place.remove(&beside(&name, NEW, 0))?;
+    place.remove(&hidden(&name, NEW))?;
     if is_ours(&place, &name, generations)? {
         place.unlink(&name)?;
         crate::crash_point!("seat vacated");
@@ -316,41 +310,28 @@ fn name_in(path: &Path) -> &OsStr {
     path.file_name().expect("a seat's paths end in names")
 }
 
-fn is_ours(place: &Place, name: &OsStr, generations: &Path) -> Result<bool, Error> {
-    let is_link = place.stat(name)?.is_some_and(|stat| kind(&stat) == FileType::Symlink);
-    Ok(is_link && place.read_link(name)?.starts_with(generations))
-}
-
-fn is_link_to(place: &Place, name: &OsStr, target: &Path) -> Result<bool, Error> {
-    let is_link = place.stat(name)?.is_some_and(|stat| kind(&stat) == FileType::Symlink);
-    Ok(is_link && place.read_link(name)? == target)
-}
-
-/// A hidden name beside this one.
-fn beside(name: &OsStr, mark: &str, number: usize) -> OsString {
-    let mut hidden = hidden(name, mark);
-    if number > 0 {
-        hidden.push(format!("-{number}"));
+/// Where the link at a name leads; `None` if there is none.
+fn led_to(place: &Place, name: &OsStr) -> Result<Option<PathBuf>, Error> {
+    match place.stat(name)? {
+        Some(stat) if kind(&stat) == FileType::Symlink => place.read_link(name).map(Some),
+        _ => Ok(None),
     }
-    hidden
 }
 
-/// Whether it is one of those.
+fn is_ours(place: &Place, name: &OsStr, generations: &Path) -> Result<bool, Error> {
+    Ok(led_to(place, name)?.is_some_and(|target| target.starts_with(generations)))
+}
+
+/// Whether a name is a hidden one beside another.
 fn is_beside(other: &OsStr, name: &OsStr, mark: &str) -> bool {
     other.as_encoded_bytes().starts_with(hidden(name, mark).as_encoded_bytes())
-}
-
-fn hidden(name: &OsStr, mark: &str) -> OsString {
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{mark}"));
-    hidden
 }
 
 /// The next name to put something aside under.
 fn free(place: &Place, name: &OsStr) -> Result<OsString, Error> {
     let names = place.names()?;
-    let mut all = (0..).map(|number| beside(name, ASIDE, number));
+    let first = std::iter::once(hidden(name, ASIDE));
+    let mut all = first.chain((1..).map(|number| hidden(name, &format!("{ASIDE}-{number}"))));
     Ok(all.find(|one| !names.contains(one)).expect("names do not run out"))
 }
 
@@ -404,7 +385,7 @@ mod tests {
         }
 
         fn sitting(&self) -> Option<PathBuf> {
-            fs::read_link(self.seat.link()).ok()
+            self.seat.target()
         }
     }
 
@@ -549,7 +530,7 @@ mod tests {
         let mut seating = ground.seating(&blocked, Some(ground.generations.join("1")));
         seating.seats.push((ground.seat.clone(), Some(ground.generations.join("2"))));
         seating.give(&ground.roots).unwrap_err();
-        assert!(ground.seat.leads_to(&ground.generations.join("2")));
+        assert_eq!(ground.sitting(), Some(ground.generations.join("2")));
     }
 
     #[test]
