@@ -40,7 +40,7 @@ pub use error::{Error, Unfit};
 pub(crate) use generation::without_user;
 pub use generation::{GenerationRecord, SourceRecord, plugin_directory};
 pub use identity::Identity;
-pub use import::Import;
+pub use import::{Import, ImportedPlugin};
 pub(crate) use lockfile::{Locked, Lockfile};
 pub use manifest::{Changed, Fingerprint, Named};
 pub(crate) use npm::is_package_name;

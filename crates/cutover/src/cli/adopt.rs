@@ -5,6 +5,7 @@ mod apply;
 mod daemon;
 mod environment;
 mod plan;
+mod plugins;
 mod takeover;
 mod undo;
 
@@ -200,7 +201,7 @@ async fn considered(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<(Des
     };
     let found = predecessor::find(&search).await?;
     let wanted = Wanted { listen: &adopt.listen, lines: &adopt.set, command: &adopt.command };
-    let takeover = Takeover::of(&desk.name, found, &wanted, &desk.config)?;
+    let takeover = Takeover::of(&desk.name, found, &wanted, &desk.config).await?;
     if !adopt.apply {
         return Ok((desk, Way::Plan(Box::new(takeover))));
     }

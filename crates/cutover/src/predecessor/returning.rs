@@ -1,7 +1,7 @@
 //! Bringing the predecessor back: its unit, or its own command line in its own directory and environment; and the proof.
 
 use super::{Error, Line, Predecessor, Record, Step};
-use crate::probe::{Address, ProbeSettings, observe_service};
+use crate::probe::{Address, ProbeSettings, ServiceAnswers, observe_service};
 use crate::shell::{quoted, shown};
 use crate::store::Identity;
 use std::fs::{File, OpenOptions};
@@ -155,8 +155,7 @@ impl Predecessor {
 /// # Errors
 /// What it said instead, in words.
 pub async fn answers(address: SocketAddr, probe: &ProbeSettings, version: &str) -> Result<(), String> {
-    let clock = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-    let seen = observe_service(probe, &Address::Tcp(address), &clock).await;
+    let seen = observed(address, probe).await;
     let told = |seen: &cutover_core::Seen<String>| match seen {
         cutover_core::Seen::Yes { value, .. } => format!("it says that it is {value}"),
         cutover_core::Seen::Missing { why, .. } | cutover_core::Seen::NotApplicable { why } => why.clone(),
@@ -169,6 +168,16 @@ pub async fn answers(address: SocketAddr, probe: &ProbeSettings, version: &str) 
         Some(false) => Err("it is not ready".into()),
         None => Err("its readiness is not to be had".into()),
     }
+}
+
+/// The plugins that a service tells; none, if it tells nothing of them.
+pub async fn plugins(address: SocketAddr, probe: &ProbeSettings) -> Vec<String> {
+    observed(address, probe).await.plugins.value().cloned().unwrap_or_default()
+}
+
+async fn observed(address: SocketAddr, probe: &ProbeSettings) -> ServiceAnswers {
+    let clock = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+    observe_service(probe, &Address::Tcp(address), &clock).await
 }
 
 #[cfg(test)]

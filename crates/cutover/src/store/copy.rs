@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, Metadata};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Deeper than any package, shallower than a thread's stack.
@@ -16,6 +16,8 @@ pub(super) const DEPTH_MAX: usize = 256;
 pub(super) struct Course<'a> {
     pub stop: &'a AtomicBool,
     pub advance: &'a (dyn Fn(u64) + Sync),
+    /// Paths in the source that are not copied.
+    pub without: &'a [PathBuf],
 }
 
 /// Copies the content of `from` to `to`, which must not exist. Modes and modification times are kept, owners are
@@ -36,6 +38,9 @@ fn copy_dir(from: &Path, to: &Path, depth: usize, course: &Course<'_>) -> Result
         }
         let entry = entry.map_err(Error::read(from))?;
         let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if course.without.contains(&from) {
+            continue;
+        }
         let metadata = entry.metadata().map_err(Error::read(&from))?;
         if let Some(why) = unfit(&metadata) {
             return Err(Error::Unfit { path: from, why });

@@ -144,6 +144,14 @@ pub enum Error {
         /// What it is.
         why: Unfit,
     },
+    /// What is installed in two places does not fit into one tree.
+    #[error("{} and {} are one package twice, and one tree has a place for one of them", path.display(), other.display())]
+    Doubled {
+        /// The one.
+        path: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
     /// No sealed generation has this number.
     #[error("generation {generation} is not there or was never sealed")]
     Unsealed {

@@ -1,9 +1,7 @@
-//! A plugin's way to its host: a link in the plugin's own `node_modules` to the package beside it, where it names that as a
-//! peer. npm does without, since both lie in one `node_modules`; some hosts look for the link and take no plugin that lacks it.
+//! A plugin's way to its host: a link in the plugin's own `node_modules` to the package beside it, where it names that. npm does without, since both lie in one `node_modules`; some hosts look for the link and take no plugin that lacks it.
 //! Others write their caches into a plugin's own `node_modules` where there is one, so that only those who need it get it.
 
 use super::{Error, Result};
-use cutover_core::Release;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::Value;
@@ -17,18 +15,17 @@ const MANIFEST_MAX: u64 = 1 << 20;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Lays the links of the plugins named in `linked` that a release has and npm has installed into `core`. What lies there
-/// already stays. No link is followed: the tree may still belong to somebody else.
+/// Lays the links of plugins that are installed into `core` beside their host. What lies there already stays. No link is
+/// followed: the tree may still belong to somebody else.
 ///
 /// # Errors
 /// [`Error::Write`](super::Error) or [`Error::Read`](super::Error) where something else lies on the way.
-pub(super) fn lay(core: &Path, release: &Release, linked: &[String]) -> Result<()> {
-    let host = release.package.as_str();
-    for plugin in release.plugins.iter().filter(|plugin| linked.contains(&plugin.package)) {
-        let way = Path::new("node_modules").join(&plugin.package);
+pub(super) fn lay<'a>(core: &Path, host: &str, plugins: impl Iterator<Item = &'a str>) -> Result<()> {
+    for plugin in plugins {
+        let way = Path::new("node_modules").join(plugin);
         let unread = |error: io::Error| Error::read(&core.join(&way).join("package.json"))(error);
         let directory = entered(core, &way, false).map_err(|error| unread(error.into()))?;
-        if !has_peer(&directory, host).map_err(unread)? {
+        if !names_host(&directory, host).map_err(unread)? {
             continue;
         }
         let link = way.join("node_modules").join(host);
@@ -45,8 +42,8 @@ pub(super) fn lay(core: &Path, release: &Release, linked: &[String]) -> Result<(
     Ok(())
 }
 
-/// Whether the manifest in a directory names the host as a peer. One that makes no sense names nobody.
-fn has_peer(directory: &OwnedFd, host: &str) -> io::Result<bool> {
+/// Whether the manifest in a directory names the host, as a peer or as a dependency. One that makes no sense names nobody.
+fn names_host(directory: &OwnedFd, host: &str) -> io::Result<bool> {
     // NONBLOCK: a pipe in its place must not hang whoever opens it.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::openat(directory, "package.json", flags, Mode::empty())?);
@@ -56,7 +53,8 @@ fn has_peer(directory: &OwnedFd, host: &str) -> io::Result<bool> {
     let mut text = Vec::new();
     file.take(MANIFEST_MAX).read_to_end(&mut text)?;
     let manifest: Option<Value> = serde_json::from_slice(&text).ok();
-    Ok(manifest.is_some_and(|manifest| manifest["peerDependencies"].get(host).is_some()))
+    let fields = ["peerDependencies", "dependencies"];
+    Ok(manifest.is_some_and(|manifest| fields.iter().any(|field| manifest[field].get(host).is_some())))
 }
 
 /// The directory at a path below another, made where it is missing if it is to be.
@@ -77,11 +75,10 @@ fn entered(from: &Path, way: &Path, is_made: bool) -> rustix::io::Result<OwnedFd
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cutover_core::Plugin;
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    fn installed(host: &str, plugin: &str, peer: &str) -> (tempfile::TempDir, Release) {
+    fn installed(host: &str, plugin: &str, peer: &str) -> tempfile::TempDir {
         let core = tempfile::tempdir().unwrap();
         for package in [host, plugin] {
             let directory = core.path().join("node_modules").join(package);
@@ -89,22 +86,15 @@ mod tests {
             let text = format!("{{\"name\": \"{package}\", \"peerDependencies\": {{\"{peer}\": \"*\"}}}}");
             fs::write(directory.join("package.json"), text).unwrap();
         }
-        let plugin = Plugin { package: plugin.into(), version: "1.0.0".into(), digest: String::new() };
-        let release = Release {
-            package: host.into(),
-            version: "1.0.0".into(),
-            digest: String::new(),
-            plugins: vec![plugin],
-        };
-        (core, release)
+        core
     }
 
     #[test]
     fn a_plugin_finds_its_host_in_its_own_directory_whatever_their_scopes() {
         for (host, plugin) in [("app", "extra"), ("app", "@toy/extra"), ("@toy/app", "@toy/extra")] {
-            let (core, release) = installed(host, plugin, host);
+            let core = installed(host, plugin, host);
             for _ in 0..2 {
-                lay(core.path(), &release, &[plugin.into()]).unwrap();
+                lay(core.path(), host, [plugin].into_iter()).unwrap();
             }
             let modules = core.path().join("node_modules");
             let link = modules.join(plugin).join("node_modules").join(host);
@@ -115,16 +105,14 @@ mod tests {
 
     #[test]
     fn a_plugin_of_somebody_else_gets_none_and_nothing_is_written_through_a_link() {
-        let linked = ["extra".to_owned()];
-        let (core, release) = installed("app", "extra", "other");
-        lay(core.path(), &release, &linked).unwrap();
+        let linked = || ["extra"].into_iter();
+        let core = installed("app", "extra", "other");
+        lay(core.path(), "app", linked()).unwrap();
         assert!(!core.path().join("node_modules/extra/node_modules").exists());
-        let (core, release) = installed("app", "extra", "app");
-        lay(core.path(), &release, &[]).unwrap();
-        assert!(!core.path().join("node_modules/extra/node_modules").exists(), "it needs none");
+        let core = installed("app", "extra", "app");
         let elsewhere = tempfile::tempdir().unwrap();
         symlink(elsewhere.path(), core.path().join("node_modules/extra/node_modules")).unwrap();
-        lay(core.path(), &release, &linked).unwrap_err();
+        lay(core.path(), "app", linked()).unwrap_err();
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 }

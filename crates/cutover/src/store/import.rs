@@ -1,12 +1,18 @@
-//! A package that is installed elsewhere becomes a generation, by copy: what runs from it does not notice.
+//! A package that is installed elsewhere becomes a generation, by copy, with the plugins that it has installed itself: what runs
+//! from it does not notice.
+
+mod plugin;
+
+pub use plugin::ImportedPlugin;
 
 use super::copy::{Course, copy_file, copy_tree};
 use super::lockfile::{self, Lockfile};
+use super::manifest::Manifest;
 use super::space::{Need, free_bytes, with_overhead};
 use super::stage::{CORE, Listener, Meter, Phase, Progress, StopOnDrop, blocking};
 use super::workspace::{Workspace, create_dir, create_dir_all};
-use super::{Error, GenerationRecord, Result, SourceRecord, Space, Store, seal};
-use cutover_core::{Generation, Release};
+use super::{Error, GenerationRecord, Result, SourceRecord, Space, Store, host_link, seal};
+use cutover_core::{Generation, Plugin, Release};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +29,8 @@ pub struct Import {
     pub version: String,
     /// Its directory, with every link resolved.
     pub root: PathBuf,
+    /// What of its plugins comes with it.
+    pub plugins: Vec<ImportedPlugin>,
 }
 
 impl Import {
@@ -40,40 +48,43 @@ impl Import {
         (is_project && !is_global).then_some(project)
     }
 
-    /// What is copied to where in a generation, and how large it is.
-    fn pieces(&self) -> Vec<(PathBuf, PathBuf)> {
+    /// What is copied to where in a generation.
+    fn pieces(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let core = Path::new(CORE);
-        match self.project() {
-            None => vec![(self.root.clone(), core.join("node_modules").join(&self.package))],
+        let mut pieces: Vec<(PathBuf, PathBuf)> = match self.project() {
+            None => vec![(self.root.clone(), modules().join(&self.package))],
             Some(project) => std::iter::once("node_modules")
                 .chain(OF_A_PROJECT)
                 .map(|name| (project.join(name), core.join(name)))
                 .filter(|(from, _)| from.exists())
                 .collect(),
+        };
+        for plugin in &self.plugins {
+            let other = self.project().map(|project| project.join("node_modules").join(&plugin.package));
+            if let Some(other) = other.filter(|other| other.exists()) {
+                return Err(Error::Doubled { path: plugin.root(), other });
+            }
+            let of_it = plugin.pieces(&self.package)?;
+            pieces.extend(of_it.into_iter().map(|(from, to)| (from, modules().join(to))));
         }
+        Ok(pieces)
     }
 
-    /// The integrity that npm noted when it installed it.
-    fn integrity(&self) -> Option<String> {
-        let project = self.project()?;
-        let read = |path: &str| {
-            let lock: Lockfile = lockfile::read(&project.join(path)).ok()?;
-            let locked = lock.packages.get(&format!("node_modules/{}", self.package))?;
-            let is_it = locked.version.as_deref() == Some(&self.version);
-            let integrity = locked.integrity.as_deref().filter(|_| is_it)?;
-            integrity.split_whitespace().find(|one| one.starts_with("sha512-")).map(ToOwned::to_owned)
-        };
-        // The hidden one is what npm installed last; the other is what it was asked for.
-        ["node_modules/.package-lock.json", "package-lock.json"].into_iter().find_map(read)
+    /// Whether it fits into one tree.
+    ///
+    /// # Errors
+    /// If what is installed does not, or cannot be read.
+    pub fn check(&self) -> Result<()> {
+        self.pieces().map(drop)
     }
 
     /// Bytes and files that a copy holds.
     ///
     /// # Errors
-    /// If a directory cannot be read.
+    /// If a directory cannot be read, or what is installed does not fit into one tree.
     pub fn size(&self) -> Result<(u64, u64)> {
         let (mut bytes, mut files) = (0, 0);
-        for (from, _) in self.pieces() {
+        for (from, _) in self.pieces()? {
             for entry in walkdir::WalkDir::new(&from) {
                 let failed = |error: walkdir::Error| Error::read(&from)(error.into());
                 let metadata = entry.map_err(failed)?.metadata().map_err(failed)?;
@@ -83,11 +94,61 @@ impl Import {
         }
         Ok((bytes, files))
     }
+
+    /// What it is as a release, from its sealed copy.
+    fn release(&self, manifest: &Manifest) -> Release {
+        let of_project = self.project().and_then(|project| integrity(project, &self.package, &self.version));
+        let mut plugins: Vec<Plugin> = Vec::new();
+        for ImportedPlugin { package, version, project } in &self.plugins {
+            let digest = integrity(project, package, version)
+                .unwrap_or_else(|| manifest.below(&modules().join(package).to_string_lossy()).tree_digest());
+            plugins.push(Plugin { package: package.clone(), version: version.clone(), digest });
+        }
+        plugins.sort();
+        Release {
+            package: self.package.clone(),
+            version: self.version.clone(),
+            digest: of_project.unwrap_or_else(|| manifest.below(CORE).tree_digest()),
+            plugins,
+        }
+    }
+
+    /// Whether a generation is a copy of it, as far as versions tell.
+    fn is_in(&self, record: &GenerationRecord) -> bool {
+        let mut own: Vec<_> = self.plugins.iter().map(|one| (&one.package, &one.version)).collect();
+        own.sort();
+        own.into_iter().eq(record.release.plugins.iter().map(|one| (&one.package, &one.version)))
+    }
+
+    fn packages(&self) -> Vec<String> {
+        std::iter::once(&self.package)
+            .chain(self.plugins.iter().map(|plugin| &plugin.package))
+            .cloned()
+            .collect()
+    }
+}
+
+/// Where packages lie in a generation.
+fn modules() -> PathBuf {
+    Path::new(CORE).join("node_modules")
+}
+
+/// The integrity that npm noted when it installed a package into a project.
+fn integrity(project: &Path, package: &str, version: &str) -> Option<String> {
+    let read = |path: &str| {
+        let lock: Lockfile = lockfile::read(&project.join(path)).ok()?;
+        let locked = lock.packages.get(&format!("node_modules/{package}"))?;
+        let is_it = locked.version.as_deref() == Some(version);
+        let integrity = locked.integrity.as_deref().filter(|_| is_it)?;
+        integrity.split_whitespace().find(|one| one.starts_with("sha512-")).map(ToOwned::to_owned)
+    };
+    // The hidden one is what npm installed last; the other is what it was asked for.
+    ["node_modules/.package-lock.json", "package-lock.json"].into_iter().find_map(read)
 }
 
 impl Store {
-    /// Copies an installed package with everything that it shares into a generation and seals it. An equal one that waits
-    /// already is taken: a take-over that was killed does not copy twice. The pointer stays.
+    /// Copies an installed package with everything that it shares, and its plugins, into a generation and seals it. An equal
+    /// one that waits already is taken: a take-over that was killed does not copy twice. The pointer stays.
     ///
     /// # Errors
     /// What does not fit, cannot be read, or may not be part of a generation (a link that leads out of the tree).
@@ -101,7 +162,9 @@ impl Store {
         let (store, import) = (self.clone(), import.clone());
         let listener: Listener = Arc::new(progress);
         blocking(move || match store.imported(&import.package, &import.version)? {
-            Some(record) if store.verify(record.generation).is_ok() => Ok(record.generation),
+            Some(record) if import.is_in(&record) && store.verify(record.generation).is_ok() => {
+                Ok(record.generation)
+            }
             _ => Copying { store, import, listener, stop }.run(),
         })
         .await
@@ -157,11 +220,16 @@ impl Copying {
     }
 
     fn fill_and_seal(&self, workspace: &Workspace, bytes: u64) -> Result<Generation> {
+        let import = &self.import;
+        let mut without = Vec::new();
+        for plugin in &import.plugins {
+            without.extend(plugin.host_links(&import.package)?);
+        }
         let meter = Meter::new(&self.listener, Phase::Copy, Some(bytes));
-        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes) };
+        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes), without: &without };
         let core = workspace.dir.join(CORE);
         create_dir(&core, 0o755)?;
-        for (from, to) in self.import.pieces() {
+        for (from, to) in import.pieces()? {
             let to = workspace.dir.join(to);
             create_dir_all(to.parent().unwrap_or(&core))?;
             if from.is_dir() {
@@ -171,32 +239,26 @@ impl Copying {
                 copy_file(&from, &to, &metadata, &course)?;
             }
         }
+        host_link::lay(&core, &import.package, import.plugins.iter().map(|plugin| plugin.package.as_str()))?;
         seal::take_over(&core)?;
         let meter = Meter::new(&self.listener, Phase::Hash, None);
-        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes) };
+        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes), without: &[] };
         let manifest = seal::hash(workspace, &course)?;
-        let digest = self.import.integrity().unwrap_or_else(|| manifest.below(CORE).tree_digest());
-        let import = &self.import;
         (self.listener)(Progress { phase: Phase::Seal, done: 0, total: None });
         let (files, bytes) = manifest.size();
         seal::publish(&self.store, workspace, &manifest, &course, |sealed| GenerationRecord {
             generation: sealed.generation,
-            release: Release {
-                package: import.package.clone(),
-                version: import.version.clone(),
-                digest,
-                plugins: Vec::new(),
-            },
+            release: import.release(&manifest),
             published: None,
             source: SourceRecord::Imported { package: import.package.clone(), from: import.root.clone() },
             created_at: sealed.created_at,
             root: CORE.into(),
-            package_root: Path::new(CORE).join("node_modules").join(&import.package),
+            package_root: modules().join(&import.package),
             files,
             bytes,
             manifest_digest: sealed.manifest_digest,
             // Its bytes are what ran; that they once were what was published is nobody's word.
-            without_integrity: vec![import.package.clone()],
+            without_integrity: import.packages(),
         })
     }
 }
@@ -211,7 +273,7 @@ mod tests {
         std::fs::create_dir_all(ground.join(project).join("node_modules/dep")).unwrap();
         std::fs::write(root.join("dist/index.js"), "1").unwrap();
         std::fs::write(ground.join(project).join("node_modules/dep/index.js"), "2").unwrap();
-        Import { package: "@claw/gate".into(), version: "1.0.0".into(), root }
+        Import { package: "@claw/gate".into(), version: "1.0.0".into(), root, plugins: Vec::new() }
     }
 
     async fn files(import: &Import, ground: &Path) -> (Vec<String>, GenerationRecord) {
@@ -256,5 +318,78 @@ mod tests {
             digests.push(record.release.digest);
         }
         assert!(digests[0] == digests[1] && digests[1] != digests[2], "{digests:?}");
+    }
+
+    /// A plugin as a host installs it, with something beside it and links to where the host lies.
+    fn with_plugin(mut import: Import, ground: &Path) -> Import {
+        let project = ground.join("state/npm/projects/extra");
+        let modules = project.join("node_modules");
+        for package in ["@toy/extra", "beside"] {
+            let own = modules.join(package).join("node_modules");
+            std::fs::create_dir_all(own.join("@claw")).unwrap();
+            let manifest = r#"{"version":"0.1.0","peerDependencies":{"@claw/gate":"*"}}"#;
+            std::fs::write(modules.join(package).join("package.json"), manifest).unwrap();
+            std::os::unix::fs::symlink(&import.root, own.join("@claw/gate")).unwrap();
+        }
+        std::fs::write(modules.join(".package-lock.json"), "{}").unwrap();
+        import.plugins = vec![ImportedPlugin::installed(&project, "@toy/extra").unwrap()];
+        import
+    }
+
+    #[tokio::test]
+    async fn a_plugin_comes_with_what_lies_beside_it_and_with_its_host_in_the_copy() {
+        let ground = tempfile::tempdir().unwrap();
+        let import = with_plugin(installed(ground.path(), "lib"), ground.path());
+        let lock = r#"{"packages":{"node_modules/@toy/extra":{"version":"0.1.0","integrity":"sha512-abc"}}}"#;
+        std::fs::write(import.plugins[0].project.join("package-lock.json"), lock).unwrap();
+        let (files, record) = files(&import, ground.path()).await;
+        assert_eq!(
+            files,
+            [
+                "node_modules/@claw/gate/dist/index.js",
+                "node_modules/@toy/extra/node_modules/beside/package.json",
+                "node_modules/@toy/extra/package.json",
+            ]
+        );
+        let plugin =
+            Plugin { package: "@toy/extra".into(), version: "0.1.0".into(), digest: "sha512-abc".into() };
+        assert_eq!(record.release.plugins, [plugin]);
+        let generation = Store::open(&ground.path().join("store")).generation_dir(record.generation);
+        let modules = generation.join(modules());
+        let host = modules.join("@toy/extra/node_modules/@claw/gate");
+        assert_eq!(host.canonicalize().unwrap(), modules.join("@claw/gate").canonicalize().unwrap());
+        assert_eq!(record.without_integrity, ["@claw/gate", "@toy/extra"]);
+    }
+
+    #[tokio::test]
+    async fn another_version_of_a_plugin_is_copied_anew() {
+        let ground = tempfile::tempdir().unwrap();
+        let mut import = with_plugin(installed(ground.path(), "lib"), ground.path());
+        let (_, first) = files(&import, ground.path()).await;
+        let manifest = import.plugins[0].root().join("package.json");
+        std::fs::write(manifest, r#"{"version":"0.2.0"}"#).unwrap();
+        import.plugins = vec![ImportedPlugin::installed(&import.plugins[0].project, "@toy/extra").unwrap()];
+        let (_, second) = files(&import, ground.path()).await;
+        assert_ne!(first.generation, second.generation);
+        import.plugins.clear();
+        let (_, third) = files(&import, ground.path()).await;
+        assert!(third.release.plugins.is_empty());
+    }
+
+    #[tokio::test]
+    async fn two_versions_of_one_package_do_not_fit_into_one_tree() {
+        let ground = tempfile::tempdir().unwrap();
+        let import = with_plugin(installed(ground.path(), "app"), ground.path());
+        std::fs::write(ground.path().join("app/package-lock.json"), "{}").unwrap();
+        let nested = import.plugins[0].root().join("node_modules/beside");
+        std::fs::create_dir_all(&nested).unwrap();
+        for (version, fits) in [("0.1.0", true), ("0.2.0", false)] {
+            std::fs::write(nested.join("package.json"), format!(r#"{{"version":"{version}"}}"#)).unwrap();
+            assert_eq!(import.size().is_ok(), fits, "{version}");
+        }
+        std::fs::remove_dir_all(nested).unwrap();
+        std::fs::create_dir_all(ground.path().join("app/node_modules/@toy/extra")).unwrap();
+        let refused = Store::open(&ground.path().join("store")).import(&import, |_| ()).await.unwrap_err();
+        assert!(matches!(refused, Error::Doubled { .. }), "{refused}");
     }
 }

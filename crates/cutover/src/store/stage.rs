@@ -158,7 +158,8 @@ impl Staging {
             if let Source::Directory(source) = &self.source {
                 let from = directory::place(source, &self.resolved.release);
                 let meter = Meter::new(&self.listener, Phase::Copy, self.resolved.unpacked_bytes);
-                let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes) };
+                let course =
+                    Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes), without: &[] };
                 copy_tree(&from, &self.core(), &course)?;
             }
             self.seal()
@@ -172,11 +173,14 @@ impl Staging {
 
     fn seal(&self) -> Result<Generation> {
         if let Source::Npm(npm) = &self.source {
-            host_link::lay(&self.core(), &self.resolved.release, &npm.linked)?;
+            let release = &self.resolved.release;
+            let plugins = release.plugins.iter().map(|plugin| plugin.package.as_str());
+            let linked = plugins.filter(|plugin| npm.linked.iter().any(|linked| linked == plugin));
+            host_link::lay(&self.core(), &release.package, linked)?;
         }
         seal::take_over(&self.core())?;
         let meter = Meter::new(&self.listener, Phase::Hash, None);
-        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes) };
+        let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes), without: &[] };
         let manifest = seal::hash(&self.workspace, &course)?;
         let without_integrity = self.check_integrity(&manifest)?;
         (self.listener)(Progress { phase: Phase::Seal, done: 0, total: None });

@@ -1,6 +1,7 @@
 // What a gateway's preset asks of it, and no more: health, readiness, a hello over a WebSocket that needs the token, and a
-// validator. Files in its state directory tell a copy of it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later);
-// and each of them, copy or not, to write a title over its command line: `titled`.
+// validator. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
+// it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later), `deaf` (it runs no plugin); and each of them,
+// copy or not, to write a title over its command line: `titled`.
 'use strict';
 const crypto = require('node:crypto');
 const fs = require('node:fs');
@@ -28,6 +29,34 @@ if (process.env.STARTS) {
 const told = (name) => __dirname.includes('/generations/') && fs.existsSync(path.join(state, name));
 if (told('broken')) setTimeout(() => process.exit(1), told('slow') ? 1500 : 0);
 if (fs.existsSync(path.join(state, 'titled'))) process.title = 'openclaw-gateway';
+
+function listed(directory) {
+  try {
+    return fs.readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+function plugins() {
+  const projects = path.join(state, 'npm/projects');
+  const loaded = [];
+  for (const project of told('deaf') ? [] : listed(projects)) {
+    const file = path.join(projects, project, 'package.json');
+    for (const name of Object.keys(JSON.parse(fs.readFileSync(file, 'utf8')).dependencies)) {
+      const plugin = path.join(projects, project, 'node_modules', name);
+      try {
+        const host = fs.realpathSync(path.join(plugin, 'node_modules/openclaw'));
+        if (host !== path.dirname(__dirname)) continue;
+        require(fs.realpathSync(plugin));
+        loaded.push(JSON.parse(fs.readFileSync(path.join(plugin, 'openclaw.plugin.json'), 'utf8')).id);
+      } catch (error) {
+        console.error(String(error));
+      }
+    }
+  }
+  return loaded;
+}
 
 function frame(value) {
   const text = Buffer.from(JSON.stringify(value));
@@ -69,7 +98,8 @@ server.on('upgrade', (request, socket) => {
     if (params?.auth?.token !== token) {
       return socket.end(frame({ type: 'res', id, ok: false, error: { code: 'AUTH_TOKEN_MISMATCH' } }));
     }
-    return socket.write(frame({ type: 'res', id, ok: true, payload: { type: 'hello-ok', protocol: 3, server: { version } } }));
+    const snapshot = { health: { plugins: { loaded: plugins() } } };
+    return socket.write(frame({ type: 'res', id, ok: true, payload: { type: 'hello-ok', protocol: 3, server: { version }, snapshot } }));
   });
 });
 process.on('SIGTERM', () => process.exit(0));

@@ -17,6 +17,10 @@ use std::time::{Duration, Instant};
 
 pub(crate) const VERSION: &str = "2026.5.4";
 pub(crate) const UNIT: &str = "openclaw-gateway.service";
+const PLUGIN: &str = "@toy/extra";
+/// It says its name, and does not load without what lies beside it.
+const PLUGIN_FILES: [(&str, &str); 2] =
+    [("index.js", "require('beside');"), ("openclaw.plugin.json", r#"{"id": "toy-extra"}"#)];
 const TOKEN: &str = "only-for-this-test";
 const LIMIT: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(2);
@@ -308,6 +312,43 @@ impl World {
     pub(crate) fn forget(&self) {
         cutover_testkit::sealed::open_up(&self.path("state"));
         fs::remove_dir_all(self.path("state")).unwrap();
+    }
+
+    /// Where the gateway's own installer lays its plugin.
+    pub(crate) fn plugin(&self) -> PathBuf {
+        self.path("claw/npm/projects/toy-extra-1/node_modules").join(PLUGIN)
+    }
+
+    /// Installs a plugin as the gateway does it: with what it needs beside it, and an absolute link to its host.
+    pub(crate) fn install_plugin(&self) {
+        let directory = self.plugin();
+        let project = self.path("claw/npm/projects/toy-extra-1");
+        let beside = project.join("node_modules/beside");
+        for path in [directory.join("node_modules"), beside.clone()] {
+            fs::create_dir_all(path).unwrap();
+        }
+        let manifest = serde_json::json!({
+            "name": PLUGIN, "version": VERSION, "dependencies": {"beside": "1.0.0"}, "peerDependencies": {"openclaw": "*"},
+        });
+        fs::write(directory.join("package.json"), manifest.to_string()).unwrap();
+        for (name, text) in PLUGIN_FILES {
+            fs::write(directory.join(name), text).unwrap();
+        }
+        fs::write(beside.join("package.json"), r#"{"name":"beside","version":"1.0.0"}"#).unwrap();
+        fs::write(beside.join("index.js"), "").unwrap();
+        fs::write(project.join("package.json"), format!(r#"{{"dependencies":{{"{PLUGIN}":"{VERSION}"}}}}"#))
+            .unwrap();
+        std::os::unix::fs::symlink(self.package(), directory.join("node_modules/openclaw")).unwrap();
+    }
+
+    /// Publishes another version of the plugin.
+    pub(crate) fn publish_plugin(&self, registry: &Registry, version: &str) {
+        registry.publish(&Package::new("beside", "1.0.0").file("index.js", ""));
+        let package = Package::new(PLUGIN, version)
+            .dependency("beside", "1.0.0")
+            .field("peerDependencies", serde_json::json!({"openclaw": "*"}));
+        let with_files = |package: Package, (name, text): (&str, &str)| package.file(name, text);
+        registry.publish(&PLUGIN_FILES.into_iter().fold(package, with_files));
     }
 
     /// Publishes another version of the package.

@@ -148,7 +148,7 @@ async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
         crate::crash_point!("adopt: file written");
     }
     if matches!(record.step(), Step::Found { .. }) {
-        let import = import(&record.predecessor);
+        let import = import(&record.predecessor, &desk.settings(record)?);
         desk.say(&format!("copying {}", import.root.display()));
         let generation = desk.store().import(&import, |_| ()).await?;
         record.add(Step::Imported { generation })?;

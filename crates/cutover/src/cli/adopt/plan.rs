@@ -4,6 +4,7 @@ use super::super::arguments::Output;
 use super::super::exit::ExitStatus;
 use super::super::outlet;
 use super::Desk;
+use super::plugins::Taken;
 use super::takeover::{Takeover, probe};
 use crate::predecessor;
 use crate::shell::shown;
@@ -133,6 +134,17 @@ fn findings(takeover: &Takeover, told: &Result<(), String>) -> Vec<Finding> {
         Err(why) => format!("NOT AS ITS PACKAGE: {why}; --apply refuses: restart it, then look again"),
     };
     add("says", says, "its hello, and /readyz".into());
+    for Taken { plugin, .. } in &takeover.plugins.taken {
+        let what = format!("{} {}: comes along", plugin.package, plugin.version);
+        add("plugin", what, format!("its hello, and {}", plugin.project.display()));
+    }
+    for (plugin, why) in &takeover.plugins.left {
+        let what = format!(
+            "{} {}: stays where it lies, and no update is one with it: {why}",
+            plugin.package, plugin.version
+        );
+        add("plugin", what, format!("its hello, and {}", plugin.project.display()));
+    }
     if !takeover.options.is_empty() {
         add("options", takeover.options.join(" "), "carried over into `command`".into());
     }
@@ -142,7 +154,10 @@ fn findings(takeover: &Takeover, told: &Result<(), String>) -> Vec<Finding> {
 fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
     let old = &takeover.predecessor;
     let import = takeover.import();
-    let from = import.project().unwrap_or(&old.package.root).display();
+    let plugins: Vec<String> =
+        import.plugins.iter().map(|plugin| plugin.root().display().to_string()).collect();
+    let host = import.project().unwrap_or(&old.package.root).display().to_string();
+    let from = [&[host], plugins.as_slice()].concat().join(" and ");
     let size = import.size().map_or_else(
         |_| "of unknown size".to_owned(),
         |(bytes, files)| format!("{} MB, {files} files", bytes / 1_000_000),
@@ -168,11 +183,15 @@ fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
         format!("begin a run: preflight of that generation, copy of {}", takeover.state.display()),
         format!("(the gap begins) {end}; it is proven gone; no file of it is changed"),
         format!("put a front on {}: from here requests wait", listen.join(", ")),
-        format!(
-            "start the generation on a port of its own, prove that it is {} (the gap ends), watch it",
-            old.package.version
-        ),
     ];
+    if !plugins.is_empty() {
+        let aside = plugins.join(" and ");
+        steps.push(format!("put {aside} aside, beside a link to the copy; --undo puts it back"));
+    }
+    steps.push(format!(
+        "start the generation on a port of its own, prove that it is {} (the gap ends), watch it",
+        old.package.version
+    ));
     steps.extend(settle);
     steps.push("if anything fails: give it back, as --undo does".into());
     steps

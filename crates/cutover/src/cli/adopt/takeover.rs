@@ -1,10 +1,11 @@
 //! What a take-over would write, from what was found.
 
 use super::environment::{Carried, carried};
+use super::plugins::{self, Plugins};
 use crate::config::{self, ServiceSettings};
-use crate::predecessor::{Predecessor, Record, Written};
+use crate::predecessor::{self, Predecessor, Record, Written};
 use crate::probe::{Ask, Fields, Hello, HttpCheck, ProbeSettings, Token, VersionProbe};
-use crate::store::Import;
+use crate::store::{Import, ImportedPlugin};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -36,6 +37,8 @@ pub(super) struct Takeover {
     pub carried: Carried,
     /// Options of the old command line that the preset does not have.
     pub options: Vec<String>,
+    /// What it has installed itself.
+    pub plugins: Plugins,
 }
 
 /// What a person wants of the configuration.
@@ -50,7 +53,7 @@ pub(super) struct Wanted<'a> {
 
 impl Takeover {
     /// Makes a plan of what was found. Nothing is written.
-    pub(super) fn of(
+    pub(super) async fn of(
         name: &str,
         predecessor: Predecessor,
         wanted: &Wanted<'_>,
@@ -71,11 +74,18 @@ impl Takeover {
             true => beside.join("conf.d").join(format!("{name}.toml")),
             false => config.to_owned(),
         };
-        let mut text = configuration(name, &predecessor, &listen, &secret, &options)?;
-        for line in wanted.lines {
-            let _ = writeln!(text, "{line}");
-        }
-        let _ = write!(text, "\n[service.{name}.env]\n{STATE} = {}\n", quoted(&state.display()));
+        let begun = configuration(name, &predecessor, &listen, &secret, &options)?;
+        let mut rest = wanted.lines.iter().fold(String::new(), |text, line| text + line + "\n");
+        let _ = write!(rest, "\n[service.{name}.env]\n{STATE} = {}\n", quoted(&state.display()));
+        let asked = probe(&settings(name, &path, &format!("{begun}{rest}"))?, &token)?;
+        let told = predecessor::plugins(predecessor.addresses[0], &asked).await;
+        let is_named = |line: &String| line.trim_start().starts_with("plugins");
+        // Whoever names plugins has the last word.
+        let plugins = match wanted.lines.iter().any(is_named) {
+            true => Plugins::default(),
+            false => plugins::found(&state, &predecessor.package, &told),
+        };
+        let text = format!("{begun}{}{rest}", plugins.configuration(&predecessor.package, STATE));
         let mut variables = carried.variables.clone();
         variables.insert(TOKEN.into(), token.clone());
         let environment = variables.iter().fold(String::new(), |mut text, (name, value)| {
@@ -96,18 +106,28 @@ impl Takeover {
             state,
             carried,
             options,
+            plugins,
         })
     }
 
     pub(super) fn import(&self) -> Import {
-        import(&self.predecessor)
+        import(&self.predecessor, &self.settings)
     }
 }
 
-/// What is copied.
-pub(super) fn import(predecessor: &Predecessor) -> Import {
+/// What is copied: the package, and what it has installed itself of the plugins that are configured.
+pub(super) fn import(predecessor: &Predecessor, settings: &ServiceSettings) -> Import {
     let package = predecessor.package.clone();
-    Import { package: package.name, version: package.version, root: package.root }
+    let installed = settings
+        .plugins
+        .iter()
+        .filter_map(|plugin| ImportedPlugin::installed(plugin.project.as_deref()?, &plugin.package));
+    Import {
+        package: package.name,
+        version: package.version,
+        root: package.root,
+        plugins: installed.collect(),
+    }
 }
 
 /// A service as the file of a take-over configures it.
@@ -262,7 +282,7 @@ fn configuration(
 }
 
 /// As TOML writes it.
-fn quoted(text: &dyn std::fmt::Display) -> String {
+pub(super) fn quoted(text: &dyn std::fmt::Display) -> String {
     toml::Value::from(text.to_string()).to_string()
 }
 
