@@ -15,31 +15,28 @@ const MANIFEST_MAX: u64 = 1 << 20;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Lays the links of plugins that are installed into `core` beside their host. What lies there already stays. No link is
-/// followed: the tree may still belong to somebody else.
+/// Lays the link of a plugin at `way` below `core` to its host in `node_modules` there. What lies at its place already stays. No
+/// link is followed: the tree may still belong to somebody else.
 ///
 /// # Errors
 /// [`Error::Write`](super::Error) or [`Error::Read`](super::Error) where something else lies on the way.
-pub(super) fn lay<'a>(core: &Path, host: &str, plugins: impl Iterator<Item = &'a str>) -> Result<()> {
-    for plugin in plugins {
-        let way = Path::new("node_modules").join(plugin);
-        let unread = |error: io::Error| Error::read(&core.join(&way).join("package.json"))(error);
-        let directory = entered(core, &way, false).map_err(|error| unread(error.into()))?;
-        if !names_host(&directory, host).map_err(unread)? {
-            continue;
-        }
-        let link = way.join("node_modules").join(host);
-        let parent = link.parent().expect("it has several parts");
-        let failed = |error: Errno| Error::write(&core.join(&link))(error.into());
-        let made = entered(core, parent, true).map_err(failed)?;
-        // From the link's own directory up to the one that holds both.
-        let up: PathBuf = std::iter::repeat_n("..", parent.components().count() - 1).collect();
-        match rustix::fs::symlinkat(up.join(host), &made, link.file_name().expect("it ends in a name")) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed(error)),
-        }
+pub(super) fn lay(core: &Path, host: &str, way: &Path) -> Result<()> {
+    let unread = |error: io::Error| Error::read(&core.join(way).join("package.json"))(error);
+    let directory = entered(core, way, false).map_err(|error| unread(error.into()))?;
+    if !names_host(&directory, host).map_err(unread)? {
+        return Ok(());
     }
-    Ok(())
+    let link = way.join("node_modules").join(host);
+    let parent = link.parent().expect("it has several parts");
+    let failed = |error: Errno| Error::write(&core.join(&link))(error.into());
+    let made = entered(core, parent, true).map_err(failed)?;
+    // From the link's own directory up to the root.
+    let up: PathBuf = std::iter::repeat_n("..", parent.components().count()).collect();
+    let target = up.join("node_modules").join(host);
+    match rustix::fs::symlinkat(target, &made, link.file_name().expect("it ends in a name")) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Whether the manifest in a directory names the host, as a peer or as a dependency. One that makes no sense names nobody.
@@ -94,7 +91,7 @@ mod tests {
         for (host, plugin) in [("app", "extra"), ("app", "@toy/extra"), ("@toy/app", "@toy/extra")] {
             let core = installed(host, plugin, host);
             for _ in 0..2 {
-                lay(core.path(), host, [plugin].into_iter()).unwrap();
+                lay(core.path(), host, &Path::new("node_modules").join(plugin)).unwrap();
             }
             let modules = core.path().join("node_modules");
             let link = modules.join(plugin).join("node_modules").join(host);
@@ -105,14 +102,14 @@ mod tests {
 
     #[test]
     fn a_plugin_of_somebody_else_gets_none_and_nothing_is_written_through_a_link() {
-        let linked = || ["extra"].into_iter();
+        let way = Path::new("node_modules/extra");
         let core = installed("app", "extra", "other");
-        lay(core.path(), "app", linked()).unwrap();
+        lay(core.path(), "app", way).unwrap();
         assert!(!core.path().join("node_modules/extra/node_modules").exists());
         let core = installed("app", "extra", "app");
         let elsewhere = tempfile::tempdir().unwrap();
         symlink(elsewhere.path(), core.path().join("node_modules/extra/node_modules")).unwrap();
-        lay(core.path(), "app", linked()).unwrap_err();
+        lay(core.path(), "app", way).unwrap_err();
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 }

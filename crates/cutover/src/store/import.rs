@@ -50,24 +50,22 @@ impl Import {
 
     /// What is copied to where in a generation.
     fn pieces(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let core = Path::new(CORE);
-        let mut pieces: Vec<(PathBuf, PathBuf)> = match self.project() {
+        let mut pieces = match self.project() {
             None => vec![(self.root.clone(), modules().join(&self.package))],
-            Some(project) => std::iter::once("node_modules")
-                .chain(OF_A_PROJECT)
-                .map(|name| (project.join(name), core.join(name)))
-                .filter(|(from, _)| from.exists())
-                .collect(),
+            Some(project) => of_project(project, Path::new(CORE)),
         };
-        for plugin in &self.plugins {
+        for (number, plugin) in self.numbered() {
             let other = self.project().map(|project| project.join("node_modules").join(&plugin.package));
             if let Some(other) = other.filter(|other| other.exists()) {
                 return Err(Error::Doubled { path: plugin.root(), other });
             }
-            let of_it = plugin.pieces(&self.package)?;
-            pieces.extend(of_it.into_iter().map(|(from, to)| (from, modules().join(to))));
+            pieces.extend(of_project(&plugin.project, &Path::new(CORE).join(place(number))));
         }
         Ok(pieces)
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (usize, &ImportedPlugin)> {
+        self.plugins.iter().enumerate().map(|(at, plugin)| (at + 1, plugin))
     }
 
     /// Whether it fits into one tree.
@@ -99,9 +97,10 @@ impl Import {
     fn release(&self, manifest: &Manifest) -> Release {
         let of_project = self.project().and_then(|project| integrity(project, &self.package, &self.version));
         let mut plugins: Vec<Plugin> = Vec::new();
-        for ImportedPlugin { package, version, project } in &self.plugins {
-            let digest = integrity(project, package, version)
-                .unwrap_or_else(|| manifest.below(&modules().join(package).to_string_lossy()).tree_digest());
+        for (number, ImportedPlugin { package, version, project }) in self.numbered() {
+            let digest = integrity(project, package, version).unwrap_or_else(|| {
+                manifest.below(&Path::new(CORE).join(way(number, package)).to_string_lossy()).tree_digest()
+            });
             plugins.push(Plugin { package: package.clone(), version: version.clone(), digest });
         }
         plugins.sort();
@@ -128,6 +127,23 @@ impl Import {
     }
 }
 
+/// What is copied of an npm project.
+fn of_project(project: &Path, to: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let names = std::iter::once("node_modules").chain(OF_A_PROJECT);
+    names.map(|name| (project.join(name), to.join(name))).filter(|(from, _)| from.exists()).collect()
+}
+
+/// Where a plugin's project lies below a generation's root. A link beside the host leads to the plugin in it: whoever follows it
+/// finds what lay beside the plugin beside it still.
+fn place(number: usize) -> PathBuf {
+    Path::new("plugins").join(number.to_string())
+}
+
+/// The plugin in it.
+fn way(number: usize, package: &str) -> PathBuf {
+    place(number).join("node_modules").join(package)
+}
+
 /// Where packages lie in a generation.
 fn modules() -> PathBuf {
     Path::new(CORE).join("node_modules")
@@ -144,6 +160,15 @@ fn integrity(project: &Path, package: &str, version: &str) -> Option<String> {
     };
     // The hidden one is what npm installed last; the other is what it was asked for.
     ["node_modules/.package-lock.json", "package-lock.json"].into_iter().find_map(read)
+}
+
+/// A link beside the host that leads to a package elsewhere in its tree.
+fn link_beside(core: &Path, package: &str, way: &Path) -> Result<()> {
+    let place = Path::new("node_modules").join(package);
+    let up: PathBuf = std::iter::repeat_n("..", place.components().count() - 1).collect();
+    let link = core.join(place);
+    create_dir_all(link.parent().unwrap_or(core))?;
+    std::os::unix::fs::symlink(up.join(way), &link).map_err(Error::write(&link))
 }
 
 impl Store {
@@ -239,7 +264,11 @@ impl Copying {
                 copy_file(&from, &to, &metadata, &course)?;
             }
         }
-        host_link::lay(&core, &import.package, import.plugins.iter().map(|plugin| plugin.package.as_str()))?;
+        for (number, plugin) in import.numbered() {
+            let way = way(number, &plugin.package);
+            host_link::lay(&core, &import.package, &way)?;
+            link_beside(&core, &plugin.package, &way)?;
+        }
         seal::take_over(&core)?;
         let meter = Meter::new(&self.listener, Phase::Hash, None);
         let course = Course { stop: &self.stop, advance: &|bytes| meter.advance(bytes), without: &[] };
@@ -347,8 +376,10 @@ mod tests {
             files,
             [
                 "node_modules/@claw/gate/dist/index.js",
-                "node_modules/@toy/extra/node_modules/beside/package.json",
-                "node_modules/@toy/extra/package.json",
+                "plugins/1/node_modules/.package-lock.json",
+                "plugins/1/node_modules/@toy/extra/package.json",
+                "plugins/1/node_modules/beside/package.json",
+                "plugins/1/package-lock.json",
             ]
         );
         let plugin =
@@ -356,6 +387,8 @@ mod tests {
         assert_eq!(record.release.plugins, [plugin]);
         let generation = Store::open(&ground.path().join("store")).generation_dir(record.generation);
         let modules = generation.join(modules());
+        let beside = modules.join("@toy/extra").canonicalize().unwrap().join("../../beside/package.json");
+        assert!(beside.exists(), "where node looks for it");
         let host = modules.join("@toy/extra/node_modules/@claw/gate");
         assert_eq!(host.canonicalize().unwrap(), modules.join("@claw/gate").canonicalize().unwrap());
         assert_eq!(record.without_integrity, ["@claw/gate", "@toy/extra"]);
@@ -377,17 +410,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_versions_of_one_package_do_not_fit_into_one_tree() {
+    async fn a_plugin_that_lies_beside_its_host_too_does_not_fit_into_one_tree() {
         let ground = tempfile::tempdir().unwrap();
         let import = with_plugin(installed(ground.path(), "app"), ground.path());
         std::fs::write(ground.path().join("app/package-lock.json"), "{}").unwrap();
-        let nested = import.plugins[0].root().join("node_modules/beside");
-        std::fs::create_dir_all(&nested).unwrap();
-        for (version, fits) in [("0.1.0", true), ("0.2.0", false)] {
-            std::fs::write(nested.join("package.json"), format!(r#"{{"version":"{version}"}}"#)).unwrap();
-            assert_eq!(import.size().is_ok(), fits, "{version}");
-        }
-        std::fs::remove_dir_all(nested).unwrap();
+        import.check().unwrap();
         std::fs::create_dir_all(ground.path().join("app/node_modules/@toy/extra")).unwrap();
         let refused = Store::open(&ground.path().join("store")).import(&import, |_| ()).await.unwrap_err();
         assert!(matches!(refused, Error::Doubled { .. }), "{refused}");

@@ -9,7 +9,7 @@ use super::{
     Error, GenerationRecord, Result, SourceRecord, Store, directory, host_link, lockfile, npm, seal,
 };
 use cutover_core::Generation;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -174,9 +174,13 @@ impl Staging {
     fn seal(&self) -> Result<Generation> {
         if let Source::Npm(npm) = &self.source {
             let release = &self.resolved.release;
-            let plugins = release.plugins.iter().map(|plugin| plugin.package.as_str());
-            let linked = plugins.filter(|plugin| npm.linked.iter().any(|linked| linked == plugin));
-            host_link::lay(&self.core(), &release.package, linked)?;
+            for plugin in release.plugins.iter().filter(|plugin| npm.linked.contains(&plugin.package)) {
+                host_link::lay(
+                    &self.core(),
+                    &release.package,
+                    &Path::new("node_modules").join(&plugin.package),
+                )?;
+            }
         }
         seal::take_over(&self.core())?;
         let meter = Meter::new(&self.listener, Phase::Hash, None);

@@ -137,7 +137,11 @@ mod tests {
     }
 
     fn look(state: &Path, told: &[&str]) -> (Vec<String>, Vec<String>, String) {
-        let host = Package { name: "openclaw".into(), version: VERSION.into(), root: state.join("app") };
+        let host = Package {
+            name: "openclaw".into(),
+            version: VERSION.into(),
+            root: state.join("app/node_modules/openclaw"),
+        };
         let told: Vec<String> = told.iter().map(|id| (*id).to_owned()).collect();
         let plugins = found(state, &host, &told);
         let taken = plugins.taken.iter().map(|taken| taken.plugin.package.clone()).collect();
@@ -182,12 +186,11 @@ mod tests {
         }
         install(state.path(), "npm", "old", "1.0.0", "old");
         install(state.path(), "npm/projects/a {brace}", "brace", "1.0.0", "brace");
-        install(state.path(), "npm/projects/clash", "clash", "1.0.0", "clash");
-        install(state.path(), "npm/projects/clash", "dep", "1.0.0", "dep");
-        let nested = state.path().join("npm/projects/clash/node_modules/clash/node_modules/dep");
-        fs::create_dir_all(&nested).unwrap();
-        fs::write(nested.join("package.json"), r#"{"version": "2.0.0"}"#).unwrap();
-        let (taken, left, text) = look(state.path(), &["twice", "a", "b", "old", "brace", "clash"]);
+        let app = state.path().join("app/node_modules");
+        fs::create_dir_all(app.join("beside")).unwrap();
+        fs::write(app.join(".package-lock.json"), "{}").unwrap();
+        install(state.path(), "npm/projects/beside", "beside", "1.0.0", "beside");
+        let (taken, left, text) = look(state.path(), &["twice", "a", "b", "old", "brace", "beside"]);
         assert!(taken.is_empty() && text.is_empty(), "{taken:?} {text}");
         let place = |of: &str| state.path().join("npm/projects").join(of).display().to_string();
         let no_own = |of: &str| format!("{} is no project of its own", place(of));
@@ -201,7 +204,7 @@ mod tests {
         ] {
             assert!(left.contains(&expected), "{expected}: {left:?}");
         }
-        assert!(left.iter().any(|one| one.starts_with("clash: ") && one.contains("one package twice")));
+        assert!(left.iter().any(|one| one.starts_with("beside: ") && one.contains("one package twice")));
         assert_eq!(left.len(), 7, "{left:?}");
     }
 }

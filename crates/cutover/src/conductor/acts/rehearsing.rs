@@ -11,6 +11,7 @@ use super::trial::{Standing, Trial};
 use super::{Enough, Executor, Outcome, chain, fault};
 use crate::causes::told;
 use crate::conductor::ledger::moment;
+use crate::predecessor::Record;
 use crate::preflight::{self, Copied, Host, Secrets, Stop};
 use crate::rehearsal::{self, End, Next, Rehearsal, Sighting};
 use crate::sandbox::Sandbox;
@@ -181,7 +182,11 @@ impl Executor {
         }
         let running = self.running().await?;
         if running.is_empty() && rule == RehearsalRule::Auto {
-            return needless("nothing runs that a failed start could take away");
+            let record = Record::read(&self.site.directory()).map_err(chain(KIND))?;
+            return needless(match record.is_some_and(|record| record.is_in_charge()) {
+                true => "it is a copy of what runs now",
+                false => "nothing runs that a failed start could take away",
+            });
         }
         let memory = preflight::Rehearsal { running: family(&running)? };
         let host = Host { rehearsal: Some(memory), ..Host::default() };

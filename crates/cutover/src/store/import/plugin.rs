@@ -1,10 +1,7 @@
-//! A plugin that its host has installed itself, into an npm project: what of that project is the plugin, and where it lies in
-//! a generation.
+//! A plugin that its host has installed itself, into an npm project.
 
 use crate::store::{Error, Result};
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// An installed plugin.
@@ -34,35 +31,13 @@ impl ImportedPlugin {
         modules(&self.project).join(&self.package)
     }
 
-    /// What is copied to where below the `node_modules` of its host. What lies beside it in its project comes into its own
-    /// `node_modules`: node looks there first, and finds what it found before.
-    ///
-    /// # Errors
-    /// If the project cannot be read, or has another version of a package beside the plugin than in it.
-    pub(super) fn pieces(&self, host: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let own = PathBuf::from(&self.package);
-        let mut pieces = vec![(self.root(), own.clone())];
-        for (name, beside) in packages(&modules(&self.project))? {
-            if name == self.package || name == host {
-                continue;
-            }
-            let nested = modules(&self.root()).join(&name);
-            if !nested.exists() {
-                pieces.push((beside, modules(&own).join(&name)));
-            } else if version_in(&nested) != version_in(&beside) {
-                return Err(Error::Doubled { path: beside, other: nested });
-            }
-        }
-        Ok(pieces)
-    }
-
     /// Links to its host that its host has laid, each to where it ran: in a generation there is one of ours.
     ///
     /// # Errors
     /// If the project cannot be read.
     pub(super) fn host_links(&self, host: &str) -> Result<Vec<PathBuf>> {
-        let packages = packages(&modules(&self.project))?.into_values();
-        let links = packages.map(|package| modules(&package).join(host));
+        let packages = packages(&modules(&self.project))?;
+        let links = packages.into_iter().map(|package| modules(&package).join(host));
         Ok(links.filter(|link| link.is_symlink()).collect())
     }
 }
@@ -77,30 +52,24 @@ fn version_in(package: &Path) -> Option<String> {
     Some(manifest["version"].as_str()?.to_owned())
 }
 
-/// The packages in a `node_modules`, by name. npm's own files there have hidden names.
-fn packages(modules: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
-    for (name, path) in entries(modules)? {
-        if !name.starts_with('@') {
-            found.insert(name, path);
-            continue;
+/// The packages in a `node_modules`. npm's own files there have hidden names.
+fn packages(modules: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in entries(modules)? {
+        match path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"@")) {
+            true => found.extend(entries(&path)?),
+            false => found.push(path),
         }
-        found.extend(entries(&path)?.into_iter().map(|(inner, path)| (format!("{name}/{inner}"), path)));
     }
     Ok(found)
 }
 
-fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
-        entries => entries.map_err(Error::read(directory))?,
-    };
-    for entry in entries {
+    for entry in std::fs::read_dir(directory).map_err(Error::read(directory))? {
         let entry = entry.map_err(Error::read(directory))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && entry.path().is_dir() {
-            found.push((name, entry.path()));
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            found.push(entry.path());
         }
     }
     Ok(found)
