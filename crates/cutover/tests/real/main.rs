@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
+mod adopted;
 mod back;
 mod disk;
 mod figures;

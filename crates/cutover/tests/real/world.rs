@@ -26,6 +26,9 @@ use toml::{Table, Value};
 const GATEWAY: &str = "openclaw";
 /// The gateway's token.
 pub(crate) const TOKEN: &str = "only-for-this-test";
+/// No channel of anybody's, no timers, and no second port.
+const QUIET: [&str; 3] =
+    ["OPENCLAW_SKIP_CHANNELS", "OPENCLAW_SKIP_CRON", "OPENCLAW_SKIP_BROWSER_CONTROL_SERVER"];
 /// How long an answer of the gateway may take on a machine that is busy with other things.
 pub(crate) const CALL: Duration = Duration::from_secs(150);
 
@@ -73,10 +76,18 @@ impl World {
         let policy = [("soak", "10s".into()), ("hold", limit()), ("start_deadline", limit())];
         let policy = Table::from_iter(policy.map(|(key, value)| (key.to_owned(), value)));
         service.insert("policy".into(), policy.into());
+        self.write(Table::from_iter([(self.service.clone(), Value::from(service))]));
+    }
+
+    /// Writes that there is no service yet.
+    pub(crate) fn bare(&self) {
+        self.write(Table::new());
+    }
+
+    fn write(&self, services: Table) {
         let mut daemon = Table::new();
         daemon.insert("listen".into(), "off".into());
         daemon.insert("state".into(), text(&self.state()));
-        let services = Table::from_iter([(self.service.clone(), Value::from(service))]);
         let config =
             Table::from_iter([("service".to_owned(), services.into()), ("daemon".into(), daemon.into())]);
         fs::write(self.config(), config.to_string()).unwrap();
@@ -96,10 +107,7 @@ impl World {
         replace(service, "env_file", text(&secret));
         let env = service["env"].as_table_mut().unwrap();
         replace(env, "OPENCLAW_STATE_DIR", text(&world.claw()));
-        // No channel of anybody's, no timers, and no second port.
-        for name in ["CHANNELS", "CRON", "BROWSER_CONTROL_SERVER"] {
-            env.insert(format!("OPENCLAW_SKIP_{name}"), "1".into());
-        }
+        env.extend(QUIET.map(|name| (name.to_owned(), Value::from("1"))));
         // The rest is the preset's.
         let registry = Table::from_iter([("registry".to_owned(), Value::from(registry))]);
         service.insert("source".into(), registry.into());
@@ -197,10 +205,29 @@ impl World {
         self.store().root(Generation(generation)).unwrap()
     }
 
+    /// The gateway's own command line, as somebody types it who has never heard of us.
+    pub(crate) fn stock(&self, runtime: &Runtime, script: &Path) -> Asking {
+        let mut command = self.at_home(&runtime.node());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = [runtime.bin().to_owned()].into_iter().chain(std::env::split_paths(&path));
+        command.arg(script).env("PATH", std::env::join_paths(path).unwrap());
+        command.env("OPENCLAW_STATE_DIR", self.claw()).env("OPENCLAW_GATEWAY_TOKEN", TOKEN);
+        command.envs(QUIET.map(|name| (name, "1")));
+        Asking::from(command)
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
-        command.arg("--config").arg(self.config()).stdin(Stdio::null());
-        command.env("HOME", self.path().join("home")).env("TMPDIR", self.path().join("tmp"));
+        let mut command = self.at_home(Path::new(env!("CARGO_BIN_EXE_cutover")));
+        command.arg("--config").arg(self.config());
+        command
+    }
+
+    fn at_home(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .stdin(Stdio::null())
+            .env("HOME", self.path().join("home"))
+            .env("TMPDIR", self.path().join("tmp"));
         // The gateway gets a home of its own; npm goes on with what this machine says about registries.
         let settings = std::env::home_dir().map(|home| home.join(".npmrc")).filter(|path| path.exists());
         if let Some(settings) = settings.filter(|_| std::env::var_os("NPM_CONFIG_USERCONFIG").is_none()) {
@@ -236,6 +263,13 @@ impl World {
     /// The daemon's process.
     pub(crate) fn daemon(&self) -> u32 {
         self.daemon.as_ref().unwrap().id()
+    }
+
+    /// The end of a world whose daemon was ended by a person: no daemon, no front and no keeper is left.
+    pub(crate) fn end_without_daemon(self) {
+        let left = self.processes();
+        let ours = left.iter().filter(|(_, words)| words.contains("cutover "));
+        assert_eq!(ours.count(), 0, "left behind: {left:?}");
     }
 
     /// Kills the daemon, and nothing else, with SIGKILL.
