@@ -3,7 +3,7 @@
 
 use super::takeover::quoted;
 use crate::predecessor::Package;
-use crate::store::{Import, ImportedPlugin};
+use crate::store::{Import, ImportedPlugin, is_package_name};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,10 @@ fn running(state: &Path, told: &[String]) -> Vec<Taken> {
     for project in projects {
         let manifest = json(&project.join("package.json"));
         let names = manifest["dependencies"].as_object().into_iter().flatten().map(|(name, _)| name);
-        let installed = names.filter_map(|name| ImportedPlugin::installed(&project, name));
+        // It is somebody else's file: a name may be anything.
+        let installed = names
+            .filter(|name| is_package_name(name))
+            .filter_map(|name| ImportedPlugin::installed(&project, name));
         running.extend(installed.filter_map(|plugin| {
             let id = json(&plugin.root().join(MANIFEST))["id"].as_str()?.to_owned();
             told.contains(&id).then_some(Taken { plugin, id })
