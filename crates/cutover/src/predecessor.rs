@@ -20,5 +20,5 @@ pub use found::{Account, Predecessor, Search, find};
 pub use manager::{Manager, Unit};
 pub use package::Package;
 pub use record::{Line, Record, Step, Terms, Written};
-pub use returning::{AGAIN_MAX, answers, plugins};
+pub use returning::{AGAIN_MAX, answers};
 pub use rival::Rival;

@@ -35,13 +35,18 @@ fn only(pids: &[u32]) -> u32 {
     pids[0]
 }
 
+/// Whether a command line is that of a copy's gateway.
+fn is_a_copy(line: &str) -> bool {
+    line.contains("/generations/") && line.contains("/core/node_modules/openclaw/dist/index.js")
+}
+
 /// The copy serves on the old address, and nothing of the old tree runs.
 #[track_caller]
 fn is_taken_over(world: &World, old: u32) {
     assert!(!alive(old), "the old process is gone");
     let new = only(&world.gateways());
     let line = std::fs::read_to_string(format!("/proc/{new}/cmdline")).unwrap();
-    assert!(line.contains("/generations/0001/core/node_modules/openclaw/dist/index.js"), "{line}");
+    assert!(is_a_copy(&line), "{line}");
     let page = world.get("/readyz").expect("the address answers");
     assert_eq!(page["kept"], "by-the-operator", "its environment came along");
     assert_ne!(page["argv"][2], world.port.to_string(), "the front has the old address");

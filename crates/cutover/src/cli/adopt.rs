@@ -132,7 +132,7 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
     let (desk, way) = considered(arguments, adopt).await.map_err(exit::refused)?;
     let done = match way {
         Way::Plan(takeover) => {
-            return plan::print(&desk, &takeover, &desk.repeated(adopt)).await.map_err(exit::refused);
+            return Ok(plan::print(&desk, &takeover, &desk.repeated(adopt)));
         }
         Way::Begin(takeover) => apply::begin(&desk, *takeover).await,
         Way::GoOn(record) => apply::go_on(&desk, record).await,

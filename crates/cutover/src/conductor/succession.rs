@@ -420,7 +420,12 @@ mod tests {
             "addresses": ["127.0.0.1:1"], "entry": "/x.js",
             "package": { "name": "x", "version": "1.0.0", "root": "/" }, "unit": null, "parent": null,
         }));
-        let terms = Terms { files: Vec::new(), after: Some(RunId("before".into())), command: "adopt".into() };
+        let terms = Terms {
+            files: Vec::new(),
+            after: Some(RunId("before".into())),
+            along: Vec::new(),
+            command: "adopt".into(),
+        };
         let mut record = Record::begin(ground, predecessor.unwrap(), terms).unwrap();
         steps.iter().for_each(|step| record.add(step.clone()).unwrap());
         record

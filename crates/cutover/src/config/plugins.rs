@@ -74,6 +74,12 @@ impl PluginWanted {
     }
 }
 
+/// How a service calls a plugin unless the file says otherwise: by the last part of its package's name.
+#[must_use]
+pub(crate) fn usual_id(package: &str) -> &str {
+    package.rsplit('/').next().unwrap_or_default()
+}
+
 /// Checks what the file says of plugins.
 pub(super) fn plugins(service: &Service) -> Result<Vec<PluginSettings>, Complaint> {
     let fragments = &service.plugins;
@@ -96,7 +102,6 @@ pub(super) fn plugins(service: &Service) -> Result<Vec<PluginSettings>, Complain
         if settings.iter().any(|other| other.package == fragment.npm) {
             return Err(Complaint::new("plugins", format!("{} stands there twice", fragment.npm)));
         }
-        let id = fragment.npm.rsplit('/').next().unwrap_or_default().to_owned();
         let project = fragment.project.as_ref().map(|project| located(project, &service.env));
         if let Some(project) = &project {
             seat_is_state(project, fragment, service)?;
@@ -111,7 +116,7 @@ pub(super) fn plugins(service: &Service) -> Result<Vec<PluginSettings>, Complain
             package: fragment.npm.clone(),
             wanted,
             policy: fragment.policy.unwrap_or_default(),
-            id: fragment.id.clone().unwrap_or(id),
+            id: fragment.id.clone().unwrap_or_else(|| usual_id(&fragment.npm).to_owned()),
         });
     }
     Ok(settings)

@@ -1,9 +1,10 @@
 //! Bringing the predecessor back: its unit, or its own command line in its own directory and environment; and the proof.
 
 use super::{Error, Line, Predecessor, Record, Step};
-use crate::probe::{Address, ProbeSettings, ServiceAnswers, observe_service};
+use crate::probe::{Address, ProbeSettings, observe_service};
 use crate::shell::{quoted, shown};
 use crate::store::Identity;
+use cutover_core::Seen;
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -128,7 +129,7 @@ impl Predecessor {
         let begun = Instant::now();
         loop {
             let last = match answers(address, probe, &self.package.version).await {
-                Ok(()) => match self.unit_keeps_it().await? {
+                Ok(_) => match self.unit_keeps_it().await? {
                     true => return Ok(()),
                     false => "its unit does not keep it".to_owned(),
                 },
@@ -150,34 +151,29 @@ impl Predecessor {
     }
 }
 
-/// Whether a service answers on an address, ready and as a version.
+/// Whether a service answers on an address, ready and as a version; and the plugins that it tells.
 ///
 /// # Errors
-/// What it said instead, in words.
-pub async fn answers(address: SocketAddr, probe: &ProbeSettings, version: &str) -> Result<(), String> {
-    let seen = observed(address, probe).await;
-    let told = |seen: &cutover_core::Seen<String>| match seen {
-        cutover_core::Seen::Yes { value, .. } => format!("it says that it is {value}"),
-        cutover_core::Seen::Missing { why, .. } | cutover_core::Seen::NotApplicable { why } => why.clone(),
+/// In words, what it is instead.
+pub async fn answers(
+    address: SocketAddr,
+    probe: &ProbeSettings,
+    version: &str,
+) -> Result<Seen<Vec<String>>, String> {
+    let clock = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+    let seen = observe_service(probe, &Address::Tcp(address), &clock).await;
+    let told = |seen: &Seen<String>| match seen {
+        Seen::Yes { value, .. } => format!("it says that it is {value}"),
+        Seen::Missing { why, .. } | Seen::NotApplicable { why } => why.clone(),
     };
     if seen.version.value().map(String::as_str) != Some(version) {
         return Err(told(&seen.version));
     }
     match seen.ready.value() {
-        Some(true) => Ok(()),
+        Some(true) => Ok(seen.plugins),
         Some(false) => Err("it is not ready".into()),
         None => Err("its readiness is not to be had".into()),
     }
-}
-
-/// The plugins that a service tells; none, if it tells nothing of them.
-pub async fn plugins(address: SocketAddr, probe: &ProbeSettings) -> Vec<String> {
-    observed(address, probe).await.plugins.value().cloned().unwrap_or_default()
-}
-
-async fn observed(address: SocketAddr, probe: &ProbeSettings) -> ServiceAnswers {
-    let clock = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-    observe_service(probe, &Address::Tcp(address), &clock).await
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use super::workspace::create_dir;
 use super::{Error, Result, Unfit};
+use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, Metadata};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
@@ -23,48 +25,62 @@ pub(super) struct Course<'a> {
 /// Copies the content of `from` to `to`, which must not exist. Modes and modification times are kept, owners are
 /// not, except the group where the caller may give it.
 pub(super) fn copy_tree(from: &Path, to: &Path, course: &Course<'_>) -> Result<()> {
-    copy_dir(from, to, 0, course)
+    let opened = open(from, from, OFlags::DIRECTORY)?;
+    copy_dir(from, &opened, to, 0, course)
 }
 
-fn copy_dir(from: &Path, to: &Path, depth: usize, course: &Course<'_>) -> Result<()> {
+/// Whose tree it is may exchange a directory for a link at any moment: what was opened is what is read.
+fn copy_dir(from: &Path, opened: &File, to: &Path, depth: usize, course: &Course<'_>) -> Result<()> {
     if depth > DEPTH_MAX {
         return Err(Error::Unfit { path: from.to_owned(), why: Unfit::TooDeep });
     }
-    let metadata = fs::symlink_metadata(from).map_err(Error::read(from))?;
+    let metadata = opened.metadata().map_err(Error::read(from))?;
+    let here = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
     create_dir(to, 0o700)?;
-    for entry in fs::read_dir(from).map_err(Error::read(from))? {
+    for entry in fs::read_dir(&here).map_err(Error::read(from))? {
         if course.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         let entry = entry.map_err(Error::read(from))?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        let (at, from, to) = (entry.path(), from.join(entry.file_name()), to.join(entry.file_name()));
         if course.without.contains(&from) {
             continue;
         }
         let metadata = entry.metadata().map_err(Error::read(&from))?;
-        if let Some(why) = unfit(&metadata) {
-            return Err(Error::Unfit { path: from, why });
-        }
         if metadata.is_dir() {
-            copy_dir(&from, &to, depth + 1, course)?;
+            let opened = open(&at, &from, OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+            copy_dir(&from, &opened, &to, depth + 1, course)?;
         } else if metadata.is_symlink() {
-            copy_link(&from, &to, depth, &metadata)?;
+            copy_link(&from, &at, &to, depth, &metadata)?;
         } else {
-            copy_file(&from, &to, &metadata, course)?;
+            copy_bytes(&from, &at, &to, &metadata, course)?;
         }
     }
-    let opened = File::open(to).map_err(Error::read(to))?;
+    let made = File::open(to).map_err(Error::read(to))?;
     keep_group(to, &metadata)?;
-    opened.set_times(times(&metadata)).map_err(Error::write(to))?;
+    made.set_times(times(&metadata)).map_err(Error::write(to))?;
     let mode = fs::Permissions::from_mode(kept_mode(&metadata) | 0o700);
     fs::set_permissions(to, mode).map_err(Error::write(to))
 }
 
-pub(super) fn copy_file(from: &Path, to: &Path, metadata: &Metadata, course: &Course<'_>) -> Result<()> {
-    // What was looked at is what is opened: no link that somebody lays there meanwhile.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
-    let opened = rustix::fs::open(from, flags, rustix::fs::Mode::empty());
-    let mut source = File::from(opened.map_err(|error| Error::read(from)(error.into()))?);
+/// Opens what lies at a path, which is called `from`.
+fn open(at: &Path, from: &Path, flags: OFlags) -> Result<File> {
+    let opened = rustix::fs::open(at, flags | OFlags::CLOEXEC, Mode::empty());
+    opened.map(File::from).map_err(|error| Error::read(from)(error.into()))
+}
+
+/// Copies a file.
+pub(super) fn copy_file(from: &Path, to: &Path, course: &Course<'_>) -> Result<()> {
+    let metadata = fs::symlink_metadata(from).map_err(Error::read(from))?;
+    copy_bytes(from, from, to, &metadata, course)
+}
+
+fn copy_bytes(from: &Path, at: &Path, to: &Path, metadata: &Metadata, course: &Course<'_>) -> Result<()> {
+    if let Some(why) = unfit(metadata) {
+        return Err(Error::Unfit { path: from.to_owned(), why });
+    }
+    // What was looked at is what is opened: no link that somebody lays there meanwhile, and no pipe.
+    let mut source = open(at, from, OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
     let now = source.metadata().map_err(Error::read(from))?;
     if (now.dev(), now.ino()) != (metadata.dev(), metadata.ino()) {
         let why = std::io::Error::other("another file was laid there while it was copied");
@@ -79,8 +95,8 @@ pub(super) fn copy_file(from: &Path, to: &Path, metadata: &Metadata, course: &Co
     Ok(())
 }
 
-fn copy_link(from: &Path, to: &Path, depth: usize, metadata: &Metadata) -> Result<()> {
-    let target = fs::read_link(from).map_err(Error::read(from))?;
+fn copy_link(from: &Path, at: &Path, to: &Path, depth: usize, metadata: &Metadata) -> Result<()> {
+    let target = fs::read_link(at).map_err(Error::read(from))?;
     if let Some(why) = unfit_link(target.as_os_str(), depth) {
         return Err(Error::Unfit { path: from.to_owned(), why });
     }

@@ -65,16 +65,18 @@ impl Store {
         })
     }
 
-    /// The packages of a generation and their versions: all that npm installed, else the release with its plugins.
+    /// The packages of a generation and their versions: all that npm installed, else the release; and its plugins, which may
+    /// lie elsewhere in it.
     fn packages(&self, record: &GenerationRecord) -> Result<BTreeMap<String, String>> {
         let core = self.generation_dir(record.generation).join(&record.root);
-        if let Some(installed) = lockfile::installed(&core)? {
-            return Ok(installed);
-        }
         let release = &record.release;
-        let plugins = release.plugins.iter().map(|plugin| (&plugin.package, &plugin.version));
-        let all = plugins.chain([(&release.package, &release.version)]);
-        Ok(all.map(|(package, version)| (package.clone(), version.clone())).collect())
+        let plugins = release.plugins.iter().map(|plugin| (plugin.package.clone(), plugin.version.clone()));
+        let mut packages: BTreeMap<String, String> = plugins.collect();
+        match lockfile::installed(&core)? {
+            Some(installed) => packages.extend(installed),
+            None => packages.extend([(release.package.clone(), release.version.clone())]),
+        }
+        Ok(packages)
     }
 }
 

@@ -1,17 +1,14 @@
-//! A plugin's way to its host: a link in the plugin's own `node_modules` to the package beside it, where it names that. npm does without, since both lie in one `node_modules`; some hosts look for the link and take no plugin that lacks it.
-//! Others write their caches into a plugin's own `node_modules` where there is one, so that only those who need it get it.
+//! A plugin's way to its host: a link in the plugin's own `node_modules` to the package beside it, where it names that. npm does
+//! without, since both lie in one `node_modules`; some hosts look for the link and take no plugin that lacks it. Others write
+//! their caches into a plugin's own `node_modules` where there is one, so that only those who need it get it.
 
-use super::{Error, Result};
+use super::{Error, Result, package_json};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use serde_json::Value;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a plugin's manifest that are read.
-const MANIFEST_MAX: u64 = 1 << 20;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -41,17 +38,8 @@ pub(super) fn lay(core: &Path, host: &str, way: &Path) -> Result<()> {
 
 /// Whether the manifest in a directory names the host, as a peer or as a dependency. One that makes no sense names nobody.
 fn names_host(directory: &OwnedFd, host: &str) -> io::Result<bool> {
-    // NONBLOCK: a pipe in its place must not hang whoever opens it.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(directory, "package.json", flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Ok(false);
-    }
-    let mut text = Vec::new();
-    file.take(MANIFEST_MAX).read_to_end(&mut text)?;
-    let manifest: Option<Value> = serde_json::from_slice(&text).ok();
-    let fields = ["peerDependencies", "dependencies"];
-    Ok(manifest.is_some_and(|manifest| fields.iter().any(|field| manifest[field].get(host).is_some())))
+    let manifest = package_json::of_package(directory)?;
+    Ok(["peerDependencies", "dependencies"].iter().any(|field| manifest[field].get(host).is_some()))
 }
 
 /// The directory at a path below another, made where it is missing if it is to be.

@@ -11,7 +11,7 @@ use super::manifest::Manifest;
 use super::space::{Need, free_bytes, with_overhead};
 use super::stage::{CORE, Listener, Meter, Phase, Progress, StopOnDrop, blocking};
 use super::workspace::{Workspace, create_dir, create_dir_all};
-use super::{Error, GenerationRecord, Result, SourceRecord, Space, Store, host_link, seal};
+use super::{Error, GenerationRecord, Result, SourceRecord, Space, Store, Unfit, host_link, seal};
 use cutover_core::{Generation, Plugin, Release};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,12 @@ impl Import {
             Some(project) => of_project(project, Path::new(CORE)),
         };
         for (number, plugin) in self.numbered() {
+            // Below it a link is no more than what it is; here it would be followed.
+            for directory in [plugin.project.clone(), plugin.project.join("node_modules")] {
+                if directory.is_symlink() {
+                    return Err(Error::Unfit { path: directory, why: Unfit::EscapingLink });
+                }
+            }
             let other = self.project().map(|project| project.join("node_modules").join(&plugin.package));
             if let Some(other) = other.filter(|other| other.exists()) {
                 return Err(Error::Doubled { path: plugin.root(), other });
@@ -93,30 +99,39 @@ impl Import {
         Ok((bytes, files))
     }
 
-    /// What it is as a release, from its sealed copy.
-    fn release(&self, manifest: &Manifest) -> Release {
-        let of_project = self.project().and_then(|project| integrity(project, &self.package, &self.version));
+    /// What its copy in `core` is as a release.
+    fn release(&self, core: &Path, manifest: &Manifest) -> Release {
         let mut plugins: Vec<Plugin> = Vec::new();
-        for (number, ImportedPlugin { package, version, project }) in self.numbered() {
-            let digest = integrity(project, package, version).unwrap_or_else(|| {
+        for (number, ImportedPlugin { package, version, .. }) in self.numbered() {
+            let digest = integrity(&core.join(place(number)), package, version).unwrap_or_else(|| {
                 manifest.below(&Path::new(CORE).join(way(number, package)).to_string_lossy()).tree_digest()
             });
             plugins.push(Plugin { package: package.clone(), version: version.clone(), digest });
         }
         plugins.sort();
+        let digest = integrity(core, &self.package, &self.version);
         Release {
             package: self.package.clone(),
             version: self.version.clone(),
-            digest: of_project.unwrap_or_else(|| manifest.below(CORE).tree_digest()),
+            digest: digest.unwrap_or_else(|| manifest.below(CORE).tree_digest()),
             plugins,
         }
     }
 
-    /// Whether a generation is a copy of it, as far as versions tell.
-    fn is_in(&self, record: &GenerationRecord) -> bool {
-        let mut own: Vec<_> = self.plugins.iter().map(|one| (&one.package, &one.version)).collect();
-        own.sort();
-        own.into_iter().eq(record.release.plugins.iter().map(|one| (&one.package, &one.version)))
+    /// Holds a copy in `core` against what was found: whoever owns the tree may have exchanged it meanwhile.
+    fn is_in(&self, core: &Path) -> Result<()> {
+        let host = (Path::new("node_modules").join(&self.package), &self.package, &self.version);
+        let plugins =
+            self.numbered().map(|(number, one)| (way(number, &one.package), &one.package, &one.version));
+        for (way, package, found) in std::iter::once(host).chain(plugins) {
+            let now = plugin::version(&core.join(way), package);
+            if now.as_ref() != Some(found) {
+                let now = now.map_or_else(|| "gone".to_owned(), |now| format!("version {now}"));
+                let said = format!("it was found as {found}, and is {now} since");
+                return Err(Error::BadIntegrity { package: package.clone(), said });
+            }
+        }
+        Ok(())
     }
 
     fn packages(&self) -> Vec<String> {
@@ -166,20 +181,31 @@ fn integrity(project: &Path, package: &str, version: &str) -> Option<String> {
 fn link_beside(core: &Path, package: &str, way: &Path) -> Result<()> {
     let place = Path::new("node_modules").join(package);
     let up: PathBuf = std::iter::repeat_n("..", place.components().count() - 1).collect();
+    make_parent(core, &place)?;
     let link = core.join(place);
-    create_dir_all(link.parent().unwrap_or(core))?;
     std::os::unix::fs::symlink(up.join(way), &link).map_err(Error::write(&link))
 }
 
+/// Makes the directories above a path below `core` where they are missing, for everybody to enter.
+fn make_parent(core: &Path, path: &Path) -> Result<()> {
+    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+    above.reverse();
+    let missing =
+        above.into_iter().map(|directory| core.join(directory)).filter(|directory| !directory.exists());
+    missing.into_iter().try_for_each(|directory| create_dir(&directory, 0o755))
+}
+
 impl Store {
-    /// Copies an installed package with everything that it shares, and its plugins, into a generation and seals it. An equal
-    /// one that waits already is taken: a take-over that was killed does not copy twice. The pointer stays.
+    /// Copies an installed package with everything that it shares, and its plugins, into a generation and seals it. One that
+    /// was sealed `since` is taken: a take-over that was killed does not copy twice. One from before, which nothing was ever
+    /// switched to, is removed. The pointer stays.
     ///
     /// # Errors
     /// What does not fit, cannot be read, or may not be part of a generation (a link that leads out of the tree).
     pub async fn import(
         &self,
         import: &Import,
+        since: jiff::Timestamp,
         progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<Generation> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -187,10 +213,13 @@ impl Store {
         let (store, import) = (self.clone(), import.clone());
         let listener: Listener = Arc::new(progress);
         blocking(move || match store.imported(&import.package, &import.version)? {
-            Some(record) if import.is_in(&record) && store.verify(record.generation).is_ok() => {
+            Some(record) if record.is_of(since) && store.verify(record.generation).is_ok() => {
                 Ok(record.generation)
             }
-            _ => Copying { store, import, listener, stop }.run(),
+            stale => {
+                stale.map_or(Ok(()), |record| store.remove_generation(record.generation))?;
+                Copying { store, import, listener, stop }.run()
+            }
         })
         .await
     }
@@ -219,6 +248,13 @@ impl Store {
         let records = self.generations()?.into_iter();
         let mut imported = records.filter(|record| matches!(record.source, SourceRecord::Imported { .. }));
         Ok(imported.find(|record| record.release.version == version).map(|record| record.generation))
+    }
+}
+
+impl GenerationRecord {
+    /// Whether it was sealed at a time or later; no time that makes no sense is later.
+    fn is_of(&self, since: jiff::Timestamp) -> bool {
+        self.created_at.parse::<jiff::Timestamp>().is_ok_and(|sealed| sealed >= since)
     }
 }
 
@@ -255,15 +291,15 @@ impl Copying {
         let core = workspace.dir.join(CORE);
         create_dir(&core, 0o755)?;
         for (from, to) in import.pieces()? {
+            make_parent(&workspace.dir, &to)?;
             let to = workspace.dir.join(to);
-            create_dir_all(to.parent().unwrap_or(&core))?;
             if from.is_dir() {
                 copy_tree(&from, &to, &course)?;
             } else {
-                let metadata = std::fs::symlink_metadata(&from).map_err(Error::read(&from))?;
-                copy_file(&from, &to, &metadata, &course)?;
+                copy_file(&from, &to, &course)?;
             }
         }
+        import.is_in(&core)?;
         for (number, plugin) in import.numbered() {
             let way = way(number, &plugin.package);
             host_link::lay(&core, &import.package, &way)?;
@@ -277,7 +313,7 @@ impl Copying {
         let (files, bytes) = manifest.size();
         seal::publish(&self.store, workspace, &manifest, &course, |sealed| GenerationRecord {
             generation: sealed.generation,
-            release: import.release(&manifest),
+            release: import.release(&core, &manifest),
             published: None,
             source: SourceRecord::Imported { package: import.package.clone(), from: import.root.clone() },
             created_at: sealed.created_at,
@@ -301,14 +337,16 @@ mod tests {
         std::fs::create_dir_all(root.join("dist")).unwrap();
         std::fs::create_dir_all(ground.join(project).join("node_modules/dep")).unwrap();
         std::fs::write(root.join("dist/index.js"), "1").unwrap();
+        std::fs::write(root.join("package.json"), r#"{"name":"@claw/gate","version":"1.0.0"}"#).unwrap();
         std::fs::write(ground.join(project).join("node_modules/dep/index.js"), "2").unwrap();
         Import { package: "@claw/gate".into(), version: "1.0.0".into(), root, plugins: Vec::new() }
     }
 
     async fn files(import: &Import, ground: &Path) -> (Vec<String>, GenerationRecord) {
         let store = Store::open(&ground.join("store"));
-        let generation = store.import(import, |_| ()).await.unwrap();
-        assert_eq!(store.import(import, |_| ()).await.unwrap(), generation, "not copied twice");
+        let begun = jiff::Timestamp::now();
+        let generation = store.import(import, begun, |_| ()).await.unwrap();
+        assert_eq!(store.import(import, begun, |_| ()).await.unwrap(), generation, "not copied twice");
         let dir = store.generation_dir(generation).join(CORE);
         let entries = walkdir::WalkDir::new(&dir).sort_by_file_name().into_iter().flatten();
         let files = entries.filter(|entry| entry.file_type().is_file());
@@ -327,7 +365,12 @@ mod tests {
         let (files, record) = files(&import, ground.path()).await;
         assert_eq!(
             files,
-            ["node_modules/@claw/gate/dist/index.js", "node_modules/dep/index.js", "package-lock.json"]
+            [
+                "node_modules/@claw/gate/dist/index.js",
+                "node_modules/@claw/gate/package.json",
+                "node_modules/dep/index.js",
+                "package-lock.json",
+            ]
         );
         assert_eq!(record.release.digest, "sha512-abc");
         assert!(matches!(record.source, SourceRecord::Imported { from, .. } if from == import.root));
@@ -343,7 +386,10 @@ mod tests {
             let lock = ground.path().join("lib/node_modules/.package-lock.json");
             std::fs::write(lock, r#"{"packages":{}}"#).unwrap();
             let (files, record) = files(&import, ground.path()).await;
-            assert_eq!(files, ["node_modules/@claw/gate/dist/index.js"]);
+            assert_eq!(
+                files,
+                ["node_modules/@claw/gate/dist/index.js", "node_modules/@claw/gate/package.json"]
+            );
             digests.push(record.release.digest);
         }
         assert!(digests[0] == digests[1] && digests[1] != digests[2], "{digests:?}");
@@ -356,7 +402,9 @@ mod tests {
         for package in ["@toy/extra", "beside"] {
             let own = modules.join(package).join("node_modules");
             std::fs::create_dir_all(own.join("@claw")).unwrap();
-            let manifest = r#"{"version":"0.1.0","peerDependencies":{"@claw/gate":"*"}}"#;
+            let manifest = format!(
+                r#"{{"name":"{package}","version":"0.1.0","peerDependencies":{{"@claw/gate":"*"}}}}"#
+            );
             std::fs::write(modules.join(package).join("package.json"), manifest).unwrap();
             std::os::unix::fs::symlink(&import.root, own.join("@claw/gate")).unwrap();
         }
@@ -376,6 +424,7 @@ mod tests {
             files,
             [
                 "node_modules/@claw/gate/dist/index.js",
+                "node_modules/@claw/gate/package.json",
                 "plugins/1/node_modules/.package-lock.json",
                 "plugins/1/node_modules/@toy/extra/package.json",
                 "plugins/1/node_modules/beside/package.json",
@@ -395,18 +444,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_version_of_a_plugin_is_copied_anew() {
+    async fn another_take_over_copies_anew_and_what_was_exchanged_since_it_was_found_is_not_copied() {
         let ground = tempfile::tempdir().unwrap();
-        let mut import = with_plugin(installed(ground.path(), "lib"), ground.path());
+        let import = with_plugin(installed(ground.path(), "lib"), ground.path());
         let (_, first) = files(&import, ground.path()).await;
-        let manifest = import.plugins[0].root().join("package.json");
-        std::fs::write(manifest, r#"{"version":"0.2.0"}"#).unwrap();
-        import.plugins = vec![ImportedPlugin::installed(&import.plugins[0].project, "@toy/extra").unwrap()];
         let (_, second) = files(&import, ground.path()).await;
         assert_ne!(first.generation, second.generation);
-        import.plugins.clear();
-        let (_, third) = files(&import, ground.path()).await;
-        assert!(third.release.plugins.is_empty());
+        let store = Store::open(&ground.path().join("store"));
+        assert_eq!(store.generations().unwrap().len(), 1, "what was never used is gone");
+        let manifest = import.plugins[0].root().join("package.json");
+        for text in [Some(r#"{"name":"@toy/extra","version":"0.2.0"}"#), None] {
+            match text {
+                Some(text) => std::fs::write(&manifest, text).unwrap(),
+                None => std::fs::remove_file(&manifest).unwrap(),
+            }
+            let refused = store.import(&import, jiff::Timestamp::now(), |_| ()).await.unwrap_err();
+            assert!(refused.to_string().contains("it was found as 0.1.0"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_project_that_is_a_link_is_not_followed() {
+        let ground = tempfile::tempdir().unwrap();
+        let mut import = with_plugin(installed(ground.path(), "lib"), ground.path());
+        let link = ground.path().join("link");
+        std::os::unix::fs::symlink(&import.plugins[0].project, &link).unwrap();
+        import.plugins[0].project = link;
+        assert!(matches!(import.check(), Err(Error::Unfit { .. })));
     }
 
     #[tokio::test]
@@ -416,7 +480,10 @@ mod tests {
         std::fs::write(ground.path().join("app/package-lock.json"), "{}").unwrap();
         import.check().unwrap();
         std::fs::create_dir_all(ground.path().join("app/node_modules/@toy/extra")).unwrap();
-        let refused = Store::open(&ground.path().join("store")).import(&import, |_| ()).await.unwrap_err();
+        let refused = Store::open(&ground.path().join("store"))
+            .import(&import, jiff::Timestamp::now(), |_| ())
+            .await
+            .unwrap_err();
         assert!(matches!(refused, Error::Doubled { .. }), "{refused}");
     }
 }

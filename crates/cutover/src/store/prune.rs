@@ -32,7 +32,7 @@ impl Store {
     }
 
     /// Moves the generation away first: half a generation is never under a number.
-    fn remove_generation(&self, generation: Generation) -> Result<()> {
+    pub(super) fn remove_generation(&self, generation: Generation) -> Result<()> {
         let from = self.generation_dir(generation);
         let grave = Workspace::begin(self)?;
         let to = grave.dir.join("pruned");

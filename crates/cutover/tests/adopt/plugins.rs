@@ -54,7 +54,7 @@ async fn a_plugin_that_it_has_installed_itself_is_one_thing_with_it_from_then_on
         let said = ended(&world, &world.adopt(&[]), 0);
         assert!(world.everything() == before, "something was changed");
         for expected in [
-            format!("@toy/extra {VERSION}: comes along"),
+            format!("@toy/extra {VERSION} comes along, and follows the gateway's version"),
             "{ npm = \"@toy/extra\", version = \"{version}\", project = \"{env:OPENCLAW_STATE_DIR}/npm/projects/toy-extra-1\", id = \"toy-extra\" }".to_owned(),
             format!("put {} aside", world.plugin().display()),
         ] {
@@ -82,14 +82,57 @@ fn a_take_over_whose_copy_does_not_run_its_plugin_undoes_itself() {
     let world = serving();
     std::fs::write(world.path("claw/deaf"), "").unwrap();
     let said = ended(&world, &world.adopt(&["--apply"]), 3);
-    assert!(said.contains("the take-over failed") && said.contains("toy-extra"), "{said}");
+    assert!(said.contains("the take-over failed") && said.contains("toy-extra@2026.5.4"), "{said}");
     is_given_back(&world);
     is_as_it_was(&world);
 }
 
+/// `cargo test -p cutover --features failpoints --test adopt plugins`
+#[cfg(feature = "failpoints")]
 #[test]
-fn whoever_names_plugins_has_the_last_word() {
+fn what_was_found_is_what_is_taken_along_or_nothing_is_taken_over() {
     let world = serving();
-    let said = ended(&world, &world.adopt(&["--set", "plugins = []"]), 0);
-    assert!(said.contains("plugins = []") && !said.contains("toy-extra"), "{said}");
+    let died = world.adopt_dying("predecessor: recorded", &["--apply"]);
+    assert_eq!(died.status.code(), None, "{}", super::told(&died));
+    let manifest = world.plugin().join("package.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace(VERSION, LATER)).unwrap();
+    let said = ended(&world, &world.adopt(&["--apply"]), 3);
+    assert!(said.contains(&format!("it was found as {VERSION}, and is version {LATER} since")), "{said}");
+    is_given_back(&world);
+}
+
+#[test]
+fn whoever_names_plugins_has_the_last_word_and_what_stays_is_told_with_why() {
+    let world = serving();
+    let said = ended(&world, &world.adopt(&["--set", "\"plugins\" = []"]), 0);
+    assert!(said.contains("plugins\" = []") && !said.contains("comes along"), "{said}");
+    std::fs::write(
+        world.path("claw/npm/projects/toy-extra-1/package.json"),
+        r#"{"dependencies":{"@toy/extra":"file:x.tgz"}}"#,
+    )
+    .unwrap();
+    for flags in [&[] as &[&str], &["--apply"]] {
+        let said = ended(&world, &world.adopt(flags), 0);
+        assert!(said.contains("it was installed as file:x.tgz"), "{said}");
+    }
+    assert!(world.plugin().is_dir() && !world.plugin().is_symlink());
+}
+
+/// The same.
+#[cfg(feature = "failpoints")]
+#[test]
+fn whoever_dies_while_a_plugin_takes_its_seat_or_leaves_it_is_gone_on_with() {
+    let (world, point) = (serving(), "seat put aside@3");
+    let old = only(&world.gateways());
+    // The first two are in copies for validators. The next daemon that the command starts does not get there again.
+    ended(&world, &world.adopt_dying(point, &["--apply"]), 0);
+    assert!(world.daemon_log().contains("crash point seat put aside"), "{}", world.daemon_log());
+    is_taken_over(&world, old);
+    is_seated(&world, "0001");
+    let died = world.adopt_dying("seat vacated", &["--undo"]);
+    assert_eq!(died.status.code(), None, "{}", super::told(&died));
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    is_given_back(&world);
+    is_as_it_was(&world);
 }

@@ -10,6 +10,7 @@ use cutover_core::{FactName, Reading, Status};
 use cutover_testkit::openclaw::{Client, LATEST, PLUGIN};
 use cutover_testkit::slow;
 use serde_json::Value;
+use std::fs::FileType;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -63,6 +64,7 @@ async fn a_real_gateway_is_taken_over_with_the_plugin_that_it_has_installed_itse
 
     let back = told(&world, &["adopt", "openclaw", "--undo", "--json"]).await;
     figures.line("the old one again after", format_args!("{} ms", back["returnedMs"]));
+    assert_eq!(back["seated"], serde_json::json!([]), "{back}");
     answers(address, version).await;
     assert_eq!(lies_there(&place), before, "what its installer laid there is back, and nothing beside it");
     figures.took("a take-over and its undoing, all of it", begun.elapsed());
@@ -104,12 +106,9 @@ fn installed(world: &World) -> PathBuf {
     place
 }
 
-/// What lies beside the plugin in its scope, and in it; each with what kind it is of.
-fn lies_there(place: &Path) -> Vec<(PathBuf, std::fs::FileType)> {
+/// What lies beside the plugin in its scope, and in it; each with what kind it is of and where it leads.
+fn lies_there(place: &Path) -> Vec<(PathBuf, FileType, Option<PathBuf>)> {
     let entries = walkdir::WalkDir::new(place.parent().unwrap()).max_depth(3).sort_by_file_name();
-    entries
-        .into_iter()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.path().to_owned(), entry.file_type()))
-        .collect()
+    let entries = entries.into_iter().map(|entry| entry.unwrap());
+    entries.map(|one| (one.path().to_owned(), one.file_type(), std::fs::read_link(one.path()).ok())).collect()
 }

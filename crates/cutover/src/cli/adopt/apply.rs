@@ -6,8 +6,8 @@ use super::super::exit::ExitStatus;
 use super::super::follow::{self, Show};
 use super::super::outlet;
 use super::environment::carried;
-use super::takeover::{Takeover, import, probe};
-use super::{Desk, daemon, undo};
+use super::takeover::{Takeover, import};
+use super::{Desk, daemon, plugins, undo};
 use crate::conductor::View;
 use crate::predecessor::{self, Record, Step, Terms, Written};
 use anyhow::{Context, bail};
@@ -31,8 +31,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What speaks against it.
 pub(super) async fn may_begin(desk: &Desk, takeover: &Takeover) -> anyhow::Result<()> {
     let old = &takeover.predecessor;
-    let asked = probe(&takeover.settings, &takeover.token)?;
-    if let Err(why) = predecessor::answers(old.addresses[0], &asked, &old.package.version).await {
+    if let Some(why) = &takeover.obstacle {
         bail!(
             "pid {} runs from {}, which is {}, and {why}: restart it, so that it runs what lies there, then adopt it",
             old.instance.pid,
@@ -70,7 +69,11 @@ pub(super) async fn may_begin(desk: &Desk, takeover: &Takeover) -> anyhow::Resul
 pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<ExitStatus> {
     crate::conductor::private_directory(&desk.scene.layout.state)?;
     let after = desk.chronicle()?.and_then(|told| told.latest().map(|run| run.run.clone()));
-    let terms = Terms { files: takeover.files, after, command: desk.adopting() };
+    for (plugin, why) in &takeover.plugins.left {
+        desk.say(&format!("{} {} {}", plugin.package, plugin.version, plugins::stays(why)));
+    }
+    let along = takeover.along();
+    let terms = Terms { files: takeover.files, after, along, command: desk.adopting() };
     let record = Record::begin(&desk.service(), takeover.predecessor, terms)?;
     go_on(desk, record).await
 }
@@ -148,9 +151,9 @@ async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
         crate::crash_point!("adopt: file written");
     }
     if matches!(record.step(), Step::Found { .. }) {
-        let import = import(&record.predecessor, &desk.settings(record)?);
+        let import = import(&record.predecessor, &record.terms.along);
         desk.say(&format!("copying {}", import.root.display()));
-        let generation = desk.store().import(&import, |_| ()).await?;
+        let generation = desk.store().import(&import, record.lines[0].at, |_| ()).await?;
         record.add(Step::Imported { generation })?;
     }
     let attended = daemon::attend(desk).await?;

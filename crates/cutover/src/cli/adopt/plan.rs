@@ -4,10 +4,10 @@ use super::super::arguments::Output;
 use super::super::exit::ExitStatus;
 use super::super::outlet;
 use super::Desk;
-use super::plugins::Taken;
-use super::takeover::{Takeover, probe};
-use crate::predecessor;
+use super::plugins::{self, Taken};
+use super::takeover::Takeover;
 use crate::shell::shown;
+use crate::store::ImportedPlugin;
 use crate::store::snapshot::{self, StateKind, StatePath};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -20,11 +20,8 @@ struct Finding {
 }
 
 /// Prints the plan. Nothing is changed.
-pub(super) async fn print(desk: &Desk, takeover: &Takeover, again: &str) -> anyhow::Result<ExitStatus> {
-    let asked = probe(&takeover.settings, &takeover.token)?;
-    let address = takeover.predecessor.addresses[0];
-    let told = predecessor::answers(address, &asked, &takeover.predecessor.package.version).await;
-    let findings = findings(takeover, &told);
+pub(super) fn print(desk: &Desk, takeover: &Takeover, again: &str) -> ExitStatus {
+    let findings = findings(takeover);
     let (applying, undoing) = (applying(desk, takeover), undoing(takeover));
     let gap = gap(takeover);
     if desk.scene.json == Output::Json {
@@ -45,13 +42,13 @@ pub(super) async fn print(desk: &Desk, takeover: &Takeover, again: &str) -> anyh
             "apply": applying,
             "undo": undoing,
             "gap": gap,
-            "obstacle": told.as_ref().err(),
+            "obstacle": takeover.obstacle,
         });
         outlet::result(format_args!("{plan:#}"));
     } else {
         outlet::result(text(takeover, &findings, &applying, &undoing, &gap, again));
     }
-    Ok(if told.is_ok() { ExitStatus::Done } else { ExitStatus::UpdateFailed })
+    if takeover.obstacle.is_none() { ExitStatus::Done } else { ExitStatus::UpdateFailed }
 }
 
 fn text(
@@ -95,7 +92,7 @@ fn text(
     text
 }
 
-fn findings(takeover: &Takeover, told: &Result<(), String>) -> Vec<Finding> {
+fn findings(takeover: &Takeover) -> Vec<Finding> {
     let old = &takeover.predecessor;
     let pid = old.instance.pid;
     let proc = |name: &str| format!("/proc/{pid}/{name}");
@@ -129,21 +126,23 @@ fn findings(takeover: &Takeover, told: &Result<(), String>) -> Vec<Finding> {
             );
         }
     }
-    let says = match told {
-        Ok(()) => format!("{}, ready", old.package.version),
-        Err(why) => format!("NOT AS ITS PACKAGE: {why}; --apply refuses: restart it, then look again"),
+    let says = match &takeover.obstacle {
+        None => format!("{}, ready", old.package.version),
+        Some(why) => format!("NOT AS ITS PACKAGE: {why}; --apply refuses: restart it, then look again"),
     };
     add("says", says, "its hello, and /readyz".into());
+    let source = |plugin: &ImportedPlugin| format!("its hello, and {}", plugin.project.display());
     for Taken { plugin, .. } in &takeover.plugins.taken {
-        let what = format!("{} {}: comes along", plugin.package, plugin.version);
-        add("plugin", what, format!("its hello, and {}", plugin.project.display()));
+        let ImportedPlugin { package, version, .. } = plugin;
+        let follows = match *version == old.package.version {
+            true => "follows the gateway's version from then on",
+            false => "stays in this version until another is named in the file",
+        };
+        add("plugin", format!("{package} {version} comes along, and {follows}"), source(plugin));
     }
     for (plugin, why) in &takeover.plugins.left {
-        let what = format!(
-            "{} {}: stays where it lies, and no update is one with it: {why}",
-            plugin.package, plugin.version
-        );
-        add("plugin", what, format!("its hello, and {}", plugin.project.display()));
+        let ImportedPlugin { package, version, .. } = plugin;
+        add("plugin", format!("{package} {version} {}", plugins::stays(why)), source(plugin));
     }
     if !takeover.options.is_empty() {
         add("options", takeover.options.join(" "), "carried over into `command`".into());
@@ -154,10 +153,12 @@ fn findings(takeover: &Takeover, told: &Result<(), String>) -> Vec<Finding> {
 fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
     let old = &takeover.predecessor;
     let import = takeover.import();
-    let plugins: Vec<String> =
-        import.plugins.iter().map(|plugin| plugin.root().display().to_string()).collect();
-    let host = import.project().unwrap_or(&old.package.root).display().to_string();
-    let from = [&[host], plugins.as_slice()].concat().join(" and ");
+    let projects = import.plugins.iter().map(|plugin| plugin.project.as_path());
+    let from: Vec<String> = std::iter::once(import.project().unwrap_or(&old.package.root))
+        .chain(projects)
+        .map(|path| path.display().to_string())
+        .collect();
+    let from = from.join(" and ");
     let size = import.size().map_or_else(
         |_| "of unknown size".to_owned(),
         |(bytes, files)| format!("{} MB, {files} files", bytes / 1_000_000),
@@ -184,10 +185,10 @@ fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
         format!("(the gap begins) {end}; it is proven gone; no file of it is changed"),
         format!("put a front on {}: from here requests wait", listen.join(", ")),
     ];
-    if !plugins.is_empty() {
-        let aside = plugins.join(" and ");
-        steps.push(format!("put {aside} aside, beside a link to the copy; --undo puts it back"));
-    }
+    let aside = |plugin: &ImportedPlugin| {
+        format!("put {} aside, beside a link to its copy; --undo puts it back", plugin.root().display())
+    };
+    steps.extend(import.plugins.iter().map(aside));
     steps.push(format!(
         "start the generation on a port of its own, prove that it is {} (the gap ends), watch it",
         old.package.version

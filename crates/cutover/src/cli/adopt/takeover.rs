@@ -3,10 +3,11 @@
 use super::environment::{Carried, carried};
 use super::plugins::{self, Plugins};
 use crate::config::{self, ServiceSettings};
-use crate::predecessor::{self, Predecessor, Record, Written};
+use crate::predecessor::{self, Package, Predecessor, Record, Written};
 use crate::probe::{Ask, Fields, Hello, HttpCheck, ProbeSettings, Token, VersionProbe};
 use crate::store::{Import, ImportedPlugin};
 use anyhow::{Context, bail};
+use cutover_core::Seen;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -28,7 +29,6 @@ pub(super) struct Takeover {
     pub files: Vec<Written>,
     /// The service as configured.
     pub settings: ServiceSettings,
-    pub token: String,
     /// Where the token was read.
     pub token_source: String,
     /// Where the command line was read.
@@ -39,6 +39,8 @@ pub(super) struct Takeover {
     pub options: Vec<String>,
     /// What it has installed itself.
     pub plugins: Plugins,
+    /// Why it is not taken over as it is, in words.
+    pub obstacle: Option<String>,
 }
 
 /// What a person wants of the configuration.
@@ -78,12 +80,11 @@ impl Takeover {
         let mut rest = wanted.lines.iter().fold(String::new(), |text, line| text + line + "\n");
         let _ = write!(rest, "\n[service.{name}.env]\n{STATE} = {}\n", quoted(&state.display()));
         let asked = probe(&settings(name, &path, &format!("{begun}{rest}"))?, &token)?;
-        let told = predecessor::plugins(predecessor.addresses[0], &asked).await;
-        let is_named = |line: &String| line.trim_start().starts_with("plugins");
+        let told = told(&predecessor, &asked).await;
         // Whoever names plugins has the last word.
-        let plugins = match wanted.lines.iter().any(is_named) {
-            true => Plugins::default(),
-            false => plugins::found(&state, &predecessor.package, &told),
+        let plugins = match &told {
+            Ok(told) if !names_plugins(wanted.lines) => plugins::found(&state, &predecessor.package, told),
+            _ => Plugins::default(),
         };
         let text = format!("{begun}{}{rest}", plugins.configuration(&predecessor.package, STATE));
         let mut variables = carried.variables.clone();
@@ -100,34 +101,60 @@ impl Takeover {
             predecessor,
             files,
             settings,
-            token,
             token_source,
             command_source,
             state,
             carried,
             options,
             plugins,
+            obstacle: told.err(),
         })
     }
 
+    /// What of the plugins that are configured lies where its installer has laid it.
+    pub(super) fn along(&self) -> Vec<Package> {
+        let installed = self
+            .settings
+            .plugins
+            .iter()
+            .filter_map(|plugin| ImportedPlugin::installed(plugin.project.as_deref()?, &plugin.package));
+        let found = |plugin: ImportedPlugin| {
+            let root = plugin.root();
+            Package { name: plugin.package, version: plugin.version, root }
+        };
+        installed.map(found).collect()
+    }
+
     pub(super) fn import(&self) -> Import {
-        import(&self.predecessor, &self.settings)
+        import(&self.predecessor, &self.along())
     }
 }
 
-/// What is copied: the package, and what it has installed itself of the plugins that are configured.
-pub(super) fn import(predecessor: &Predecessor, settings: &ServiceSettings) -> Import {
+/// What is copied: the package, and those that are taken over with it.
+pub(super) fn import(predecessor: &Predecessor, along: &[Package]) -> Import {
+    let plugin = |Package { name, version, root }: &Package| {
+        // The project, its `node_modules`, and as many directories as the name has parts.
+        let project = root.ancestors().nth(name.split('/').count() + 1).unwrap_or(root);
+        ImportedPlugin { package: name.clone(), version: version.clone(), project: project.to_owned() }
+    };
     let package = predecessor.package.clone();
-    let installed = settings
-        .plugins
-        .iter()
-        .filter_map(|plugin| ImportedPlugin::installed(plugin.project.as_deref()?, &plugin.package));
-    Import {
-        package: package.name,
-        version: package.version,
-        root: package.root,
-        plugins: installed.collect(),
+    let plugins = along.iter().map(plugin).collect();
+    Import { package: package.name, version: package.version, root: package.root, plugins }
+}
+
+/// The plugins that the process tells, if it answers as its package; in words, why not.
+async fn told(predecessor: &Predecessor, asked: &ProbeSettings) -> Result<Vec<String>, String> {
+    let address = predecessor.addresses[0];
+    match predecessor::answers(address, asked, &predecessor.package.version).await? {
+        Seen::Yes { value, .. } => Ok(value),
+        Seen::NotApplicable { .. } => Ok(Vec::new()),
+        Seen::Missing { why, .. } => Err(format!("which plugins it runs is not to be had: {why}")),
     }
+}
+
+/// Whether one of a person's lines is about plugins. What makes no sense is refused when it is read.
+fn names_plugins(lines: &[String]) -> bool {
+    lines.join("\n").parse::<toml::Table>().is_ok_and(|table| table.contains_key("plugins"))
 }
 
 /// A service as the file of a take-over configures it.

@@ -7,6 +7,7 @@ use super::apply::write;
 use super::takeover::{probe, token_in};
 use super::{Desk, daemon};
 use crate::predecessor::{Record, Step};
+use crate::store::snapshot;
 use anyhow::{Context, bail};
 use serde_json::json;
 use std::path::PathBuf;
@@ -104,11 +105,20 @@ pub(super) fn left(record: &Record) -> Vec<PathBuf> {
     record.terms.files.iter().map(|file| file.path.clone()).filter(|path| path.exists()).collect()
 }
 
+/// Links to our copies of plugins that nobody could take away: what serves again runs with them, or without the plugin.
+fn seated(desk: &Desk) -> Vec<PathBuf> {
+    let generations = desk.store().generations_dir();
+    let generations = generations.canonicalize().unwrap_or(generations);
+    let seats = snapshot::seats(&desk.service()).unwrap_or_default().into_iter();
+    seats.filter(|seat| seat.is_given(&generations)).map(|seat| seat.link()).collect()
+}
+
 pub(super) fn print(desk: &Desk, record: &Record, why: &str, took: Duration, left: &[PathBuf]) {
-    let old = &record.predecessor;
+    let (old, seated) = (&record.predecessor, seated(desk));
     if desk.scene.json == Output::Json {
         let told = json!({
-            "service": desk.name, "version": old.package.version, "returnedMs": took.as_millis(), "left": left, "why": why,
+            "service": desk.name, "version": old.package.version, "returnedMs": took.as_millis(), "left": left, "seated": seated,
+            "why": why,
         });
         outlet::result(format_args!("{told:#}"));
         return;
@@ -122,6 +132,13 @@ pub(super) fn print(desk: &Desk, record: &Record, why: &str, took: Duration, lef
             "{} was changed since it was written: take {} out of it yourself.",
             path.display(),
             desk.name
+        ));
+    }
+    for link in seated {
+        outlet::result(format_args!(
+            "{} leads to our copy of a plugin still: end the service, remove that link, give what lies beside it as .*.cutover-aside \
+             its name, and start the service.",
+            link.display()
         ));
     }
 }

@@ -129,9 +129,7 @@ impl Executor {
             for (seat, plugin) in seats {
                 match plugin {
                     Some(_) => seen.push((seat.look(&roots, &generations).map(Some)?, seat)),
-                    None if seat.target().is_some_and(|target| target.starts_with(&generations)) => {
-                        seen.push((None, seat));
-                    }
+                    None if seat.is_given(&generations) => seen.push((None, seat)),
                     None => {}
                 }
             }

@@ -1,7 +1,6 @@
 //! A plugin that its host has installed itself, into an npm project.
 
-use crate::store::{Error, Result};
-use serde_json::Value;
+use crate::store::{Error, Result, json_at};
 use std::path::{Path, PathBuf};
 
 /// An installed plugin.
@@ -21,7 +20,7 @@ impl ImportedPlugin {
     pub fn installed(project: &Path, package: &str) -> Option<Self> {
         let directory = modules(project).join(package);
         let is_here = std::fs::symlink_metadata(&directory).ok()?.is_dir();
-        let version = version_in(&directory).filter(|_| is_here)?;
+        let version = version(&directory, package).filter(|_| is_here)?;
         Some(Self { package: package.to_owned(), version, project: project.to_owned() })
     }
 
@@ -46,10 +45,10 @@ fn modules(of: &Path) -> PathBuf {
     of.join("node_modules")
 }
 
-/// The version that a package's manifest states.
-fn version_in(package: &Path) -> Option<String> {
-    let manifest: Value = serde_json::from_slice(&std::fs::read(package.join("package.json")).ok()?).ok()?;
-    Some(manifest["version"].as_str()?.to_owned())
+/// The version of the package in a directory, if it is the one that is asked for.
+pub(super) fn version(directory: &Path, package: &str) -> Option<String> {
+    let manifest = json_at(&directory.join("package.json"));
+    (manifest["name"] == package).then(|| manifest["version"].as_str().map(ToOwned::to_owned))?
 }
 
 /// The packages in a `node_modules`. npm's own files there have hidden names.

@@ -135,6 +135,12 @@ impl Seat {
         std::fs::read_link(self.link()).ok()
     }
 
+    /// Whether a link of ours sits there.
+    #[must_use]
+    pub fn is_given(&self, generations: &Path) -> bool {
+        self.target().is_some_and(|target| target.starts_with(generations))
+    }
+
     /// The manifest of a project that is made for it. By name alone: which version is there, the package itself says.
     fn manifest(&self) -> String {
         format!("{:#}\n", json!({ "private": true, "dependencies": { &self.package: "latest" } }))
@@ -219,7 +225,8 @@ fn give(seat: &Seat, plugin: &Path, roots: &[Lying], generations: &Path) -> Resu
     if place.stat(name)?.is_some() && !is_ours(&place, name, generations)? {
         let aside = free(&place, name)?;
         place.rename(name, &aside)?;
-        tracing::info!(path = %link.display(), aside = %aside.display(), "what lay at a plugin's seat is put aside");
+        let path = place.path.join(name);
+        tracing::info!(path = %path.display(), aside = %aside.display(), "what lay at a plugin's seat is put aside");
         crate::crash_point!("seat put aside");
     }
     if led_to(&place, name)?.as_deref() == Some(plugin) {
