@@ -182,8 +182,8 @@ fn a_hot_journal_is_part_of_the_state() {
         .unwrap()
         .execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES (1)")
         .unwrap();
-    // Spills pages of an open transaction into the database, then is killed.
-    let spill = "BEGIN; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+    // Spills pages of an open transaction into the database, again and again, then is killed. It may be begun again in itself.
+    let spill = "SAVEPOINT t; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
                  INSERT INTO t SELECT randomblob(2000) FROM n; UPDATE t SET a = 2 WHERE a = 1; SAVEPOINT s";
     let mut running = writer(&database, "DELETE", spill);
     running.line("committed 1");
