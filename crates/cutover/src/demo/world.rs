@@ -349,8 +349,8 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
         let _ = child.wait();
     }
 
-    /// Ends what a killed daemon left running: every process of this program, or of a release of it, that names this world's
-    /// directory.
+    /// Ends what a killed daemon left running: every process of this program that names this world's directory, of a release in
+    /// it, or that a keeper of it has started, whatever its program is.
     fn end_leftovers(&self) {
         let begun = Instant::now();
         while begun.elapsed() < LIMIT {
@@ -368,9 +368,10 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
 
     fn leftovers(&self) -> Vec<Pid> {
         let directory = self.path().as_os_str().as_encoded_bytes();
-        let names = |path: PathBuf| {
+        let intent = [cutover_intent::FILE_VARIABLE.as_bytes(), b"=", directory].concat();
+        let has = |path: PathBuf, text: &[u8]| {
             let bytes = std::fs::read(path).unwrap_or_default();
-            bytes.windows(directory.len()).any(|window| window == directory)
+            bytes.windows(text.len()).any(|window| window == text)
         };
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -380,8 +381,9 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
                 let of = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
                 // A zombie has no program any more: it needs its parent, not a signal.
                 let program = std::fs::read_link(of("exe")).unwrap_or_default();
-                let ours = program == self.executable && (names(of("cmdline")) || names(of("environ")));
-                ours || program.starts_with(self.path())
+                let names_it = || ["cmdline", "environ"].iter().any(|file| has(of(file), directory));
+                let is_ours = program == self.executable && names_it();
+                is_ours || program.starts_with(self.path()) || has(of("environ"), &intent)
             })
             .filter_map(Pid::from_raw)
             .collect()
