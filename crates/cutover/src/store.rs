@@ -80,6 +80,12 @@ impl Store {
         self.dir.join("generations")
     }
 
+    /// The same by its real name, as links into it have it. There is none before the first is staged, and then no links either.
+    pub(crate) fn real_generations_dir(&self) -> PathBuf {
+        let generations = self.generations_dir();
+        generations.canonicalize().unwrap_or(generations)
+    }
+
     fn staging_dir(&self) -> PathBuf {
         self.dir.join("staging")
     }

@@ -35,18 +35,20 @@ fn only(pids: &[u32]) -> u32 {
     pids[0]
 }
 
-/// Whether a command line is that of a copy's gateway.
-fn is_a_copy(line: &str) -> bool {
-    line.contains("/generations/") && line.contains("/core/node_modules/openclaw/dist/index.js")
-}
-
 /// The copy serves on the old address, and nothing of the old tree runs.
 #[track_caller]
 fn is_taken_over(world: &World, old: u32) {
+    is_taken_over_by(world, old, "0001");
+}
+
+/// The same, by the copy of this number.
+#[track_caller]
+fn is_taken_over_by(world: &World, old: u32, generation: &str) {
     assert!(!alive(old), "the old process is gone");
     let new = only(&world.gateways());
     let line = std::fs::read_to_string(format!("/proc/{new}/cmdline")).unwrap();
-    assert!(is_a_copy(&line), "{line}");
+    let copy = format!("/generations/{generation}/core/node_modules/openclaw/dist/index.js");
+    assert!(line.contains(&copy), "{line}");
     let page = world.get("/readyz").expect("the address answers");
     assert_eq!(page["kept"], "by-the-operator", "its environment came along");
     assert_ne!(page["argv"][2], world.port.to_string(), "the front has the old address");
@@ -233,7 +235,8 @@ fn a_take_over_whose_copy_does_not_come_up_undoes_itself() {
         std::fs::remove_file(world.path("claw/broken")).unwrap();
         let old = only(&world.gateways());
         ended(&world, &world.adopt(&["--apply"]), 0);
-        is_taken_over(&world, old);
+        // The copy of the first one is not taken for this one's.
+        is_taken_over_by(&world, old, "0002");
     }
 }
 

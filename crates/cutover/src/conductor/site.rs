@@ -156,7 +156,7 @@ impl Site {
         let mut env: BTreeMap<String, String> =
             self.env.iter().map(|(name, value)| (name.clone(), self.filled(value, &root))).collect();
         env.insert(
-            "CUTOVER_INTENT_FILE".into(),
+            cutover_intent::FILE_VARIABLE.into(),
             self.layout.intent(&self.settings.name).display().to_string(),
         );
         Ok(Launch {

@@ -1,6 +1,7 @@
 //! The record of a take-over: lines that are only ever added, each on disk before what it speaks of is begun.
 
-use super::{Error, Package, Predecessor};
+use super::{Error, Predecessor};
+use crate::store::ImportedPlugin;
 use cutover_core::{Generation, RunId};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -63,9 +64,9 @@ pub struct Terms {
     /// The newest run of the service then: whatever run came later is of this take-over. By its name, since clocks are set.
     #[serde(default)]
     pub after: Option<RunId>,
-    /// Packages that it has installed itself, as they lay then: they are taken over with it.
+    /// Plugins that it has installed itself, as they lay then: they are taken over with it.
     #[serde(default)]
-    pub along: Vec<Package>,
+    pub along: Vec<ImportedPlugin>,
     /// What a person types about it, up to the flag that says what is to be done.
     #[serde(default = "usual_command")]
     pub command: String,

@@ -27,13 +27,16 @@ pub(super) fn lay(core: &Path, host: &str, way: &Path) -> Result<()> {
     let parent = link.parent().expect("it has several parts");
     let failed = |error: Errno| Error::write(&core.join(&link))(error.into());
     let made = entered(core, parent, true).map_err(failed)?;
-    // From the link's own directory up to the root.
-    let up: PathBuf = std::iter::repeat_n("..", parent.components().count()).collect();
-    let target = up.join("node_modules").join(host);
+    let target = up_from(&link).join("node_modules").join(host);
     match rustix::fs::symlinkat(target, &made, link.file_name().expect("it ends in a name")) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// The way from a link's own directory up to what its path begins at.
+pub(super) fn up_from(link: &Path) -> PathBuf {
+    std::iter::repeat_n("..", link.components().count() - 1).collect()
 }
 
 /// Whether the manifest in a directory names the host, as a peer or as a dependency. One that makes no sense names nobody.

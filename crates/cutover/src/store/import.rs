@@ -119,7 +119,7 @@ impl Import {
     }
 
     /// Holds a copy in `core` against what was found: whoever owns the tree may have exchanged it meanwhile.
-    fn is_in(&self, core: &Path) -> Result<()> {
+    fn check_copy(&self, core: &Path) -> Result<()> {
         let host = (Path::new("node_modules").join(&self.package), &self.package, &self.version);
         let plugins =
             self.numbered().map(|(number, one)| (way(number, &one.package), &one.package, &one.version));
@@ -180,10 +180,9 @@ fn integrity(project: &Path, package: &str, version: &str) -> Option<String> {
 /// A link beside the host that leads to a package elsewhere in its tree.
 fn link_beside(core: &Path, package: &str, way: &Path) -> Result<()> {
     let place = Path::new("node_modules").join(package);
-    let up: PathBuf = std::iter::repeat_n("..", place.components().count() - 1).collect();
     make_parent(core, &place)?;
-    let link = core.join(place);
-    std::os::unix::fs::symlink(up.join(way), &link).map_err(Error::write(&link))
+    let link = core.join(&place);
+    std::os::unix::fs::symlink(host_link::up_from(&place).join(way), &link).map_err(Error::write(&link))
 }
 
 /// Makes the directories above a path below `core` where they are missing, for everybody to enter.
@@ -299,7 +298,7 @@ impl Copying {
                 copy_file(&from, &to, &course)?;
             }
         }
-        import.is_in(&core)?;
+        import.check_copy(&core)?;
         for (number, plugin) in import.numbered() {
             let way = way(number, &plugin.package);
             host_link::lay(&core, &import.package, &way)?;

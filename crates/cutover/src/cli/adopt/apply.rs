@@ -70,9 +70,9 @@ pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<Exi
     crate::conductor::private_directory(&desk.scene.layout.state)?;
     let after = desk.chronicle()?.and_then(|told| told.latest().map(|run| run.run.clone()));
     for (plugin, why) in &takeover.plugins.left {
-        desk.say(&format!("{} {} {}", plugin.package, plugin.version, plugins::stays(why)));
+        desk.say(&plugins::stays(plugin, why));
     }
-    let along = takeover.along();
+    let along = takeover.import.plugins;
     let terms = Terms { files: takeover.files, after, along, command: desk.adopting() };
     let record = Record::begin(&desk.service(), takeover.predecessor, terms)?;
     go_on(desk, record).await
@@ -151,7 +151,7 @@ async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
         crate::crash_point!("adopt: file written");
     }
     if matches!(record.step(), Step::Found { .. }) {
-        let import = import(&record.predecessor, &record.terms.along);
+        let import = import(&record.predecessor, record.terms.along.clone());
         desk.say(&format!("copying {}", import.root.display()));
         let generation = desk.store().import(&import, record.lines[0].at, |_| ()).await?;
         record.add(Step::Imported { generation })?;

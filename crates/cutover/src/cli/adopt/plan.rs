@@ -141,8 +141,7 @@ fn findings(takeover: &Takeover) -> Vec<Finding> {
         add("plugin", format!("{package} {version} comes along, and {follows}"), source(plugin));
     }
     for (plugin, why) in &takeover.plugins.left {
-        let ImportedPlugin { package, version, .. } = plugin;
-        add("plugin", format!("{package} {version} {}", plugins::stays(why)), source(plugin));
+        add("plugin", plugins::stays(plugin, why), source(plugin));
     }
     if !takeover.options.is_empty() {
         add("options", takeover.options.join(" "), "carried over into `command`".into());
@@ -152,7 +151,7 @@ fn findings(takeover: &Takeover) -> Vec<Finding> {
 
 fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
     let old = &takeover.predecessor;
-    let import = takeover.import();
+    let import = &takeover.import;
     let projects = import.plugins.iter().map(|plugin| plugin.project.as_path());
     let from: Vec<String> = std::iter::once(import.project().unwrap_or(&old.package.root))
         .chain(projects)

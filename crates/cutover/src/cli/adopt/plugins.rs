@@ -36,8 +36,11 @@ pub(super) struct Taken {
 }
 
 /// What is said of one that stays.
-pub(super) fn stays(why: &str) -> String {
-    format!("stays where it lies, no part of what is proven, updated and taken back: {why}")
+pub(super) fn stays(plugin: &ImportedPlugin, why: &str) -> String {
+    let ImportedPlugin { package, version, .. } = plugin;
+    format!(
+        "{package} {version} stays where it lies, no part of what is proven, updated and taken back: {why}"
+    )
 }
 
 /// Looks at the plugins in a gateway's state, of which it has told those that run. A project that cannot be read has none.

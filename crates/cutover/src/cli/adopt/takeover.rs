@@ -3,7 +3,7 @@
 use super::environment::{Carried, carried};
 use super::plugins::{self, Plugins};
 use crate::config::{self, ServiceSettings};
-use crate::predecessor::{self, Package, Predecessor, Record, Written};
+use crate::predecessor::{self, Predecessor, Record, Written};
 use crate::probe::{Ask, Fields, Hello, HttpCheck, ProbeSettings, Token, VersionProbe};
 use crate::store::{Import, ImportedPlugin};
 use anyhow::{Context, bail};
@@ -39,6 +39,8 @@ pub(super) struct Takeover {
     pub options: Vec<String>,
     /// What it has installed itself.
     pub plugins: Plugins,
+    /// What is copied.
+    pub import: Import,
     /// Why it is not taken over as it is, in words.
     pub obstacle: Option<String>,
 }
@@ -95,9 +97,9 @@ impl Takeover {
         });
         let settings = settings(name, &path, &text)?;
         let files = vec![Written { path, text }, Written { path: secret, text: environment }];
-        let name = name.to_owned();
         Ok(Self {
-            name,
+            name: name.to_owned(),
+            import: import(&predecessor, along(&settings)),
             predecessor,
             files,
             settings,
@@ -110,36 +112,20 @@ impl Takeover {
             obstacle: told.err(),
         })
     }
-
-    /// What of the plugins that are configured lies where its installer has laid it.
-    pub(super) fn along(&self) -> Vec<Package> {
-        let installed = self
-            .settings
-            .plugins
-            .iter()
-            .filter_map(|plugin| ImportedPlugin::installed(plugin.project.as_deref()?, &plugin.package));
-        let found = |plugin: ImportedPlugin| {
-            let root = plugin.root();
-            Package { name: plugin.package, version: plugin.version, root }
-        };
-        installed.map(found).collect()
-    }
-
-    pub(super) fn import(&self) -> Import {
-        import(&self.predecessor, &self.along())
-    }
 }
 
-/// What is copied: the package, and those that are taken over with it.
-pub(super) fn import(predecessor: &Predecessor, along: &[Package]) -> Import {
-    let plugin = |Package { name, version, root }: &Package| {
-        // The project, its `node_modules`, and as many directories as the name has parts.
-        let project = root.ancestors().nth(name.split('/').count() + 1).unwrap_or(root);
-        ImportedPlugin { package: name.clone(), version: version.clone(), project: project.to_owned() }
-    };
+/// What of the plugins that are configured lies where its installer has laid it.
+fn along(settings: &ServiceSettings) -> Vec<ImportedPlugin> {
+    let plugins = settings.plugins.iter();
+    plugins
+        .filter_map(|plugin| ImportedPlugin::installed(plugin.project.as_deref()?, &plugin.package))
+        .collect()
+}
+
+/// What is copied: the package, and the plugins that are taken over with it.
+pub(super) fn import(predecessor: &Predecessor, along: Vec<ImportedPlugin>) -> Import {
     let package = predecessor.package.clone();
-    let plugins = along.iter().map(plugin).collect();
-    Import { package: package.name, version: package.version, root: package.root, plugins }
+    Import { package: package.name, version: package.version, root: package.root, plugins: along }
 }
 
 /// The plugins that the process tells, if it answers as its package; in words, why not.

@@ -107,8 +107,7 @@ pub(super) fn left(record: &Record) -> Vec<PathBuf> {
 
 /// Links to our copies of plugins that nobody could take away: what serves again runs with them, or without the plugin.
 fn seated(desk: &Desk) -> Vec<PathBuf> {
-    let generations = desk.store().generations_dir();
-    let generations = generations.canonicalize().unwrap_or(generations);
+    let generations = desk.store().real_generations_dir();
     let seats = snapshot::seats(&desk.service()).unwrap_or_default().into_iter();
     seats.filter(|seat| seat.is_given(&generations)).map(|seat| seat.link()).collect()
 }

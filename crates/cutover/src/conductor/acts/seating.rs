@@ -57,11 +57,9 @@ impl Executor {
 
     /// Nobody of ours has a seat.
     fn vacated(&self) -> Seating {
-        let generations = self.site.store.generations_dir();
         Seating {
             seats: self.noted().into_iter().map(|seat| (seat, None)).collect(),
-            // There are none before the first is staged, and then no links either.
-            generations: generations.canonicalize().unwrap_or(generations),
+            generations: self.site.store.real_generations_dir(),
         }
     }
 

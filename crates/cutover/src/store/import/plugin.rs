@@ -1,10 +1,11 @@
 //! A plugin that its host has installed itself, into an npm project.
 
 use crate::store::{Error, Result, json_at};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// An installed plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportedPlugin {
     /// Its name, with its scope.
     pub package: String,
