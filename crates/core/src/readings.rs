@@ -171,17 +171,21 @@ fn process(state: &State) -> Process {
     if state.tree == Tree::Damaged {
         return Process::LeaveAlone;
     }
-    let maintenance = match &state.phase {
-        Phase::Maintenance(maintenance) => Some(maintenance),
-        Phase::Preparing(Preparation { base: Base::Maintenance(maintenance), .. }) => Some(maintenance),
-        _ => None,
-    };
-    if maintenance.is_some_and(|maintenance| !revives(maintenance, &current)) {
+    if maintenance(state).is_some_and(|maintenance| !revives(maintenance, &current)) {
         return Process::Stopped;
     }
     match &state.leaving {
         Some(leaving) => Process::Replace(leaving.clone(), current),
         None => Process::Run(current),
+    }
+}
+
+/// The maintenance that the service is in: it lasts until a run that was ordered out of it is past its preparation.
+pub(crate) fn maintenance(state: &State) -> Option<&Maintenance> {
+    match &state.phase {
+        Phase::Maintenance(maintenance)
+        | Phase::Preparing(Preparation { base: Base::Maintenance(maintenance), .. }) => Some(maintenance),
+        _ => None,
     }
 }
 
@@ -330,9 +334,8 @@ pub fn posture(state: &State) -> Posture {
             Base::Maintenance(_) => Posture::Maintain,
             Base::Idle | Base::Watching(_) => Posture::Hold,
         },
-        Phase::Maintenance(_) => Posture::Maintain,
-        Phase::Preparing(Preparation { base: Base::Maintenance(_), .. }) => Posture::Maintain,
-        Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => resting(state, proven),
+        _ if maintenance(state).is_some() => Posture::Maintain,
+        Phase::Maintenance(_) | Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => resting(state, proven),
     }
 }
 

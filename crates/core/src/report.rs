@@ -1,6 +1,6 @@
 //! What everybody reads: one object, made of the record of a run and the state after it.
 
-use crate::words::{awaits, condition, next, phase_word, recovery, sentence};
+use crate::words::{awaits, condition, next, phase_word, recovery, sentence, standing};
 use crate::{
     Aim, Cause, CopiedBytes, Ending, Fact, Fault, Finding, Installed, Instance, Kind, Notification,
     Notifications, Phase, PlanId, Record, Resolution, RunId, Serving, State, Status, StepRecord, Writes,
@@ -140,7 +140,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         trigger: record.map(|record| record.kind),
         actor: record.map(|record| record.actor.clone()),
         origin: record.and_then(|record| record.origin.clone()),
-        standing: phase_word(state),
+        standing: standing(state),
         phase: if record.is_some() && !open { "finished".into() } else { phase_word(state) },
         status,
         ok: status.is_some_and(Status::is_verified) || is_already_current(ending),

@@ -1,6 +1,7 @@
 //! What is told in words: one sentence about a run, one about what clients meet, and what to type. Every sentence is true
 //! of the run that it is about, whatever began that run and whichever way it went.
 
+use crate::readings::maintenance;
 use crate::report::{is_already_current, serves, target, wanted_version};
 use crate::{
     Act, Awaited, Awaits, Cause, Direction, Kind, Opening, Phase, Posture, Preparation, Process, Record,
@@ -201,11 +202,14 @@ fn touches(act: Act) -> bool {
 /// What clients meet now, and why. Never about a run that is over, except where it left the service in maintenance.
 pub(crate) fn condition(state: &State) -> String {
     let serves = serves(state);
+    let is_resealing = matches!(&state.phase, Phase::Preparing(one) if one.run.kind == Kind::TreeChanged);
+    if let Some(maintenance) = maintenance(state).filter(|_| !is_resealing) {
+        return match maintenance.run.kind {
+            Kind::TreeChanged => format!("{RESEAL_FAILED}; manual recovery required"),
+            _ => RESTART_FAILED.into(),
+        };
+    }
     match (&state.phase, posture(state)) {
-        (Phase::Maintenance(maintenance), _) if maintenance.run.kind == Kind::TreeChanged => {
-            format!("{RESEAL_FAILED}; manual recovery required")
-        }
-        (Phase::Maintenance(_), _) => RESTART_FAILED.into(),
         (_, Posture::Serve) => {
             format!("{} is serving.", serves.version.unwrap_or_else(|| "A version".into()))
         }
@@ -228,6 +232,11 @@ pub(crate) fn condition(state: &State) -> String {
             Restarts::Allowed => "nothing is installed yet".into(),
         },
     }
+}
+
+/// Where the service stands. A run that is only prepared ends no maintenance.
+pub(crate) fn standing(state: &State) -> String {
+    if maintenance(state).is_some() { "maintenance".into() } else { phase_word(state) }
 }
 
 pub(crate) fn phase_word(state: &State) -> String {
@@ -272,6 +281,10 @@ pub(crate) fn recovery(service: &str, state: &State) -> Vec<String> {
             vec![format!("cutover logs {service}"), format!("cutover start {service}")]
         }
         Phase::Idle if state.current.is_none() => vec![format!("cutover update {service}")],
+        // What waits for a person says by itself how it is given up.
+        Phase::Preparing(_) if maintenance(state).is_some() && awaits(service, state).is_none() => {
+            vec![format!("cutover cancel {service}")]
+        }
         _ => Vec::new(),
     }
 }

@@ -17,12 +17,13 @@ pub use client::Client;
 pub use exit::ExitStatus;
 pub use serve::{Serving, serve};
 
-use crate::config::{Account, Layout, ServiceSettings, Settings};
+use crate::config::{Account, Directories, Layout, ServiceSettings};
 use arguments::{Arguments, Command, ConfigCommand};
+use anyhow::bail;
 use clap::Parser;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs the program. Hidden halves (keeper, exec, child, front, sandbox, rehearsal, sample gateway) come before anything is set up.
@@ -80,8 +81,8 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Arguments go before the file, the file before what is usual.
-    fn of(arguments: &Arguments, settings: Option<&Settings>) -> Result<Self, crate::config::Error> {
-        let layout = layout(arguments.state.as_ref(), arguments.runtime.as_ref(), settings)?;
+    fn of(arguments: &Arguments, file: &Directories) -> Result<Self, crate::config::Error> {
+        let layout = layout(arguments.state.as_ref(), arguments.runtime.as_ref(), file)?;
         let json = if arguments.json { arguments::Output::Json } else { arguments::Output::Text };
         Ok(Self { layout, json })
     }
@@ -91,11 +92,10 @@ impl Scene {
 fn layout(
     state: Option<&PathBuf>,
     runtime: Option<&PathBuf>,
-    settings: Option<&Settings>,
+    file: &Directories,
 ) -> Result<Layout, crate::config::Error> {
-    let daemon = settings.map(|settings| &settings.daemon);
-    let state = state.or(daemon.and_then(|daemon| daemon.state.as_ref()));
-    let runtime = runtime.or(daemon.and_then(|daemon| daemon.runtime.as_ref()));
+    let state = state.or(file.state.as_ref());
+    let runtime = runtime.or(file.runtime.as_ref());
     let mut layout = match state {
         Some(state) => Layout { state: state.clone(), runtime: state.join("run") },
         None => Layout::default_for(&variable, account())?,
@@ -125,7 +125,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     match &arguments.command {
         Command::Serve { stop_services } => {
             let settings = crate::config::load(&config_file(&arguments)?)?;
-            let layout = Scene::of(&arguments, Some(&settings))?.layout;
+            let layout = Scene::of(&arguments, &settings.daemon.directories)?.layout;
             let end = if *stop_services { serve::End::StopServices } else { serve::End::LeaveServices };
             return serve::command(settings, layout, end).await;
         }
@@ -140,8 +140,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     }
     // The file says where the daemon's directories are; without one the defaults hold.
     let config = config_file(&arguments).ok().filter(|config| config.exists());
-    let settings = config.map(|config| crate::config::load(&config)).transpose()?;
-    orders::command(&Scene::of(&arguments, settings.as_ref())?, arguments.command).await
+    let file = match config.map(|config| crate::config::directories(&config)).transpose() {
+        Ok(file) => file.unwrap_or_default(),
+        Err(_) if arguments.state.is_some() => Directories::default(),
+        Err(error) => return Err(error.into()),
+    };
+    orders::command(&Scene::of(&arguments, &file)?, arguments.command).await
 }
 
 fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<ExitStatus> {
@@ -149,9 +153,10 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
         ConfigCommand::Check => {
             let path = config_file(arguments)?;
             let settings = crate::config::load(&path)?;
-            scripts(&path, &settings)?;
-            accounts(&path, &settings)?;
-            tellings(&path, &settings)?;
+            let problems: Vec<String> = settings.services.values().flat_map(unfit).collect();
+            if !problems.is_empty() {
+                bail!(crate::config::Error::Check { path, problems });
+            }
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
             outlet::result(format_args!("{}: valid; services: {}", path.display(), names.join(", ")));
             settings
@@ -166,47 +171,26 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
     Ok(ExitStatus::Done)
 }
 
-/// Refuses users and groups that this machine does not have. Whether they may be taken on is seen by whoever serves.
-fn accounts(path: &Path, settings: &Settings) -> Result<(), crate::config::Error> {
-    use crate::supervisor::{Error, Identity};
-    let problem = |service: &ServiceSettings| {
-        let error = Identity::resolve(service.user.as_deref(), service.group.as_deref()).err()?;
-        let key = match &error {
-            Error::NotRoot { .. } => return None,
-            Error::UnknownGroup { .. } | Error::GroupMissing { .. } => "group",
-            _ => "user",
-        };
-        Some(format!("  service.{}.{key}: {}", service.name, crate::causes::told(&error)))
-    };
-    let problems: Vec<String> = settings.services.values().filter_map(problem).collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(crate::config::Error::Check { path: path.to_owned(), problems })
-}
-
-/// Refuses those who are told and could not be.
-fn tellings(path: &Path, settings: &Settings) -> Result<(), crate::config::Error> {
-    let problems: Vec<String> = settings.services.values().flat_map(crate::config::untellable).collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let problems = problems.into_iter().map(|problem| format!("  {problem}")).collect();
-    Err(crate::config::Error::Check { path: path.to_owned(), problems })
-}
-
-/// Refuses programs that are scripts, as far as they lie outside a release.
-fn scripts(path: &Path, settings: &Settings) -> Result<(), crate::config::Error> {
+/// What this machine does not have as a service wants it, each with its key. Whether its account may be taken on, and what
+/// is not for this one to read, is seen by whoever serves.
+fn unfit(service: &ServiceSettings) -> Vec<String> {
+    let mut problems = crate::config::untellable(service);
+    problems.extend(crate::config::unreadable(service));
+    problems.extend(account_missing(service));
     let search = std::env::var("PATH").ok().map(|search| ("PATH".to_owned(), search));
-    let problem = |service: &ServiceSettings| {
-        let mut env: BTreeMap<String, String> = search.iter().cloned().collect();
-        env.extend(service.env.clone());
-        crate::config::scripted(service, &env)
+    let mut env: BTreeMap<String, String> = search.into_iter().collect();
+    env.extend(service.env.clone());
+    problems.extend(crate::config::scripted(service, &env));
+    problems.iter().map(|problem| format!("  {problem}")).collect()
+}
+
+fn account_missing(service: &ServiceSettings) -> Option<String> {
+    use crate::supervisor::{Error, Identity};
+    let error = Identity::resolve(service.user.as_deref(), service.group.as_deref()).err()?;
+    let key = match &error {
+        Error::NotRoot { .. } => return None,
+        Error::UnknownGroup { .. } | Error::GroupMissing { .. } => "group",
+        _ => "user",
     };
-    let problems: Vec<String> =
-        settings.services.values().filter_map(problem).map(|problem| format!("  {problem}")).collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(crate::config::Error::Check { path: path.to_owned(), problems })
+    Some(format!("service.{}.{key}: {}", service.name, crate::causes::told(&error)))
 }

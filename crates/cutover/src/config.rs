@@ -5,6 +5,7 @@ mod amount;
 mod clearance;
 mod complaint;
 mod conflict;
+mod env_file;
 mod file;
 mod fragment;
 mod idle;
@@ -22,7 +23,9 @@ mod template;
 mod trust;
 mod weight;
 
-pub use file::{Error, load, parse, schema, shown};
+pub use env_file::unreadable;
+pub(crate) use env_file::variables;
+pub use file::{Error, directories, load, parse, schema, shown};
 pub use idle::{IdleAskSettings, IdleSettings};
 pub use layout::{Account, Layout, Misplaced};
 pub use notify::{NotifySettings, WaySettings, untellable};
@@ -34,7 +37,7 @@ pub use repair::RepairSettings;
 pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub use settings::{
-    Button, DaemonSettings, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
+    Button, DaemonSettings, Directories, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
     VersionSettings, WebSocketSettings,
 };
 pub(crate) use template::{HOME, fill};

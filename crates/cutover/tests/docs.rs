@@ -247,8 +247,18 @@ Generated; `UPDATE=1 cargo test -p cutover --test docs` writes it anew. `cutover
 everything that is wrong with it at once, `cutover config schema` prints the JSON Schema.
 
 The file is, in this order: `--config`, `CUTOVER_CONFIG`, `$XDG_CONFIG_HOME/cutover/cutover.toml` (for root
-`/etc/cutover/cutover.toml`). Services may be spread over `conf.d/*.toml` beside it. A changed file is taken up when the
-daemon is restarted; services go on meanwhile.
+`/etc/cutover/cutover.toml`). Services may be spread over `conf.d/*.toml` beside it; `[daemon]` stands in the main file alone. A
+changed file is taken up when the daemon is restarted; services go on meanwhile.
+
+State lies in `--state`, `CUTOVER_STATE`, `daemon.state`, or `$XDG_STATE_HOME/cutover` (for root `/var/lib/cutover`). Sockets lie in
+`--runtime`, `CUTOVER_RUNTIME`, `daemon.runtime`, in `run` below a state directory that was named, or in `$XDG_RUNTIME_DIR/cutover`
+(for root `/run/cutover`; without that variable `run` below the state). A command that does not find the daemon looks in another
+place than the daemon was told: a shell of `cron` or `su` often lacks the variable. `CUTOVER_LOG=debug` has daemon and fronts tell more
+on standard error.
+
+A service's environment is made of the daemon's `PATH`, `LANG`, `LC_ALL`, `TZ`, `TMPDIR`, `HOME` and `USER` (these two of the
+service's user, if it has one), then `env_file`, then `env`; and `CUTOVER_NONCE` and `CUTOVER_INTENT_FILE`, by which a start and
+[the permission to restart](security.md#the-permission-to-restart) are known.
 
 Durations are written `"250ms"`, `"30s"`, `"1m30s"`, `"10min"`, `"1h"`; sizes `"64KiB"`, `"10MiB"`, `"2GiB"`.
 `{root}`, `{port}`, `{node}`, `{home}` and `{env:NAME}` stand for the sealed release's directory, the service's own port,

@@ -89,6 +89,7 @@ pub(crate) const PLACES: [Place; 14] = [
     ("what is needed is never pruned", what_is_needed_is_kept),
     ("maintenance always has a way out", maintenance_has_a_way_out),
     ("the commands of maintenance are the orders that are accepted", commands_are_what_is_accepted),
+    ("maintenance is told for as long as it lasts", maintenance_is_told),
     ("a halted service has a way out", a_halted_service_has_a_way_out),
     ("a stopped service has no process", a_stopped_service_has_no_process),
     ("a parked run waits alone", a_parked_run_waits_alone),
@@ -603,6 +604,25 @@ fn commands_are_what_is_accepted(state: &State) -> Broken {
         }
     }
     hold(told == expected, &format!("told {told:?}, accepted {expected:?}"))
+}
+
+fn maintenance_is_told(state: &State) -> Broken {
+    if posture(state) != Posture::Maintain {
+        return Ok(());
+    }
+    let told = report("web", state, None);
+    let is_empty = state.current.is_none();
+    hold(is_empty || told.condition != "nothing is installed yet", "what is installed is told as nothing")?;
+    let Phase::Preparing(Preparation { base: Base::Maintenance(before), run, .. }) = &state.phase else {
+        return Ok(());
+    };
+    hold(told.standing == "maintenance", "it counts as over while a run is prepared")?;
+    let manual = told.condition.contains("manual");
+    hold(manual || run.kind == Kind::TreeChanged, "nobody is told that a person is needed")?;
+    let given_up = step(state, &super::cast::ordered(super::cast::run_id(50), Order::Cancel, &before.run.settings));
+    let waits = told.awaits.is_some_and(|awaits| awaits.commands.iter().any(|one| one.contains("cancel")));
+    let says = waits || told.recovery == ["cutover cancel web"];
+    hold(says && given_up.is_ok(), "how the run is given up is not told, or not taken")
 }
 
 fn a_halted_service_has_a_way_out(state: &State) -> Broken {

@@ -13,7 +13,7 @@ use super::arguments::{ADOPTED, ADOPTED_PORT, Adopt, Arguments, Output};
 use super::exit::{self, ExitStatus};
 use super::{Scene, account, config_file, layout, offline, outlet, variable};
 use crate::conductor::Chronicle;
-use crate::config::{Layout, ServiceSettings, Settings};
+use crate::config::{Directories, Layout, ServiceSettings};
 use crate::predecessor::{self, Record, Search, Step};
 use crate::shell;
 use crate::store::Store;
@@ -145,14 +145,15 @@ pub(super) async fn command(arguments: &Arguments, adopt: &Adopt) -> anyhow::Res
 async fn considered(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<(Desk, Way)> {
     let config = std::path::absolute(config_file(arguments)?)?;
     let settings = if config.exists() { Some(crate::config::load(&config)?) } else { None };
-    let scene = Scene::of(arguments, settings.as_ref())?;
+    let file = settings.as_ref().map(|settings| settings.daemon.directories.clone()).unwrap_or_default();
+    let scene = Scene::of(arguments, &file)?;
     let mut flags = vec!["--config".to_owned(), config.display().to_string()];
     for (flag, path) in [("--state", &arguments.state), ("--runtime", &arguments.runtime)] {
         if let Some(path) = path {
             flags.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
         }
     }
-    let typed = typed(arguments, &config, settings.as_ref())?;
+    let typed = typed(arguments, &config, &file)?;
     let desk = Desk { scene, name: adopt.name.clone(), config, flags, typed };
     let record = Record::read(&desk.service())?;
     if adopt.undo {
@@ -211,7 +212,7 @@ async fn considered(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<(Des
 
 /// The flags that a person has to type to have the same places: those that differ from what is usual, whether they came from the
 /// command line or from the environment of this one command.
-fn typed(arguments: &Arguments, config: &Path, settings: Option<&Settings>) -> anyhow::Result<Vec<String>> {
+fn typed(arguments: &Arguments, config: &Path, file: &Directories) -> anyhow::Result<Vec<String>> {
     let mut typed = Vec::new();
     let mut add = |flag: &str, path: &Path| -> anyhow::Result<()> {
         typed.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
@@ -220,7 +221,7 @@ fn typed(arguments: &Arguments, config: &Path, settings: Option<&Settings>) -> a
     if Layout::config_file(&variable, account()).ok().as_deref() != Some(config) {
         add("--config", config)?;
     }
-    let usual = layout(None, None, settings).ok();
+    let usual = layout(None, None, file).ok();
     let usual = |of: fn(&Layout) -> &PathBuf| usual.as_ref().map(of);
     let state = arguments.state.as_ref().filter(|path| usual(|layout| &layout.state) != Some(path));
     if let Some(path) = state {

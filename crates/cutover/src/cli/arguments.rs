@@ -147,8 +147,8 @@ pub(crate) enum Command {
     },
     /// List runs, newest first.
     History {
-        #[command(flatten)]
-        service: Service,
+        /// A service; all, if none is named.
+        service: Option<String>,
         /// How many.
         #[arg(long, default_value_t = 20)]
         limit: usize,

@@ -1,9 +1,8 @@
 //! A tree looked at without a daemon, a service or a change to anything.
 
 use super::arguments::{Check, Output};
-use super::exit::{ExitStatus, Failed};
+use super::exit::{ExitStatus, usage};
 use super::{outlet, print};
-use crate::api::Failure;
 use crate::config;
 use crate::preflight::{self, Children, Code, Stop, Tree};
 use crate::supervisor::Identity;
@@ -33,9 +32,12 @@ fn look(check: &Check) -> anyhow::Result<Vec<Finding>> {
     let running = check.against.as_deref().map(|running| tree(running, &plugins)).transpose()?;
     let search = std::env::var("PATH").ok();
     let interpreter = match &check.node {
-        Some(node) => node.canonicalize().with_context(|| format!("--node {}", node.display()))?,
-        None => config::found("node", search.as_deref())
-            .context("no node is in PATH: name the one that will run the package with --node")?,
+        Some(node) => {
+            node.canonicalize().map_err(|error| usage(format!("--node {}: {error}", node.display())))?
+        }
+        None => config::found("node", search.as_deref()).ok_or_else(|| {
+            usage("no node is in PATH: name the one that will run the package with --node".to_owned())
+        })?,
     };
     let identity = identity(&check.directory)?;
     let children = Children {
@@ -90,8 +92,4 @@ fn tree(path: &Path, plugins: &[PathBuf]) -> anyhow::Result<Tree> {
 fn directory(path: &Path) -> anyhow::Result<PathBuf> {
     let found = path.canonicalize().ok().filter(|path| path.is_dir());
     found.ok_or_else(|| usage(format!("{} is not a directory", path.display())).into())
-}
-
-fn usage(message: String) -> Failed {
-    Failed(Failure { code: "invalid_params".into(), message, refusal: None })
 }

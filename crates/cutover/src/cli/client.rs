@@ -1,6 +1,6 @@
 //! The daemon, asked over its Unix socket.
 
-use super::exit::Failed;
+use super::exit::{self, Failed};
 use crate::api::Failure;
 use crate::conductor::View;
 use anyhow::Context;
@@ -18,6 +18,8 @@ use tokio::time::timeout;
 
 /// How long a daemon may take to answer: it takes connections before it has begun its services.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How often a daemon that is only beginning is looked for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Nobody answers on the daemon's socket.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,17 @@ impl Client {
     #[must_use]
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
+    }
+
+    /// Waits until a daemon takes connections, `limit` at most: one that was started just now needs a moment. Whether there is
+    /// one is told by what is asked next.
+    pub(super) async fn awaited(&self, limit: Duration) {
+        let connected = async {
+            while UnixStream::connect(&self.socket).await.is_err() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(limit, connected).await;
     }
 
     /// Calls a method.
@@ -69,8 +82,7 @@ impl Client {
             Some(services) if services.len() == 1 => answer["services"][0].take(),
             Some(services) => {
                 let names = services.iter().filter_map(|view| view["service"].as_str());
-                let message = format!("name one of the services: {}", names.collect::<Vec<_>>().join(", "));
-                return Err(Failed(Failure { code: "invalid_params".into(), message, refusal: None }).into());
+                return Err(exit::one_of(names).into());
             }
             None => answer,
         };
@@ -148,4 +160,22 @@ fn parsed(event: &[u8]) -> Option<anyhow::Result<View>> {
     let view = serde_json::from_str(&data)
         .context("what the daemon tells is not understood: is it of the same version as this command?");
     (!data.is_empty()).then_some(view)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+
+    #[tokio::test]
+    async fn a_daemon_that_is_only_beginning_is_waited_for() {
+        let home = tempfile::tempdir().expect("a directory");
+        let client = Client::new(&home.path().join("control.sock"));
+        client.awaited(Duration::ZERO).await;
+        let waiting = client.awaited(Duration::from_secs(600));
+        tokio::pin!(waiting);
+        assert!(timeout(LOOK, &mut waiting).await.is_err(), "nobody is there yet");
+        let _listener = UnixListener::bind(&client.socket).expect("bound");
+        waiting.await;
+    }
 }

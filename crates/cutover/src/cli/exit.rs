@@ -78,6 +78,24 @@ pub(super) fn of_error(error: &anyhow::Error) -> ExitStatus {
 #[error("{}", .0.message)]
 pub(crate) struct Failed(pub Failure);
 
+/// What was asked for in a way that nobody understands, with what to write instead.
+pub(super) fn usage(message: String) -> Failed {
+    Failed(Failure { code: "invalid_params".into(), message, refusal: None })
+}
+
+/// A name was left out where several would do.
+pub(super) fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> Failed {
+    usage(choice(names))
+}
+
+/// What to write in a name's place.
+pub(super) fn choice<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    match names.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "there is none yet".to_owned(),
+        names => format!("name one of the services: {names}"),
+    }
+}
+
 /// An error of this program itself that has an exit code of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]

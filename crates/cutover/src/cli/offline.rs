@@ -1,10 +1,11 @@
 //! What can be said without a daemon: the journal is read as it stands, and whether the process that it names is there.
 
+use super::exit::{self, Failed};
 use crate::conductor::Chronicle;
 use crate::config::Layout;
 use crate::journal::Reader;
 use crate::supervisor::process;
-use anyhow::Context;
+use anyhow::{Context as _, bail};
 use cutover_core::{Record, Report, RunId, Serving, report};
 use std::time::Duration;
 
@@ -26,6 +27,33 @@ pub(super) fn chronicles(layout: &Layout) -> anyhow::Result<Vec<(String, Chronic
     Ok(found)
 }
 
+/// The service that somebody named; without a name the only one. Of one that is there the journal is not read: its logs
+/// are to be seen also beside a damaged one.
+///
+/// # Errors
+/// If there is no such service, or several and none was named.
+pub(super) fn named(layout: &Layout, service: Option<&str>) -> anyhow::Result<String> {
+    if let Some(name) = service {
+        // One that has no story yet has a directory, which the daemon made when it began it.
+        return match layout.service(name).is_dir() {
+            true => Ok(name.to_owned()),
+            false => Err(unknown(name, &chronicles(layout)?).into()),
+        };
+    }
+    match chronicles(layout)?.as_slice() {
+        [(name, _)] => Ok(name.clone()),
+        all => Err(exit::one_of(names(all)).into()),
+    }
+}
+
+fn unknown(name: &str, chronicles: &[(String, Chronicle)]) -> Failed {
+    exit::usage(format!("no service {name} is known here; {}", exit::choice(names(chronicles))))
+}
+
+fn names(chronicles: &[(String, Chronicle)]) -> impl Iterator<Item = &str> {
+    chronicles.iter().map(|(name, _)| name.as_str())
+}
+
 /// How every service (or one) stands, as far as that can be seen.
 pub(super) fn standing(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
     let wanted = wanted(layout, service)?.into_iter();
@@ -45,6 +73,11 @@ pub(super) fn reports(layout: &Layout, service: Option<&str>) -> anyhow::Result<
 /// The stories that somebody asked for. A process that is gone proves nothing any more, whatever the journal says of it.
 fn wanted(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<(String, Chronicle)>> {
     let mut chronicles = chronicles(layout)?;
+    if let Some(name) = service
+        && !layout.service(name).is_dir()
+    {
+        bail!(unknown(name, &chronicles));
+    }
     chronicles.retain(|(name, _)| service.is_none_or(|wanted| wanted == name));
     for (_, chronicle) in &mut chronicles {
         let serving = &mut chronicle.state.serving;

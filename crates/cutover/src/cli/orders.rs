@@ -20,8 +20,14 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long trouble may last before an order about the process counts as failed.
 const TROUBLE: Duration = Duration::from_secs(30);
 
+/// How long a daemon that was started just before the command may take until it answers.
+const BEGINNING: Duration = Duration::from_secs(3);
+
 pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<ExitStatus> {
     let desk = Desk { client: Client::new(&scene.layout.control()), scene };
+    if !is_told_without_a_daemon(&command) {
+        desk.client.awaited(BEGINNING).await;
+    }
     match command {
         Command::Plan { wanted, explain } => desk.plan(&wanted, explain).await,
         Command::Update { wanted, dry_run: true, .. } => desk.plan(&wanted, false).await,
@@ -53,7 +59,7 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
             desk.run("update.approve", params, &wait).await
         }
         Command::Status { service, watch } => desk.status(service.as_deref(), watch).await,
-        Command::History { service, limit } => desk.history(&service, limit).await,
+        Command::History { service, limit } => desk.history(service.as_deref(), limit),
         Command::Show { run } => desk.show(&RunId(run)).await,
         Command::Logs { service, lines, follow } => desk.logs(&service, lines, follow).await,
         Command::Generations { service } => {
@@ -68,6 +74,14 @@ pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<E
         | Command::Check(_)
         | Command::Adopt(_) => unreachable!("BUG: dispatched before"),
     }
+}
+
+/// Whether the journal is asked where no daemon answers.
+fn is_told_without_a_daemon(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Status { .. } | Command::History { .. } | Command::Show { .. } | Command::Logs { .. }
+    )
 }
 
 fn service_params(service: &Service) -> Value {
@@ -259,6 +273,9 @@ impl Desk<'_> {
                     None => serde_json::from_value(answer["services"].clone())?,
                 };
                 self.print(&views, |views| texts(views, &broken));
+                if self.scene.json == Output::Json {
+                    not_begun(&broken).for_each(outlet::aside);
+                }
                 if watch {
                     tokio::select! {
                         ended = self.watch(service) => ended?,
@@ -293,8 +310,8 @@ impl Desk<'_> {
         Ok(ExitStatus::Done)
     }
 
-    async fn history(&self, service: &Service, limit: usize) -> anyhow::Result<ExitStatus> {
-        let mut reports = offline::reports(&self.scene.layout, service.service.as_deref())?;
+    fn history(&self, service: Option<&str>, limit: usize) -> anyhow::Result<ExitStatus> {
+        let mut reports = offline::reports(&self.scene.layout, service)?;
         reports.truncate(limit);
         self.print(&reports, |reports| reports.iter().map(print::line).collect::<Vec<_>>().join("\n"));
         Ok(ExitStatus::Done)
@@ -313,16 +330,7 @@ impl Desk<'_> {
     }
 
     async fn logs(&self, service: &Service, lines: usize, follow: bool) -> anyhow::Result<ExitStatus> {
-        let name = match &service.service {
-            Some(name) => name.clone(),
-            None => match offline::chronicles(&self.scene.layout)?.as_slice() {
-                [(name, _)] => name.clone(),
-                all => anyhow::bail!(
-                    "name one of the services: {}",
-                    all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
-                ),
-            },
-        };
+        let name = offline::named(&self.scene.layout, service.service.as_deref())?;
         let directory = self.scene.layout.service(&name);
         let tail = crate::api::tail(&directory, lines)?;
         self.print(&tail, |tail| tail.join("\n"));
@@ -361,8 +369,11 @@ fn texts(views: &[View], broken: &BTreeMap<String, String>) -> String {
     if views.is_empty() && broken.is_empty() {
         return "no service is configured; see `cutover config schema`".into();
     }
-    let broken = broken.iter().map(|(name, why)| format!("{name}: not begun: {why}"));
-    views.iter().map(print::status).chain(broken).collect::<Vec<_>>().join("\n")
+    views.iter().map(print::status).chain(not_begun(broken)).collect::<Vec<_>>().join("\n")
+}
+
+fn not_begun(broken: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    broken.iter().map(|(name, why)| format!("{name}: not begun: {why}"))
 }
 
 fn plan_text(plan: &Plan, explain: bool) -> String {

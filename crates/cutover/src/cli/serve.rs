@@ -24,8 +24,8 @@ use tokio::task::JoinHandle;
 const RESERVE: u64 = 4 << 20;
 /// How long another process's lock on the journal is waited for.
 const BUSY: Duration = Duration::from_secs(5);
-/// How long services may take to stop with `--stop-services`.
-const FAREWELL: Duration = Duration::from_secs(60);
+/// How much longer than it says itself a service may take to stop with `--stop-services`.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// How long the lock of a daemon that was just killed may be held by a child that it was starting: until its exec.
 const HANDOVER: Duration = Duration::from_secs(1);
@@ -65,6 +65,8 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     let executable = std::env::current_exe().context("finding this program")?;
+    let own = settings.services.values().map(|service| service.policy.drain + service.policy.stop_grace);
+    let farewell = own.max().unwrap_or_default() + FAREWELL;
     let serving = serve(settings, layout, executable).await?;
     for (name, why) in &serving.registry.broken {
         tracing::error!(service = name, why, "not begun; the other services are");
@@ -81,7 +83,7 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
             tracing::info!("the daemon ends; services and fronts go on, `cutover serve` takes them up again");
             Ok(ExitStatus::Done)
         }
-        End::StopServices => match stop_services(&serving.registry).await {
+        End::StopServices => match stop_services(&serving.registry, farewell).await {
             Stopped::All => Ok(ExitStatus::Done),
             Stopped::NotAll => Ok(ExitStatus::Refused),
         },
@@ -89,7 +91,7 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
 }
 
 /// Stops every service. A service that goes on keeps its front, which answers its clients; they are not all stopped then.
-async fn stop_services(registry: &Registry) -> Stopped {
+async fn stop_services(registry: &Registry, limit: Duration) -> Stopped {
     let mut stopped = Stopped::All;
     let mut stopping = Vec::new();
     for service in registry.services.values() {
@@ -103,7 +105,7 @@ async fn stop_services(registry: &Registry) -> Stopped {
             }
         }
     }
-    let end = Instant::now() + FAREWELL;
+    let end = Instant::now() + limit;
     for service in stopping {
         let mut views = service.watch();
         let gone = views.wait_for(|view| view.stopped);
@@ -115,7 +117,7 @@ async fn stop_services(registry: &Registry) -> Stopped {
             continue;
         }
         let pid = service.view().process.map(|process| process.pid);
-        tracing::error!(service = service.service, pid, "still runs after {FAREWELL:?}; it keeps its front");
+        tracing::error!(service = service.service, pid, "still runs after {} s; it keeps its front", limit.as_secs());
         stopped = Stopped::NotAll;
     }
     for name in registry.broken.keys() {

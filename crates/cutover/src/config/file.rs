@@ -3,7 +3,7 @@
 use super::fragment::File;
 use super::layout::Misplaced;
 use super::preset;
-use super::settings::{Settings, check};
+use super::settings::{Directories, Settings, check};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -40,14 +40,19 @@ pub enum Error {
     Place(#[from] Misplaced),
 }
 
-/// Loads a file and the `conf.d/*.toml` beside it (in name order; a service may be named only once).
+/// Loads a file and the `conf.d/*.toml` beside it (services alone, in name order; each may be named only once).
 ///
 /// # Errors
 /// [`Error`], naming file, key and what to write.
 pub fn load(path: &Path) -> Result<Settings, Error> {
     let mut whole = fragment(path)?;
     for path in beside(path) {
-        for (name, service) in fragment(&path)?.service {
+        let (more, table) = expanded(&path, &text(&path)?)?;
+        if table.contains_key("daemon") {
+            let problems = vec!["  daemon: only the main file has it; move it there".to_owned()];
+            return Err(Error::Check { path, problems });
+        }
+        for (name, service) in more.service {
             if whole.service.insert(name.clone(), service).is_some() {
                 let problems = vec![format!("  service.{name}: already defined in another file")];
                 return Err(Error::Check { path, problems });
@@ -55,6 +60,22 @@ pub fn load(path: &Path) -> Result<Settings, Error> {
         }
     }
     checked(path, whole)
+}
+
+/// Where a file says that the daemon's directories are. Whatever else is wrong with it is no matter: whoever asks how a
+/// service stands, or ends a maintenance, needs no more of it than this.
+///
+/// # Errors
+/// If the file cannot be read or is not TOML.
+pub fn directories(path: &Path) -> Result<Directories, Error> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Daemon {
+        daemon: Directories,
+    }
+    let told: Result<Daemon, toml::de::Error> = toml::from_str(&text(path)?);
+    told.map(|told| told.daemon)
+        .map_err(|error| Error::Parse { path: path.into(), problem: error.to_string() })
 }
 
 /// What a file and those beside it come to, presets filled in and secrets hidden, as a file of the same format.

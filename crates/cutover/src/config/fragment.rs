@@ -69,7 +69,7 @@ pub(super) struct Service {
     pub group: Option<String>,
     /// Its working directory; default `{root}`.
     pub cwd: Option<String>,
-    /// Its environment, beside PATH, HOME, USER and LANG.
+    /// Its environment, beside what is inherited (above) and `env_file`; it goes before both.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// A file of KEY=VALUE lines, for secrets.
@@ -287,7 +287,7 @@ pub(super) struct PolicyFragment {
     pub stop_grace: Option<Span>,
     /// Start to readiness without observed progress (60s).
     pub start_deadline: Option<Span>,
-    /// Upper bound of every act (10min).
+    /// Upper bound of every act but Await, Drain, Stop, Signal and Soak, which follow from other keys (10min).
     pub hard_cap: Option<Span>,
     /// Unbroken proof under traffic before the commit (30s).
     pub soak: Option<Span>,

@@ -9,6 +9,7 @@ use super::question::QuestionSettings;
 use super::repair::RepairSettings;
 use super::service::service;
 use cutover_core::{DataClass, Intake, Level, Policy, Strategy};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,9 +31,16 @@ pub struct DaemonSettings {
     pub listen: Option<SocketAddr>,
     /// Further host names that requests may be addressed to.
     pub hosts: Vec<String>,
-    /// State directory, where it is not the default.
+    /// Where its directories are.
+    pub directories: Directories,
+}
+
+/// Where the daemon's directories are, as far as they are not the usual ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Directories {
+    /// Journal, generations, snapshots and logs.
     pub state: Option<PathBuf>,
-    /// Runtime directory, where it is not the default.
+    /// Sockets and intents.
     pub runtime: Option<PathBuf>,
 }
 
@@ -261,8 +269,7 @@ pub(super) fn check(file: File) -> Result<Settings, Vec<Complaint>> {
     let daemon = DaemonSettings {
         listen,
         hosts: file.daemon.hosts,
-        state: file.daemon.state,
-        runtime: file.daemon.runtime,
+        directories: Directories { state: file.daemon.state, runtime: file.daemon.runtime },
     };
     let told_of_all = keep(notify("daemon.notify", &file.daemon.notify), &mut complaints).unwrap_or_default();
     let mut services = BTreeMap::new();

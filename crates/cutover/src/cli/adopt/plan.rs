@@ -179,7 +179,7 @@ fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
         ),
         "write the two files; one that is there already is not overwritten".into(),
         format!("copy {from} ({size}) to a sealed generation, while the old process serves"),
-        "start the daemon, unless it runs".into(),
+        "start the daemon (one that runs has to be ended first: it had no such service when it began)".into(),
         format!("begin a run: preflight of that generation, copy of {}", takeover.state.display()),
         format!("(the gap begins) {end}; it is proven gone; no file of it is changed"),
         format!("put a front on {}: from here requests wait", listen.join(", ")),

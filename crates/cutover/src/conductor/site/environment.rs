@@ -25,8 +25,9 @@ pub(super) fn environment(
         env.insert("USER".into(), settings.user.clone().unwrap_or_default());
     }
     let secret = match &settings.env_file {
-        Some(path) => variables(path)
-            .with_context(|| format!("service.{}.env_file {}", settings.name, path.display()))?,
+        Some(path) => {
+            config::variables(path).with_context(|| format!("service.{}.env_file", settings.name))?
+        }
         None => BTreeMap::new(),
     };
     env.extend(secret.clone());
@@ -43,18 +44,6 @@ pub(super) fn environment(
         env.insert(name.clone(), filled);
     }
     Ok(env)
-}
-
-/// The variables that a file of KEY=VALUE lines names.
-fn variables(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(path)?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, value) = line.split_once('=').context("a line is not KEY=VALUE")?;
-            Ok((name.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
-        })
-        .collect()
 }
 
 /// A path with the home of the service's user filled in; `None` if it has none.
