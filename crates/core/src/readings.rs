@@ -335,7 +335,9 @@ pub fn posture(state: &State) -> Posture {
             Base::Idle | Base::Watching(_) => Posture::Hold,
         },
         _ if maintenance(state).is_some() => Posture::Maintain,
-        Phase::Maintenance(_) | Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => resting(state, proven),
+        Phase::Maintenance(_) | Phase::Idle | Phase::Watching(_) | Phase::Preparing(_) => {
+            resting(state, proven)
+        }
     }
 }
 

@@ -281,8 +281,9 @@ pub(crate) fn recovery(service: &str, state: &State) -> Vec<String> {
             vec![format!("cutover logs {service}"), format!("cutover start {service}")]
         }
         Phase::Idle if state.current.is_none() => vec![format!("cutover update {service}")],
-        // What waits for a person says by itself how it is given up.
-        Phase::Preparing(_) if maintenance(state).is_some() && awaits(service, state).is_none() => {
+        Phase::Preparing(preparation)
+            if maintenance(state).is_some() && preparation.run.kind != Kind::TreeChanged =>
+        {
             vec![format!("cutover cancel {service}")]
         }
         _ => Vec::new(),

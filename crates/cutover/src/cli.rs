@@ -18,8 +18,8 @@ pub use exit::ExitStatus;
 pub use serve::{Serving, serve};
 
 use crate::config::{Account, Directories, Layout, ServiceSettings};
-use arguments::{Arguments, Command, ConfigCommand};
 use anyhow::bail;
+use arguments::{Arguments, Command, ConfigCommand};
 use clap::Parser;
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -119,6 +119,8 @@ struct Conductor {
     /// Unexpected exits, for the crash limit and the back-off.
     crashes: Crashes,
     born: Instant,
+    /// When a revert was last begun because a watched version was halted.
+    halt_heeded: Option<Instant>,
     booted: Boot,
     watch_ends: Option<(RunId, Instant)>,
     sweep_is_due: bool,
@@ -196,6 +198,7 @@ pub async fn begin(beginning: Beginning, inherited: &[(OsString, OsString)]) -> 
         trials: Vec::new(),
         crashes: Crashes::default(),
         born: Instant::now(),
+        halt_heeded: None,
         booted: Boot::Same,
         watch_ends: None,
         sweep_is_due: false,
@@ -397,6 +400,13 @@ impl Conductor {
         let version = current.map(|current| current.release.version.as_str());
         let generation_moved = expected.generation.is_some() && expected.generation != generation;
         let version_moved = expected.version.is_some() && expected.version.as_deref() != version;
+        let run_moved = expected.run.is_some()
+            && expected.run.as_ref() != self.chronicle.latest().map(|record| &record.run);
+        if run_moved {
+            return Err(Refusal::NotNow {
+                why: "another run has begun since you looked: look again and decide".into(),
+            });
+        }
         if generation_moved || version_moved {
             let now = version.unwrap_or("nothing");
             return Err(Refusal::NotNow {
@@ -474,8 +484,13 @@ impl Conductor {
             && matches!(wants(&self.chronicle.state).process, Process::Run(_));
         let looping = self.crashes.note().filter(|_| is_down);
         let unready = self.readiness.trouble();
-        let unready = unready.map(|fault| format!("it serves and is not ready: {}", fault.detail));
-        let others = [looping, unready, self.succession_note(), self.upkeep_trouble.clone()];
+        let is_served = posture(&self.chronicle.state) == Posture::Serve;
+        let unready = unready.map(|fault| match is_served {
+            true => format!("it serves and is not ready: {}", fault.detail),
+            false => format!("it does not become ready: {}", fault.detail),
+        });
+        let front = self.executor.front.trouble();
+        let others = [front, looping, unready, self.succession_note(), self.upkeep_trouble.clone()];
         view.trouble = self.trouble.clone().or_else(|| others.into_iter().flatten().next());
         if self.is_leaving() {
             view.orders.values_mut().for_each(|refusal| refusal.clone_from(&view.trouble));

@@ -37,8 +37,8 @@ pub use repair::RepairSettings;
 pub use script::scripted;
 pub(crate) use script::{found, run_by};
 pub use settings::{
-    Button, DaemonSettings, Directories, Port, Scripts, ServiceSettings, Settings, SourceSettings, StateSettings,
-    VersionSettings, WebSocketSettings,
+    Button, DaemonSettings, Directories, Port, Scripts, ServiceSettings, Settings, SourceSettings,
+    StateSettings, VersionSettings, WebSocketSettings,
 };
 pub(crate) use template::{HOME, fill};
 pub use trust::noted;

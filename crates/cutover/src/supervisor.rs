@@ -35,7 +35,7 @@ pub use live::Live;
 pub use port::{Holder, Holding, Listener, holding, listeners, listening};
 pub use record::{ExecRecord, Exit, ExitRecord, KeeperRecord, Launch, LogFile, Moment};
 pub use start::{Prepared, prepare};
-pub use stop::{StopBudget, Stopped, end, end_alone, end_bearing};
+pub use stop::{Remains, StopBudget, Stopped, end, end_alone, end_remains};
 
 use std::time::Duration;
 

@@ -33,7 +33,10 @@ pub(super) fn status(view: &View) -> String {
         let _ = write!(text, "\n  alarm: {}: {}", alarm.fault.code, alarm.fault.detail);
     }
     view.tellings.iter().filter_map(telling).for_each(|line| text.push_str(&line));
-    commands(&mut text, report);
+    // What waits says by itself how it is given up.
+    if report.awaits.is_none() {
+        commands(&mut text, report);
+    }
     text
 }
 

@@ -117,7 +117,12 @@ async fn stop_services(registry: &Registry, limit: Duration) -> Stopped {
             continue;
         }
         let pid = service.view().process.map(|process| process.pid);
-        tracing::error!(service = service.service, pid, "still runs after {} s; it keeps its front", limit.as_secs());
+        tracing::error!(
+            service = service.service,
+            pid,
+            "still runs after {} s; it keeps its front",
+            limit.as_secs()
+        );
         stopped = Stopped::NotAll;
     }
     for name in registry.broken.keys() {

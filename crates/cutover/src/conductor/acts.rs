@@ -245,7 +245,9 @@ impl Executor {
             let before = match supervisor::adopt(&directory, RECORDS).await.map_err(chain("supervisor"))? {
                 supervisor::Adopted::Running(live) => Before::from(&live),
                 supervisor::Adopted::Exited { instance, .. } | supervisor::Adopted::Lost { instance } => {
-                    Before { instance, keeper: None, nonce: mark }
+                    // One that has ended may have left a child to its keeper.
+                    let kept = supervisor::kept(&directory).map_err(chain("supervisor"))?;
+                    Before { instance, keeper: kept.map(|kept| kept.keeper), nonce: mark }
                 }
                 supervisor::Adopted::NeverStarted => continue,
             };

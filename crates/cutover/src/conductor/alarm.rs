@@ -129,7 +129,8 @@ impl Conductor {
         let looping = self.crashes.note().filter(|_| !self.has_settled());
         looping
             .map(|detail| Fault { code: LOOPING.into(), detail })
-            .or_else(|| self.readiness.trouble().cloned())
+            // Of maintenance a person is told otherwise.
+            .or_else(|| self.readiness.trouble().filter(|_| posture(state) != Posture::Maintain).cloned())
             .or_else(|| self.succession.trouble().cloned())
     }
 

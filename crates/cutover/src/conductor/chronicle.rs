@@ -3,8 +3,8 @@
 
 use crate::journal;
 use cutover_core::{
-    Boot, BootId, Ending, Entry, Event, Mismatch, Notifications, Phase, Record, Recorded, Refusal, RunId,
-    State, Transition, fingerprint, replay_entry, step,
+    Base, Boot, BootId, Ending, Entry, Event, Kind, Mismatch, Notifications, Phase, Preparation, Record,
+    Recorded, Refusal, RunId, State, Transition, fingerprint, replay_entry, step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,9 @@ impl Chronicle {
         {
             record.add(entry, &before, &self.state, ended.as_ref());
         }
+        if let Some(revert) = ended.as_ref().filter(|ended| ended.kind == Kind::AutoRevert) {
+            self.stays(&revert.run);
+        }
         let begun = Record::begun(entry, &before, &self.state);
         self.notifications.add(entry, begun.as_ref(), ended.as_ref());
         self.notifications.follow(entry, &before, &self.state);
@@ -108,13 +111,26 @@ impl Chronicle {
     /// A watched run that a revert begins to undo learns of it.
     fn reverts(&mut self, revert: &Record, before: &State) {
         let watched = match &before.phase {
-            Phase::Watching(watch) => Some(&watch.run),
+            Phase::Watching(watch) | Phase::Preparing(Preparation { base: Base::Watching(watch), .. }) => {
+                Some(&watch.run)
+            }
             _ => None,
         };
-        if revert.kind == cutover_core::Kind::AutoRevert
+        if revert.kind == Kind::AutoRevert
             && let Some(record) = self.records.iter_mut().find(|record| Some(&record.run) == watched)
         {
             record.reverted_by = Some(revert.run.clone());
+        }
+    }
+
+    /// A revert that has ended where it began has undone nothing.
+    fn stays(&mut self, revert: &RunId) {
+        let current = self.state.current.as_ref();
+        let reverted = self.records.iter_mut().find(|record| record.reverted_by.as_ref() == Some(revert));
+        if let Some(record) = reverted
+            && record.ending.as_ref().is_some_and(|ending| ending.target.as_ref() == current)
+        {
+            record.reverted_by = None;
         }
     }
 

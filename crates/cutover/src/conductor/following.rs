@@ -163,7 +163,7 @@ impl Conductor {
             sentence: report.condition,
             reason: trouble.or(report.next).unwrap_or_else(|| "ask again in a moment".into()),
             what_serves: report.serving.version,
-            commands: report.recovery,
+            commands: report.awaits.map_or(report.recovery, |awaits| awaits.commands),
             retry_after: 5,
             run_id: report.run_id.filter(|_| about_a_run).map(|run| run.0),
         }

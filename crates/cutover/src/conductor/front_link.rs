@@ -53,6 +53,7 @@ pub(super) struct FrontLink {
     wanted: Option<watch::Sender<Option<Numbered>>>,
     stance: watch::Receiver<Stance>,
     stats: watch::Receiver<Option<Stats>>,
+    trouble: watch::Receiver<Option<String>>,
     lately: Arc<Mutex<Lately>>,
     orders: mpsc::Sender<Order>,
 }
@@ -98,9 +99,10 @@ impl FrontLink {
     pub(super) fn absent(site: &Site) -> Self {
         let (_, stance) = watch::channel(Stance::Closed);
         let (_, stats) = watch::channel(None);
+        let (_, trouble) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
         let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        Self { wanted: None, stance, stats, lately, orders }
+        Self { wanted: None, stance, stats, trouble, lately, orders }
     }
 
     /// The link to a front, and the one who keeps it, who is still to be set to work.
@@ -114,12 +116,24 @@ impl FrontLink {
         let (wanted, desires) = watch::channel(None);
         let (confirm, stance) = watch::channel(first);
         let (count, stats) = watch::channel(None);
+        let (complaint, trouble) = watch::channel(None);
         let (orders, inbox) = mpsc::channel(4);
         let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
         let looks = Arc::clone(&lately);
-        let actor =
-            Actor { site, listeners, desires, confirm, count, looks, orders: inbox, reporter, interceptor };
-        (Self { wanted: Some(wanted), stance, stats, lately, orders }, actor)
+        let actor = Actor {
+            site,
+            listeners,
+            desires,
+            confirm,
+            count,
+            trouble: complaint,
+            silences: 0,
+            looks,
+            orders: inbox,
+            reporter,
+            interceptor,
+        };
+        (Self { wanted: Some(wanted), stance, stats, trouble, lately, orders }, actor)
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
@@ -281,6 +295,11 @@ impl FrontLink {
     /// The front's numbers, half a second old at most.
     pub(super) fn stats(&self) -> Option<Stats> {
         self.stats.borrow().clone()
+    }
+
+    /// Why there is no front, where one is wanted and cannot be put up.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
     }
 
     /// Every later reading of the numbers.

@@ -94,6 +94,8 @@ pub struct Expected {
     pub generation: Option<Generation>,
     /// The current version.
     pub version: Option<String>,
+    /// The newest run.
+    pub run: Option<RunId>,
 }
 
 /// An order was taken.

@@ -39,6 +39,8 @@ impl Conductor {
                 acts::warn(&self.executor, "it stays", &fault);
             }
         }
+        // Forgotten by the state once it is told what lives.
+        let leaving = self.chronicle.state.leaving.clone();
         let boot_id = self.ledger.boot_id().clone();
         let boot = self.chronicle.boot(&boot_id);
         self.booted = boot;
@@ -58,7 +60,9 @@ impl Conductor {
                 (Boot::New, None) => Exit::Unknown("the machine went down".into()),
                 (Boot::Same, None) => Exit::Unknown("nobody saw how it ended".into()),
             };
-            let _ = self.apply(self.exited(gone, exit)).await;
+            let was_asked = leaving.as_ref() == Some(&gone);
+            let event = self.exited(gone, exit);
+            let _ = self.apply(if was_asked { unforbidding(event) } else { event }).await;
         }
     }
 
@@ -118,12 +122,8 @@ impl Conductor {
         } else {
             self.blame(live.as_deref(), &told).await;
         }
-        let mut event = self.exited(instance, exit);
-        // How a process ends that was asked to says nothing about the next one.
-        if asked_for && let Event::Exited { restart_prevent_exit_status, .. } = &mut event {
-            restart_prevent_exit_status.clear();
-        }
-        let _ = self.apply(event).await;
+        let event = self.exited(instance, exit);
+        let _ = self.apply(if asked_for { unforbidding(event) } else { event }).await;
         let acted_on = matches!(wants(&self.chronicle.state).process, Process::LeaveAlone);
         if !was_live || asked_for || acted_on {
             return;
@@ -151,6 +151,11 @@ impl Conductor {
         if self.is_leaving() {
             return;
         }
+        // A revert that came to nothing is not begun again at once, nor on a journal that could not tell its end.
+        let pause = self.executor.site.settings.policy.backoff_cap;
+        if self.halt_heeded.is_some_and(|at| at.elapsed() < pause) || !self.ledger.has_room() {
+            return;
+        }
         // A revert that is on its way is the answer.
         if matches!(&self.chronicle.state.phase, Phase::Preparing(now) if now.run.kind == Kind::AutoRevert) {
             return;
@@ -160,6 +165,7 @@ impl Conductor {
         // Where there is nothing to go back to, nothing would change, again and again.
         let changes = self.chronicle.foresee(&event).is_ok_and(|next| next.state != self.chronicle.state);
         if changes {
+            self.halt_heeded = Some(Instant::now());
             let _ = self.apply(event).await;
         }
     }
@@ -205,6 +211,14 @@ async fn end_of(live: &Live) -> Exit {
         tracing::warn!(instance = %live.instance(), why, "watching it failed; it is tried again");
         tokio::time::sleep(WATCH_PAUSE).await;
     }
+}
+
+/// How a process ends that was asked to says nothing about the next one.
+fn unforbidding(mut exited: Event) -> Event {
+    if let Event::Exited { restart_prevent_exit_status, .. } = &mut exited {
+        restart_prevent_exit_status.clear();
+    }
+    exited
 }
 
 /// The processes that a state speaks of.

@@ -7,7 +7,7 @@ use super::ledger::fresh_run;
 use super::seal_watch::{Look, SealWatch, WHOLE};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, wants,
+    Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, Verdict, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,11 +26,20 @@ pub(super) enum Upkeep {
     /// It is to be started.
     Start(Installed),
     /// It is to prove itself once.
-    Ready(Installed, Instance),
+    Ready(Installed, Instance, Demand),
     /// All processes are to be ended, this one and any that is not known of.
     Stop(Option<Instance>),
     /// It is served: its tree, readiness and log are watched.
     Vigil(Installed, Instance),
+}
+
+/// How much a process must prove before it is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// Everything.
+    Whole,
+    /// What it can: a person has accepted this generation with an incomplete proof.
+    Waived,
 }
 
 /// What was asked of the process that lives.
@@ -56,7 +65,8 @@ impl Upkeep {
                     Self::Vigil(installed, instance.clone())
                 }
                 _ if asked == Asked::ToEnd => Self::Stop(instance.clone()),
-                _ => Self::Ready(installed, live.instance().clone()),
+                Serving::Waived(_) => Self::Ready(installed, live.instance().clone(), Demand::Waived),
+                _ => Self::Ready(installed, live.instance().clone(), Demand::Whole),
             },
         };
         match wants(state).process {
@@ -80,7 +90,7 @@ pub(super) async fn tend(
     number: u64,
 ) {
     let policy = settings.policy.clone();
-    let mut failures = failures;
+    let (mut failures, mut begun) = (failures, Instant::now());
     loop {
         let done = match &upkeep {
             Upkeep::Rest => return,
@@ -89,7 +99,9 @@ pub(super) async fn tend(
                     .await;
                 executor.resume(installed, &policy).await
             }
-            Upkeep::Ready(installed, _) => executor.ready(installed, live.as_deref(), &policy).await,
+            Upkeep::Ready(installed, _, demand) => {
+                executor.ready(installed, live.as_deref(), &policy, *demand).await
+            }
             Upkeep::Stop(_) => executor.end(&settings).await,
             Upkeep::Vigil(installed, _) => executor.vigil(installed, live.as_deref(), &settings).await,
         };
@@ -105,7 +117,13 @@ pub(super) async fn tend(
                 failures = failures.saturating_add(1);
                 acts::warn(&executor, "upkeep", &fault);
                 let told = format!("{}: {}", fault.code, fault.detail);
-                executor.reporter.send(Input::Trouble(Some(told))).await;
+                executor.reporter.send(Input::Trouble(Some(told.clone()))).await;
+                // Nothing came of it for as long as a start may take: what is not served is as bad as what is not ready.
+                let is_to_serve = matches!(upkeep, Upkeep::Start(_) | Upkeep::Ready(..));
+                if is_to_serve && fault.code != TREE_CHANGED && begun.elapsed() > policy.start_deadline {
+                    executor.unready(acts::fault(UNREADY, told)).await;
+                    begun = Instant::now();
+                }
                 tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
                     .await;
             }
@@ -142,6 +160,39 @@ async fn pause_beside(pause: Duration, looking: &mut Option<Looking>) -> Option<
     Some(looked)
 }
 
+/// Whether clients would notice that something is wrong with it.
+fn is_sick(verdict: &Verdict) -> bool {
+    verdict.facts().iter().any(|fact| {
+        matches!(fact.name, FactName::Readiness | FactName::Liveness) && !fact.reading.is_in_order()
+    })
+}
+
+/// The way of clients to a service that is well.
+#[derive(Debug, Default)]
+struct Way {
+    /// Since when they do not get through to it.
+    cut_off: Option<Instant>,
+    is_told: bool,
+}
+
+impl Way {
+    /// Takes in what was found; answers the trouble to be told, or that it is over. A moment is none.
+    fn found(&mut self, is_cut_off: bool, patience: Duration) -> Option<Option<String>> {
+        if !is_cut_off {
+            self.cut_off = None;
+            return std::mem::replace(&mut self.is_told, false).then_some(None);
+        }
+        let since = *self.cut_off.get_or_insert_with(Instant::now);
+        if self.is_told || since.elapsed() < patience {
+            return None;
+        }
+        self.is_told = true;
+        Some(Some(
+            "it is well, and clients do not get through to it: its front does not answer as it should".into(),
+        ))
+    }
+}
+
 impl Executor {
     /// Starts it, unless it lives already and nobody had told.
     async fn resume(&self, installed: &Installed, policy: &Policy) -> Result<(), Fault> {
@@ -167,11 +218,24 @@ impl Executor {
         ended.map(drop)
     }
 
-    async fn ready(&self, installed: &Installed, live: Option<&Live>, policy: &Policy) -> Result<(), Fault> {
+    async fn ready(
+        &self,
+        installed: &Installed,
+        live: Option<&Live>,
+        policy: &Policy,
+        demand: Demand,
+    ) -> Result<(), Fault> {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
-        let observations =
-            prover.until_proven(&Enough::rounds(1, policy), policy.start_deadline, None).await?;
+        let (enough, deadline) = (Enough::rounds(1, policy), policy.start_deadline);
+        let observations = match (prover.until_proven(&enough, deadline, None).await, demand) {
+            (Err(fault), Demand::Waived) => {
+                acts::warn(self, "accepted by a person, and served with an incomplete proof", &fault);
+                prover.waive();
+                prover.until_proven(&enough, deadline, None).await?
+            }
+            (proven, _) => proven?,
+        };
         let expectation = prover.expectation;
         self.reporter
             .fact(Event::Ready { expectation, observations })
@@ -194,15 +258,23 @@ impl Executor {
         let mut looking = None;
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
+        let mut way = Way::default();
         loop {
             if looking.is_none() {
                 looking = seal.due(Instant::now()).map(|look| self.begin_look(installed, look));
             }
             let seen = prover.look().await;
             let facts = cutover_core::judge(&prover.expectation, &seen);
-            let sick = facts.facts().iter().any(|fact| {
-                matches!(fact.name, FactName::Readiness | FactName::Liveness) && !fact.reading.is_in_order()
-            });
+            let mut sick = is_sick(&facts);
+            // Who is well when asked directly is not what keeps clients away: the front is no evidence against it.
+            let is_cut_off = sick && prover.asks_elsewhere() && {
+                let seen = prover.look_directly().await;
+                !is_sick(&cutover_core::judge(&prover.expectation, &seen))
+            };
+            sick &= !is_cut_off;
+            if let Some(trouble) = way.found(is_cut_off, settings.policy.start_deadline) {
+                self.reporter.send(Input::Trouble(trouble)).await;
+            }
             // What stood in the log before is no news.
             let lines = prover.tripped();
             let tripped = lines > *old_lines.get_or_insert(lines);
@@ -210,10 +282,8 @@ impl Executor {
                 ready_at = Instant::now();
             }
             if sick && (tripped || ready_at.elapsed() > settings.policy.start_deadline) {
-                let fault = fault(UNREADY, facts.shortfall());
                 is_ready_told = false;
-                self.reporter.send(Input::Unready(Some(fault.clone()))).await;
-                self.degraded(fault).await;
+                self.unready(fault(UNREADY, facts.shortfall())).await;
                 (ready_at, old_lines) = (Instant::now(), Some(lines));
             } else if !sick && !std::mem::replace(&mut is_ready_told, true) {
                 self.reporter.send(Input::Unready(None)).await;
@@ -255,7 +325,9 @@ impl Executor {
         }
     }
 
-    async fn degraded(&self, fault: Fault) {
+    /// Tells that it is not ready for longer than it may: a person, and whoever watches its version.
+    async fn unready(&self, fault: Fault) {
+        self.reporter.send(Input::Unready(Some(fault.clone()))).await;
         let run = fresh_run();
         if let Err(refusal) = self.reporter.fact(Event::Degraded { run, fault }).await {
             tracing::warn!(service = self.site.settings.name, %refusal, "degraded, and not watched: alarm only");
@@ -276,6 +348,17 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_way_that_is_cut_off_is_told_once_after_a_while_and_that_it_is_over() {
+        let mut way = Way::default();
+        assert_eq!(way.found(true, Duration::MAX), None, "a moment is none");
+        assert!(way.found(true, Duration::ZERO).flatten().is_some());
+        assert_eq!(way.found(true, Duration::ZERO), None, "told once");
+        assert_eq!(way.found(false, Duration::ZERO), Some(None));
+        assert_eq!(way.found(false, Duration::ZERO), None);
+        assert_eq!(way.found(true, Duration::MAX), None, "it counts anew");
+    }
 
     #[tokio::test]
     async fn a_look_that_takes_long_keeps_nobody_from_watching_and_is_told_when_it_is_done() {

@@ -12,7 +12,8 @@ use std::path::Path;
 pub fn unreadable(service: &ServiceSettings) -> Option<String> {
     let path = service.env_file.as_deref()?;
     let error = variables(path).err()?;
-    let is_denied = error.downcast_ref::<io::Error>().map(io::Error::kind) == Some(io::ErrorKind::PermissionDenied);
+    let is_denied =
+        error.downcast_ref::<io::Error>().map(io::Error::kind) == Some(io::ErrorKind::PermissionDenied);
     (!is_denied).then(|| format!("service.{}.env_file: {error:#}", service.name))
 }
 
@@ -51,7 +52,10 @@ mod tests {
         );
         let told = || unreadable(&parse(Path::new("cutover.toml"), &text).expect("valid").services["web"]);
         let missing = told().expect("it is missing");
-        assert!(missing.starts_with("service.web.env_file: ") && missing.contains("No such file"), "{missing}");
+        assert!(
+            missing.starts_with("service.web.env_file: ") && missing.contains("No such file"),
+            "{missing}"
+        );
         std::fs::write(&path, "# a token\n\nTOKEN = \"secret\"\nhunter2\n").expect("written");
         let odd = told().expect("a line is odd");
         assert!(odd.contains("line 4 is not KEY=VALUE") && !odd.contains("hunter2"), "{odd}");

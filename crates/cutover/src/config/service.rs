@@ -210,7 +210,13 @@ fn entry(service: &Service) -> Result<String, Complaint> {
         return Err(Complaint::new("command", "name a program"));
     }
     if let Some(entry) = &service.entry {
-        return Ok(entry.clone());
+        return match entry.starts_with("{root}/") {
+            true => Ok(entry.clone()),
+            false => Err(Complaint::new(
+                "entry",
+                "begin it with `{root}/`: a file elsewhere does not prove which release runs",
+            )),
+        };
     }
     service.command.iter().find(|word| word.starts_with("{root}/")).cloned().ok_or_else(|| {
         Complaint::new(

@@ -67,10 +67,25 @@ impl Observer {
         }
     }
 
+    /// Whether it is asked at another address than its own.
+    #[must_use]
+    pub fn asks_elsewhere(&self) -> bool {
+        self.sight.elsewhere.is_some()
+    }
+
     /// One round. How clients fare is nothing that a look at a process can tell.
     pub async fn look(&mut self) -> Observations {
+        self.round(self.sight.elsewhere.clone()).await
+    }
+
+    /// One round at its own address alone.
+    pub async fn look_directly(&mut self) -> Observations {
+        self.round(None).await
+    }
+
+    async fn round(&mut self, elsewhere: Option<Address>) -> Observations {
         let clock = self.clock;
-        let Sight { settings, direct, elsewhere, port, live, before, .. } = self.sight.clone();
+        let Sight { settings, direct, port, live, before, .. } = self.sight.clone();
         let answers = observe_service(&settings, &direct, &clock).await;
         let mut others = Vec::new();
         if let Some(elsewhere) = &elsewhere {

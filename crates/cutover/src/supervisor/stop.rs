@@ -42,7 +42,7 @@ pub(super) fn stop(live: &Live, budget: StopBudget, extra: &[Instance]) -> Resul
 /// Ends a process that no keeper of ours has started, and what descends from it.
 ///
 /// # Errors
-/// As [`end_bearing`].
+/// As [`end_remains`].
 pub async fn end(instance: &Instance, budget: StopBudget) -> Result<Stopped, Error> {
     let instance = instance.clone();
     thread::run("end", move || {
@@ -59,23 +59,31 @@ pub async fn end(instance: &Instance, budget: StopBudget) -> Result<Stopped, Err
 /// Ends one process and nothing that it started.
 ///
 /// # Errors
-/// As [`end_bearing`].
+/// As [`end_remains`].
 pub async fn end_alone(instance: &Instance, budget: StopBudget) -> Result<(), Error> {
     let instance = instance.clone();
     thread::run("end-alone", move || end_process(&instance, budget)).await?.map(drop)
 }
 
-/// Ends everything that bears one of these nonces: what instances left behind that have themselves ended. Answers how
-/// many there were.
+/// What may be left of an instance that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// The mark on all that it started.
+    pub nonce: String,
+    /// Its keeper, which adopts what loses its parent: also what has cleared its environment.
+    pub keeper: Option<Instance>,
+}
+
+/// Ends everything that is left of instances that have themselves ended. Answers how many there were.
 ///
 /// # Errors
 /// [`Error::StillAlive`] names what survived; others say what could not be watched, signalled or listed.
-pub async fn end_bearing(nonces: Vec<String>, kill_wait: Duration) -> Result<usize, Error> {
-    thread::run("end-bearing", move || {
+pub async fn end_remains(remains: Vec<Remains>, kill_wait: Duration) -> Result<usize, Error> {
+    thread::run("end-remains", move || {
         end_rest(kill_wait, || {
             let mut found = Vec::new();
-            for nonce in &nonces {
-                found.extend(kin::bearing(nonce)?);
+            for Remains { nonce, keeper } in &remains {
+                found.extend(kin::descendants(keeper.as_slice(), nonce)?);
             }
             Ok(found)
         })

@@ -2,7 +2,7 @@
 
 use super::{Executor, Outcome, chain, fault};
 use crate::predecessor::{Record, Step, StopLimits};
-use crate::supervisor::{self, Live, StopBudget, Stopped};
+use crate::supervisor::{self, Live, Remains, StopBudget, Stopped};
 use cutover_core::{Done, Fault, Installed, Policy, RunId, Settings};
 use cutover_intent::Intent;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ impl Executor {
             count += 1 + stopped.descendants;
             forced |= stopped.forced;
         }
-        count += supervisor::end_bearing(self.youngest(), KILL_WAIT).await.map_err(chain("stop"))?;
+        count += supervisor::end_remains(self.youngest()?, KILL_WAIT).await.map_err(chain("stop"))?;
         Ok((count, forced))
     }
 
@@ -127,12 +127,15 @@ impl Executor {
         self.site.instances().join(&live.record.nonce).join("asked-to-end")
     }
 
-    /// The marks of the youngest instances: children that outlived one bear its mark.
-    fn youngest(&self) -> Vec<String> {
+    /// What may be left of the youngest instances: children that outlived one bear its mark, or have its keeper for a parent.
+    fn youngest(&self) -> Result<Vec<Remains>, Fault> {
         let youngest = self.site.instance_directories().into_iter().take(ENDED_LOOKED_AT);
-        youngest
-            .map(|directory| directory.file_name().unwrap_or_default().to_string_lossy().into_owned())
-            .collect()
+        let remains = youngest.map(|directory| {
+            let nonce = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let kept = supervisor::kept(&directory).map_err(chain("stop"))?;
+            Ok(Remains { nonce, keeper: kept.map(|kept| kept.keeper) })
+        });
+        remains.collect()
     }
 
     /// An intent that names the process must not turn its TERM into a restart.

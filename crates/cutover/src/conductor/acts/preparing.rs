@@ -5,6 +5,7 @@ use super::proving::{Proof, Prover};
 use super::{Enough, Executor, Outcome, blocking, chain, fault};
 use crate::config;
 use crate::store;
+use crate::supervisor::process;
 use cutover_core::{
     Base, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, Serving, State, Ticket,
     Wanted, Wish,
@@ -97,7 +98,15 @@ impl Executor {
             return Err(fault("gone", format!("{instance} does not live any more")));
         };
         let mut prover = Prover::new(self, live, installed, Proof::Ready).await?;
-        prover.until_proven(&Enough::rounds(1, policy), policy.start_deadline, None).await.map(drop)
+        let enough = Enough::rounds(1, policy);
+        tokio::select! {
+            proven = prover.until_proven(&enough, policy.start_deadline, None) => proven.map(drop),
+            // Nobody drops this look at its end, as an act is dropped.
+            ended = process::ended(instance) => {
+                ended.map_err(chain("identity"))?;
+                Err(fault("gone", format!("{instance} has ended while it was looked at")))
+            }
+        }
     }
 
     /// A channel is followed forwards only, and not to what was reverted here: both take a person who names the version.

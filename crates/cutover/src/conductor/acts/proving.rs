@@ -44,6 +44,8 @@ pub(in super::super) struct Prover {
     traffic: Option<Traffic>,
     tripped: usize,
     proof: Proof,
+    /// Whether a person has waived what the service itself says.
+    is_waived: bool,
     /// Where plugins are looked for that must be told, and where that must lead.
     seats: Vec<(Seat, PathBuf)>,
 }
@@ -83,6 +85,10 @@ impl Executor {
             Proof::Prove | Proof::Ready => (Enough::rounds(policy.streak, policy), policy.start_deadline),
         };
         let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
+        if proof == Proof::Soak {
+            // What was proven must still be what was sealed.
+            self.sealed(installed.generation).await?;
+        }
         if proof == Proof::Prove
             && let Some(record) = self.predecessor_gone().await?
             && record.is_in_charge()
@@ -159,6 +165,7 @@ impl Prover {
             traffic: None,
             tripped: 0,
             proof,
+            is_waived: false,
             seats,
             executor: executor.clone(),
         })
@@ -205,6 +212,23 @@ impl Prover {
         self.tripped
     }
 
+    /// From now on it has to be the process that was started, with its code, on its port, and nothing that it says counts.
+    pub(in super::super) fn waive(&mut self) {
+        self.is_waived = true;
+        let kept = [FactName::Identity, FactName::Code, FactName::Port];
+        self.expectation.required.retain(|name| kept.contains(name));
+    }
+
+    /// Whether it is asked as clients reach it, too.
+    pub(in super::super) fn asks_elsewhere(&self) -> bool {
+        self.observer.asks_elsewhere()
+    }
+
+    /// One round at its own address alone.
+    pub(in super::super) async fn look_directly(&mut self) -> Observations {
+        self.observer.look_directly().await
+    }
+
     /// One round.
     pub(in super::super) async fn look(&mut self) -> Observations {
         let mut seen = self.observer.look().await;
@@ -230,6 +254,9 @@ impl Prover {
                 format!("refutes only before the traffic is let through; {} lines so far", self.tripped);
             seen.tripwires = Seen::NotApplicable { why };
         }
+        if self.is_waived {
+            forget_what_it_says(&mut seen);
+        }
         seen
     }
 
@@ -241,6 +268,19 @@ impl Prover {
         self.executor.reporter.send(Input::Ended { instance, exit: super::exit(exit) }).await;
         std::future::pending().await
     }
+}
+
+fn forget_what_it_says(seen: &mut Observations) {
+    fn waived<T>() -> Seen<T> {
+        Seen::NotApplicable { why: "a person accepted it without".into() }
+    }
+    seen.version = waived();
+    seen.build = waived();
+    seen.service_instance = waived();
+    seen.live = waived();
+    seen.ready = waived();
+    seen.plugins = waived();
+    seen.user_path = waived();
 }
 
 /// What must hold of the process that a launch led to. The code is what the sealed generation holds, not what the process

@@ -31,6 +31,8 @@ const BOOT: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Between two looks at the front's numbers.
 const STATS: Duration = Duration::from_millis(500);
+/// So many looks in a row without an answer, of [`CALL`] each, and it is lost.
+const SILENCES_MAX: u32 = 2;
 /// After a front could not be put up.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -159,6 +161,9 @@ pub(super) struct Actor {
     pub desires: watch::Receiver<Option<Numbered>>,
     pub confirm: watch::Sender<Stance>,
     pub count: watch::Sender<Option<Stats>>,
+    pub trouble: watch::Sender<Option<String>>,
+    /// Looks in a row that the front did not answer.
+    pub silences: u32,
     pub looks: Arc<Mutex<Lately>>,
     pub orders: mpsc::Receiver<Order>,
     pub reporter: Reporter,
@@ -260,6 +265,9 @@ impl Actor {
                 Err(error) => {
                     let told = acts::told(&error);
                     tracing::error!(service = self.site.settings.name, error = told, "no front");
+                    self.trouble
+                        .send_replace(Some(format!("its front cannot be put up, clients wait: {told}")));
+                    self.count.send_replace(None);
                     match self.pause(PAUSE).await {
                         Some(farewell) => return self.leave(farewell, None).await,
                         None => continue,
@@ -267,6 +275,8 @@ impl Actor {
                 }
             };
             let process = process::identify(client.hello().pid).ok().flatten();
+            self.silences = 0;
+            self.trouble.send_replace(None);
             match self.steer(&client).await {
                 Ok(Steered::Left(farewell)) => return self.leave(farewell, Some(client)).await,
                 Ok(Steered::Unwanted) => {
@@ -279,6 +289,7 @@ impl Actor {
                 }
             }
             self.confirm.send_replace(Stance::Unknown);
+            self.count.send_replace(None);
             drop(client);
             standing = self.replaced(process).await;
             if standing.is_none() {
@@ -408,16 +419,24 @@ impl Actor {
                     Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
                     Order::Quit { reply } => return Ok(Steered::Left(reply)),
                 },
-                _ = look.tick() => {
-                    let stats = client.stats(CALL).await.ok();
-                    if let Some(stats) = &stats {
-                        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-                        looks.look(Instant::now(), exchanges(stats));
-                    }
-                    self.count.send_replace(stats);
-                }
+                _ = look.tick() => if !self.is_heard(client).await {
+                    return Ok(Steered::Lost);
+                },
             }
         }
+    }
+
+    /// Takes the front's numbers in. Answers whether it is there: one that answers nobody is as bad as none, since clients
+    /// wait for it without end.
+    async fn is_heard(&mut self, client: &ControlClient) -> bool {
+        let stats = client.stats(CALL).await.ok();
+        self.silences = if stats.is_some() { 0 } else { self.silences + 1 };
+        if let Some(stats) = &stats {
+            let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            looks.look(Instant::now(), exchanges(stats));
+        }
+        self.count.send_replace(stats);
+        self.silences < SILENCES_MAX
     }
 
     /// The newest want. A front that is about to be told to serve is not known to be closed any more: that is said while
