@@ -257,6 +257,7 @@ async fn words_that_mean_nothing_are_told_apart() {
         ("update.cancel", json!({}), StatusCode::CONFLICT, "refused"),
         ("update.runs.get", json!({ "runId": "none" }), StatusCode::NOT_FOUND, "unknown_run"),
         ("update.run", json!({ "expected": { "version": "7" } }), StatusCode::CONFLICT, "refused"),
+        ("update.run", json!({ "expected": { "run": "another" } }), StatusCode::CONFLICT, "refused"),
     ] {
         let (got, body) = house.call(method, params).await;
         assert_eq!((got, body["error"]["code"].as_str()), (status, Some(code)), "{method}: {body}");

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is the failing test")]
 
 use cutover::supervisor::{
-    Adopted, Error, Exit, Identity, KeeperRecord, Launch, Live, LogFile, Prepared, StopBudget, adopt,
-    bearing, descendants, holding, identify, prepare, process,
+    Adopted, Error, Exit, Identity, KeeperRecord, Launch, Live, LogFile, Prepared, Remains, StopBudget,
+    adopt, bearing, descendants, end_remains, holding, identify, prepare, process,
 };
 use cutover_core::{Generation, Instance};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
@@ -748,4 +748,19 @@ async fn records_and_logs_are_private() {
     {
         assert_eq!(mode(&place.directory().join(name)), 0o600, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_child_that_hides_its_nonce_is_ended_also_after_its_parent_has_ended_by_itself() {
+    let place = Place::new();
+    let live =
+        place.start("env -i setsid /bin/sh -c \"echo \\$\\$ > $D/child; exec sleep 1000\" & exit 4\n").await;
+    let child = place.instance("child");
+    assert_eq!(live.exited(LIMIT).await.unwrap(), Exit::Code(4));
+    let nonce = place.nonce.clone();
+    assert!(!bearing(&nonce).unwrap().contains(&child), "its mark is hidden");
+    let remains = vec![Remains { nonce, keeper: live.keeper.clone() }];
+    assert_eq!(end_remains(remains, LIMIT).await.unwrap(), 1);
+    assert!(!is_alive(&child));
+    gone(live.keeper.as_ref().unwrap());
 }

@@ -254,7 +254,7 @@ async fn what_serves_is_changed_while_an_update_waits_and_the_approval_comes_too
     let world = under("approve = \"always\"").await?;
     let (waiting, _) = update(&world, "2.0.0").await?;
     let plan = prepared(&world).await?;
-    change_a_file(&world)?;
+    change_a_file(&world, 1)?;
     world
         .until("the tree sealed again", |view| {
             view.report.trigger == Some(Kind::TreeChanged)

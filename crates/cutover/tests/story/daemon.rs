@@ -86,7 +86,7 @@ async fn r16_a_changed_file_is_noticed_sealed_again_and_proven_and_a_damaged_gen
 -> anyhow::Result<()> {
     let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
     serving(&world, "1.0.0").await?;
-    let chunk = change_a_file(&world)?;
+    let chunk = change_a_file(&world, 1)?;
     let resealed = world
         .until("the reseal", |view| {
             view.report.trigger == Some(Kind::TreeChanged) && view.report.ended.is_some()
@@ -106,7 +106,7 @@ async fn r16_a_tree_whose_source_is_gone_is_maintenance_until_retry_finds_it_aga
     serving(&world, "1.0.0").await?;
     let (release, away) = (world.releases().join("1.0.0"), world.path().join("away"));
     std::fs::rename(&release, &away)?;
-    change_a_file(&world)?;
+    change_a_file(&world, 1)?;
     let lost = world.until("maintenance", |view| view.report.resolution == Resolution::Maintenance).await?;
     assert_eq!(lost.report.recovery, ["cutover recover web --retry"]);
     eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;

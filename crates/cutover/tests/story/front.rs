@@ -215,3 +215,22 @@ async fn a_call_that_is_never_answered_delays_the_stop_to_the_drains_limit_and_i
     world.until("the count", |view| view.front.as_ref().is_some_and(|front| front.cut_total == 1)).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_hangs_while_nothing_is_told_to_it_is_replaced_and_no_evidence_against_the_service()
+-> anyhow::Result<()> {
+    let rules = with_policy("", &[("start_deadline", "\"1s\"")]);
+    let world = world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let process = serving(&world, "2.0.0").await?.process;
+    let hung = processes(&world, "front")[0];
+    signal(hung, Signal::STOP)?;
+    eventually("its end", async || !is_alive(hung)).await?;
+    let answered = async || get(&world, "/").await.is_ok_and(|answer| answer.status == 200);
+    eventually("an answer through another", answered).await?;
+    let now = serving(&world, "2.0.0").await?;
+    assert_eq!((now.process, now.report.run_id), (process, ended.0.run_id), "nothing was taken back");
+    assert!(now.alarm.is_none(), "{:?}", now.alarm);
+    Ok(())
+}

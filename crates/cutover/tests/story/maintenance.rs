@@ -1,12 +1,13 @@
 //! Maintenance as the operator meets it: on the service's own address, with commands that can be copied into a shell.
 
 use crate::stage::{
-    Answer, LIMIT, assert_told, eventually, executable, get, get_page, serving, told, unserved, update, view,
-    with_policy,
+    Answer, LIMIT, assert_told, eventually, executable, get, get_page, serving, signal, told, unserved,
+    update, view, with_policy,
 };
 use anyhow::Context;
 use cutover::demo::{Plan, World};
 use cutover_core::{Resolution, Status};
+use rustix::process::Signal;
 use sample_gateway::Knobs;
 use std::process::Output;
 use tokio::process::Command;
@@ -91,5 +92,40 @@ async fn each_command_of_the_maintenance_page_does_what_it_says_when_it_is_typed
     assert_eq!(get(&world, "/version").await?.json()["version"], "9.9.9");
     let accepted = view(&world).await?.report;
     assert_eq!((accepted.ok, accepted.resolution), (false, Resolution::AcceptedUnverified), "never green");
+
+    // What was accepted is this generation, whichever process of it serves.
+    let first = accepted.serving.instance.context("an instance")?;
+    signal(first.pid, Signal::KILL)?;
+    let again = world
+        .until("the next process", |view| {
+            view.report.serving.instance.as_ref().is_some_and(|now| *now != first)
+        })
+        .await?;
+    assert!(again.report.serving.waived, "{:?}", again.report.serving);
+    let told = async || get(&world, "/version").await.is_ok_and(|answer| answer.status == 200);
+    eventually("an answer of the next process", told).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_is_told_also_while_a_run_out_of_it_waits_for_a_person() -> anyhow::Result<()> {
+    let broken = Knobs { crash_at_boot: Some(1), ..good() };
+    let releases = [("1.0.0", good()), ("2.0.0", broken), ("3.0.0", good())];
+    let service = with_policy("", &[("rollback", "\"never\"")]);
+    let mut world = unserved(Plan { service, ..Plan::new(executable()) }, &releases)?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    serving(&world, "1.0.0").await?;
+    assert_told(&update(&world, "2.0.0").await?, Status::RestartFailed, Resolution::Maintenance, 5);
+    let waits = world.cutover(&["update", "--to", "3.0.0", "--hold", "--detach"]).await?;
+    assert_ended(&waits, 6);
+    let held = world.until("the wait", |view| view.report.awaits.is_some()).await?;
+    assert_eq!(held.report.standing, "maintenance");
+    let object: Answer = get(&world, "/anything").await?;
+    assert_eq!(object.status, 503, "{object:?}");
+    let told = object.json();
+    assert!(told.to_string().contains("manual restart required"), "{told}");
+    assert_eq!(told["commands"], serde_json::json!(held.report.awaits.unwrap().commands), "{told}");
+    assert_eq!(told["commands"][1], "cutover cancel web", "{told}");
     Ok(())
 }

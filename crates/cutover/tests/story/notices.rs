@@ -307,7 +307,7 @@ async fn a_tree_that_a_foreign_hand_changed_is_told_at_once() -> anyhow::Result<
     let receiver = Receiver::new().await?;
     let world = world(&with_policy(&receiver.notify(), &[]), &[("1.0.0", good())]).await?;
     serving(&world, "1.0.0").await?;
-    change_a_file(&world)?;
+    change_a_file(&world, 1)?;
     let begun = receiver.has("run.begun", 1).await?.remove(0);
     assert_eq!(begun.body["report"]["trigger"], "tree_changed");
     assert!(begun.body["text"].as_str().unwrap().contains("`tree_changed`"), "{begun:?}");

@@ -8,6 +8,8 @@ use cutover::demo::{SERVICE, World};
 use cutover_core::{Act, Kind, Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 fn good() -> Knobs {
@@ -431,5 +433,84 @@ async fn a_process_that_misses_a_module_and_ends_is_blamed_with_what_its_log_say
     assert_told(&ended, Status::RestartFailed, Resolution::OldVerified, 4);
     let told = &ended.0.causes[0].fault.detail;
     assert!(told.contains("Cannot find module"), "{told}\n{}", service_log(&world));
+    Ok(())
+}
+
+/// A release that binds only while this file is there.
+fn bound_by(mark: &Path) -> Knobs {
+    Knobs { boot_after: Some(mark.to_owned()), ..good() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_version_that_hangs_at_its_next_start_is_reverted() -> anyhow::Result<()> {
+    let home = tempfile::tempdir()?;
+    let mark = home.path().join("go");
+    std::fs::write(&mark, "")?;
+    let rules = with_policy("", &[("start_deadline", "\"2s\"")]);
+    let world = world(&rules, &[("1.0.0", good()), ("2.0.0", bound_by(&mark))]).await?;
+    let committed = update(&world, "2.0.0").await?;
+    assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    std::fs::remove_file(&mark)?;
+    crash(&world).await?;
+    let reverted = world
+        .until("the revert", |view| {
+            view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some()
+        })
+        .await?;
+    assert_eq!(reverted.report.resolution, Resolution::OldVerified, "{:#?}", reverted.report);
+    assert_eq!(reverted.report.origin.unwrap().code, "not_ready");
+    serving(&world, "1.0.0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_come_up_again_raises_an_alarm_that_ends_when_it_does() -> anyhow::Result<()>
+{
+    let home = tempfile::tempdir()?;
+    let mark = home.path().join("go");
+    std::fs::write(&mark, "")?;
+    let rules = with_policy("", &[("start_deadline", "\"2s\"")]);
+    let world = world(&rules, &[("1.0.0", bound_by(&mark))]).await?;
+    serving(&world, "1.0.0").await?;
+    std::fs::remove_file(&mark)?;
+    crash(&world).await?;
+    let told = world.until("the alarm", |view| view.alarm.is_some()).await?;
+    assert_eq!(told.alarm.unwrap().fault.code, "not_ready");
+    assert!(told.trouble.unwrap().contains("does not become ready"));
+    std::fs::write(&mark, "")?;
+    serving(&world, "1.0.0").await?;
+    world.until("its end", |view| view.alarm.is_none() && view.trouble.is_none()).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_that_comes_to_nothing_is_not_begun_again_and_again() -> anyhow::Result<()> {
+    let mut ends = good();
+    ends.crash_after_ms = Some(4000);
+    ends.exit_code = Some(78);
+    let rules = with_policy("", &[("restart_prevent_exit_status", "[78]"), ("soak", "\"200ms\"")]);
+    let world = world(&rules, &[("1.0.0", good()), ("2.0.0", ends)]).await?;
+    let committed = update(&world, "2.0.0").await?;
+    assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    // What could be gone back to is not what it was.
+    let entry = world.generation(1).join("core/bin/gateway");
+    std::fs::set_permissions(&entry, PermissionsExt::from_mode(0o755))?;
+    std::fs::write(&entry, "changed")?;
+    let failed = world
+        .until("a revert that fails", |view| {
+            view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some()
+        })
+        .await?;
+    assert_eq!(failed.report.status, Some(Status::UpdateFailed), "{:#?}", failed.report);
+    // Each of these is a round of the daemon, in which it would begin another.
+    for _ in 0..3 {
+        world.cutover(&["hold"]).await?;
+    }
+    let history = world.cutover(&["history", "--json"]).await?;
+    let history: Vec<cutover_core::Report> = serde_json::from_slice(&history.stdout)?;
+    let reverts = history.iter().filter(|run| run.trigger == Some(Kind::AutoRevert)).count();
+    assert_eq!(reverts, 1, "{history:#?}");
+    let kept = history.iter().find(|run| run.run_id == committed.0.run_id).unwrap();
+    assert_eq!(kept.reverted_by, None, "nothing was undone");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What counts as verified beyond health: a user's path, and how clients fare.
 
 use crate::stage::{
-    assert_told, executable, get, post, serving, told, unserved, update, view, with_policy, world,
+    assert_told, change_a_file, executable, get, post, serving, told, unserved, update, view, with_policy,
+    world,
 };
 use anyhow::Context;
 use cutover::demo::{Plan, World};
@@ -191,5 +192,21 @@ async fn few_exchanges_say_nothing_and_are_said_to() -> anyhow::Result<()> {
     assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
     let traffic = fact(&ended.0, FactName::Traffic);
     assert_eq!(traffic.reading, Reading::NotApplicable, "{traffic:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_tree_that_is_changed_in_the_soak_is_taken_back_and_never_verified() -> anyhow::Result<()> {
+    let rules = with_policy("", &[("soak", "\"3s\"")]);
+    let world = serving_world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    let run = world.update("2.0.0").await?;
+    world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    change_a_file(&world, 2)?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(report.status, Some(Status::RestartFailed), "{report:#?}");
+    assert_eq!(
+        (report.resolution, report.causes[0].fault.code.as_str()),
+        (Resolution::OldVerified, "tree_changed")
+    );
     Ok(())
 }

@@ -56,7 +56,7 @@ async fn what_was_read_lately_is_not_read_again_because_something_was_restarted(
     world.start_daemon().await?;
     serving(&world, "1.0.0").await?;
     // A look at the bytes would have gone before the one that finds this.
-    let changed = change_a_file(&world)?;
+    let changed = change_a_file(&world, 1)?;
     world.until("the changed file", |view| view.report.origin.is_some()).await?;
     assert_eq!(read_at(&world), lately, "{} was found by reading all", changed.display());
     Ok(())

@@ -249,9 +249,9 @@ pub(crate) fn node() -> PathBuf {
     found.expect("these tests need a node in PATH").canonicalize().unwrap()
 }
 
-/// Changes one file of the first generation, as a foreign hand would, and names it.
-pub(crate) fn change_a_file(world: &World) -> anyhow::Result<PathBuf> {
-    let chunks = std::fs::read_dir(world.generation(1).join("core/chunks"))?;
+/// Changes one file of a generation, as a foreign hand would, and names it.
+pub(crate) fn change_a_file(world: &World, generation: u32) -> anyhow::Result<PathBuf> {
+    let chunks = std::fs::read_dir(world.generation(generation).join("core/chunks"))?;
     let chunk = chunks.flatten().next().context("there are chunks")?.path();
     std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o644))?;
     std::fs::write(&chunk, "a foreign hand")?;
