@@ -390,7 +390,12 @@ fn every_configuration_that_is_shown_is_valid() {
         if path.extension().is_none_or(|ending| ending != "toml") {
             continue;
         }
-        checked(directory.path(), &path.display().to_string(), &fs::read_to_string(&path).unwrap());
+        // Its secrets are whoever's who reads it.
+        let secrets = directory.path().join("example.env");
+        fs::write(&secrets, "TOKEN=t\n").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("/etc/openclaw/gateway.env", &secrets.display().to_string());
+        checked(directory.path(), &path.display().to_string(), &text);
     }
 }
 
