@@ -215,6 +215,39 @@ probe = { ready = "/readyz", version = { http = "/version" } }
     }
 
     #[test]
+    fn an_entry_outside_the_release_proves_nothing_and_is_refused() {
+        let text = complaint(&WEB.replace("listen =", "entry = \"/opt/web/server\"\nlisten ="));
+        assert!(text.contains("service.web.entry: begin it with `{root}/`"), "{text}");
+    }
+
+    #[test]
+    fn a_daemon_beside_the_main_file_is_refused_and_not_left_out() {
+        let home = tempfile::tempdir().expect("a directory");
+        let main = home.path().join("cutover.toml");
+        std::fs::create_dir(home.path().join("conf.d")).expect("made");
+        std::fs::write(&main, WEB).expect("written");
+        std::fs::write(home.path().join("conf.d/more.toml"), "[daemon]\nlisten = \"off\"\n")
+            .expect("written");
+        let text = load(&main).expect_err("must be refused").to_string();
+        assert!(text.contains("more.toml") && text.contains("daemon: only the main file has it"), "{text}");
+    }
+
+    #[test]
+    fn where_the_daemon_is_can_be_read_whatever_else_is_wrong() {
+        let home = tempfile::tempdir().expect("a directory");
+        let main = home.path().join("cutover.toml");
+        let told = |text: &str| {
+            std::fs::write(&main, text).expect("written");
+            directories(&main)
+        };
+        let good = told("[daemon]\nstate = \"/s\"\nlisen = 1\n[service.web]\nsorce = 1\n").expect("read");
+        assert_eq!(good, Directories { state: Some("/s".into()), runtime: None });
+        assert_eq!(told("").expect("read"), Directories::default());
+        let text = told("[daemon\n").expect_err("no TOML").to_string();
+        assert!(text.contains("cutover.toml") && text.contains("line 1"), "{text}");
+    }
+
+    #[test]
     fn a_service_without_version_probe_is_refused() {
         let text = complaint(&WEB.replace(r#"version = { http = "/version" }"#, "version = {}"));
         assert!(text.contains("service.web.probe.version"), "{text}");

@@ -204,3 +204,27 @@ async fn a_daemon_that_stops_its_services_finds_a_stopped_one_stopped() -> anyho
     assert_eq!(ended.code(), Some(0), "{}", world.tail_of_daemon_log());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_in_the_file_keeps_no_command_from_being_taken_and_a_wrong_name_is_told()
+-> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    let file = std::fs::read_to_string(world.config())?;
+    std::fs::write(world.config(), file + "\n[service.other]\nsorce = 1\n")?;
+    for (words, code) in [
+        (&["config", "check"][..], 2),
+        (&["status"], 0),
+        (&["restart"], 0),
+        (&["history", "wob"], 2),
+        (&["logs", "wob"], 2),
+        (&["logs"], 0),
+    ] {
+        let output = world.cutover(words).await?;
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", told(&output));
+        if code == 2 && words.contains(&"wob") {
+            assert!(told(&output).contains("name one of the services: web"), "{}", told(&output));
+        }
+    }
+    Ok(())
+}
