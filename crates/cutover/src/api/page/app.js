@@ -11,9 +11,10 @@ import { clock, standing } from "./words.js";
 /** Clocks so near are one (ms): the daemon tells whole seconds. */
 const NEAR = 2000;
 
+const unheard = () => ({ live: false, since: Date.now() });
 /** @type {Model} */
 const model = {
-	stage: "starting", notice: "", busy: false, link: { live: false, since: Date.now() }, now: Date.now(),
+	stage: "starting", notice: "", busy: false, link: unheard(), now: Date.now(),
 	views: new Map(), broken: {}, route: { service: null, run: null }, runs: new Map(), generations: new Map(), logs: new Map(), differences: new Map(),
 	logOpen: false, logOf: 0, looks: new Map(), draft: null,
 };
@@ -33,9 +34,9 @@ const deeds = {
 		else leave(answer.why);
 		render();
 	},
-	async logout() {
+	logout() {
 		leave("You are logged out.");
-		await link.logout().catch(() => {});
+		link.logout().catch(() => {});
 	},
 	draft(service, word, generation = null, version = "") {
 		const view = model.views.get(service);
@@ -47,7 +48,7 @@ const deeds = {
 		render();
 	},
 	revise(change) {
-		if (model.draft) Object.assign(model.draft, change);
+		Object.assign(model.draft ?? {}, change);
 		render();
 	},
 	async plan() {
@@ -58,7 +59,6 @@ const deeds = {
 		draft.plan = await settled(link.call("update.plan", { service: draft.service, version: draft.version || null }));
 		asked.clear();
 		refresh();
-		render();
 	},
 	async give() {
 		const { draft } = model;
@@ -77,10 +77,10 @@ const deeds = {
 		render();
 		if (document.activeElement === document.body) heading()?.focus();
 	},
-	async look(service) {
+	look(service) {
 		model.looks.set(service, { state: "asked" });
 		render();
-		await learn(model.looks, service, "versions.available", { service });
+		learn(model.looks, service, "versions.available", { service });
 	},
 	compare: (service, generation) => learn(model.differences, service, "generations.diff", { service, generation }),
 	openLog(open) {
@@ -104,7 +104,7 @@ async function settled(promise) {
 	}
 }
 
-/** Asks, and shows what is told. @type {Learn} */
+/** @type {Learn} */
 async function learn(into, service, method, params) {
 	into.set(service, await settled(link.call(method, params)));
 	render();
@@ -125,23 +125,20 @@ function begin() {
 		all(views, broken, now) {
 			if (isOver()) return;
 			skew = Math.abs(now - Date.now()) < NEAR ? 0 : now - Date.now();
-			model.stage = "in";
-			model.link = { live: true, since: Date.now() };
+			Object.assign(model, { stage: "in", link: { live: true, since: Date.now() }, broken });
 			model.views = new Map(views.map((view) => [view.service, view]));
 			model.broken = broken;
 			asked.clear();
 			refresh();
-			render();
 		},
 		view(view) {
 			if (isOver()) return;
 			model.views.set(view.service, view);
 			refresh();
-			render();
 		},
 		lost() {
 			if (isOver() || !model.link.live) return;
-			model.link = { live: false, since: Date.now() };
+			model.link = unheard();
 			render();
 		},
 		out() {
@@ -153,13 +150,14 @@ function begin() {
 /** @param {string} notice */
 function leave(notice) {
 	session++;
-	for (const known of [model.views, model.runs, model.generations, model.logs, model.differences, model.looks]) known.clear();
-	Object.assign(model, { stage: "out", notice, draft: null, broken: {}, link: { live: false, since: Date.now() } });
+	for (const known of Object.values(model)) if (known instanceof Map) known.clear();
+	Object.assign(model, { stage: "out", notice, draft: null, broken: {}, link: unheard() });
 	render();
 }
 
-/** Asks for the lists of the service that is shown when a run of it began or ended. */
+/** Shows what is known, and asks for the lists of the service shown when a run of it began or ended. */
 function refresh() {
+	render();
 	const view = model.views.get(model.route.service ?? "");
 	if (!view) return;
 	const { service, report, current } = view;
@@ -172,7 +170,7 @@ function refresh() {
 
 async function readLog() {
 	const service = model.route.service;
-	if (!service || !model.logOpen || !model.link.live) return;
+	if (!service || !model.logOpen || !model.link.live || document.hidden) return;
 	const instance = model.logOf;
 	const answer = await settled(link.call("logs.tail", { service, instance, limit: 200 }));
 	if (instance === model.logOf) model.logs.set(service, answer);
@@ -187,14 +185,11 @@ function route() {
 	model.logs.clear();
 	model.differences.clear();
 	refresh();
-	render();
-	if (moved) {
-		scrollTo(0, 0);
-		heading()?.focus();
-	}
+	if (!moved) return;
+	scrollTo(0, 0);
+	heading()?.focus();
 }
 
-/** @returns {HTMLElement | null} */
 const heading = () => document.querySelector("h1");
 
 let rendering = false;
@@ -224,11 +219,12 @@ function frame() {
 	return h("header", { key: "frame" },
 		h("a.brand", { href: "#/", "aria-label": "cutover: all services" },
 			h("img", { src: document.querySelector("link")?.href, alt: "" }), "cutover"),
-		model.stage === "in" && service && h("nav", { "aria-label": "Where you are" },
-			h("a", { href: "#/" }, "Services"), " / ", run ? [h("a", { href: `#/${service}` }, service), " / run"] : service),
-		model.stage === "in" && h("div.state",
-			h("span", { class: live ? "quiet" : "cut", role: "status" }, live ? "connected" : `not connected since ${clock(since)}`),
-			button("Log out", deeds.logout, { class: "small" })));
+		model.stage === "in" && [
+			service && h("nav", { "aria-label": "Where you are" },
+				h("a", { href: "#/" }, "Services"), " / ", run ? [h("a", { href: `#/${service}` }, service), " / run"] : service),
+			h("div.state",
+				h("span", { class: live ? "quiet" : "cut", role: "status" }, live ? "connected" : `not connected since ${clock(since)}`),
+				button("Log out", deeds.logout, { class: "small" }))]);
 }
 
 function content() {
@@ -247,7 +243,6 @@ function announce() {
 	told = text;
 }
 
-/** A command and a button that copies it. */
 class CopyLine extends HTMLElement {
 	static observedAttributes = ["command"];
 
@@ -259,7 +254,7 @@ class CopyLine extends HTMLElement {
 	show(label) {
 		const command = this.getAttribute("command") ?? "";
 		const copy = async () => {
-			// Without a clipboard (a name that is not loopback, and no TLS) a person copies what is selected.
+			// Without a clipboard (no loopback name, no TLS) a person copies what is selected.
 			const done = await navigator.clipboard?.writeText(command).then(() => true, () => false);
 			if (!done) getSelection()?.selectAllChildren(this.children[0]);
 			this.show(done ? "Copied" : "Selected");
@@ -270,9 +265,9 @@ class CopyLine extends HTMLElement {
 }
 
 customElements.define("copy-line", CopyLine);
-addEventListener("hashchange", () => enter());
+addEventListener("hashchange", enter);
 setInterval(render, 1000);
-setInterval(() => { if (!document.hidden) readLog(); }, 2000);
+setInterval(readLog, 2000);
 
 /** A token in the address is used and taken out of it; everything else there is where to go. */
 function enter() {
@@ -288,4 +283,3 @@ if (model.stage === "starting" && !model.busy) {
 	if (link.mayBeIn()) begin();
 	else leave("");
 }
-render();

@@ -9,7 +9,7 @@ const VERBS = {
 	retry: "Try again", recover_rollback: "Go back", accept: "Accept as it is",
 };
 
-/** Whether the daemon would take the order now. @type {Possible} */
+/** @type {Possible} */
 const isPossible = (view, word) => (word === "rollback" ? ["rollback_keep", "rollback_restore"] : [word]).some((word) => view.orders[word] === null);
 
 /** @type {Part} */
@@ -20,14 +20,14 @@ export const controls = (model, view, deeds) => {
 		button(`${VERBS[word]} …`, () => deeds.draft(view.service, word), { key: word, class: word === first && "main", off: !model.link.live })));
 };
 
-/** The method of an order, and its parameters. @type {AsCall} */
+/** @type {AsCall} */
 export function asCall({ word, service, expected, version, generation, data, hold, approves }) {
 	const of = { service, expected };
 	if (word === "update") return ["update.run", { ...of, version: version || null, hold }];
 	if (word === "rollback") return ["update.rollback", { ...of, data, generation }];
 	if (word === "approve") return ["update.approve", { ...of, plan: approves }];
-	if (word === "cancel" || word === "hold") return [`update.${word}`, of];
-	if (word === "start" || word === "stop" || word === "restart") return [`service.${word}`, of];
+	if (["cancel", "hold"].includes(word)) return [`update.${word}`, of];
+	if (["start", "stop", "restart"].includes(word)) return [`service.${word}`, of];
 	return ["update.recover", { ...of, recover: word === "recover_rollback" ? "rollback" : word }];
 }
 
@@ -114,7 +114,7 @@ export function orderDialog(model, deeds) {
 	const { word, service, generation, plan, sent, refusal } = draft;
 	/** @type {Choice} */
 	const radio = (data, label) => {
-		// This is said about the version before; of any other the daemon says it when it is asked.
+		// Said about the version before; of any other the daemon says it when it is asked.
 		const no = generation ? null : view.orders[`rollback_${data}`];
 		return h("label", h("input", { type: "radio", name: "data", checked: draft.data === data, onchange: () => deeds.revise({ data }) }), ` ${label}`, no && h("span.quiet", ` (no: ${no})`));
 	};

@@ -5,18 +5,18 @@ import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size,
 
 /** What stays until it is resolved. @type {Part} */
 const banner = (_, view) => {
-	const { service, report, process } = view;
+	const { service, report: run, process } = view;
 	const trouble = troubled(view);
-	const { serving, recovery, next } = report;
-	const isMaintained = report.standing === "maintenance";
-	const hasFailed = report.ended !== null && !report.ok;
+	const { serving, recovery, next } = run;
+	const isMaintained = run.standing === "maintenance";
+	const hasFailed = run.ended !== null && !run.ok;
 	if (!isMaintained && !hasFailed && !trouble) return null;
-	const tone = isMaintained || trouble ? "bad" : outcome(report).tone;
-	const headline = isMaintained ? report.condition : hasFailed ? report.sentence : `Trouble: ${trouble}`;
-	const cause = hasFailed && report.causes[0];
+	const tone = isMaintained || trouble ? "bad" : outcome(run).tone;
+	const headline = isMaintained ? run.condition : hasFailed ? run.sentence : `Trouble: ${trouble}`;
+	const cause = hasFailed && run.causes[0];
 	return h("section", { key: `banner ${service}`, class: `banner ${tone}`, role: tone === "bad" ? "alert" : "status", "aria-label": `${service}: attention` },
 		h("p.headline", sign(tone), headline),
-		isMaintained && hasFailed && report.sentence !== headline && h("p", report.sentence),
+		isMaintained && hasFailed && run.sentence !== headline && h("p", run.sentence),
 		(isMaintained || hasFailed) && trouble && h("p", `Trouble: ${trouble}`),
 		cause && h("p.detail", { tabindex: 0 }, h("strong", `It failed at ${plain(cause.act)}: ${cause.fault.code}. `), cause.fault.detail),
 		h("p", "Serving now: ", serving.instance ? `${serving.version} (pid ${serving.instance.pid}, generation ${numbered(serving.generation ?? 0)}).`
@@ -72,9 +72,7 @@ const glance = (model, view, deeds) => {
 /** @type {ServicePage} */
 export function servicePage(model, name, deeds) {
 	const view = model.views.get(name);
-	if (!view) {
-		return h("main", title(name), h("p", model.broken[name] ? `It could not be begun: ${model.broken[name]}` : "There is no such service."));
-	}
+	if (!view) return h("main", title(name), h("p", model.broken[name] ? `It could not be begun: ${model.broken[name]}` : "There is no such service."));
 	const { report: run } = view;
 	return h("main", { key: name },
 		title(name, " ", chip(standing(view, model.link.live))),
