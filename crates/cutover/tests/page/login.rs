@@ -61,3 +61,19 @@ async fn logging_out_in_one_tab_ends_what_the_other_one_shows() -> anyhow::Resul
     two.complains_of_answers_alone();
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_means_nothing_leads_in_all_the_same() -> anyhow::Result<()> {
+    if !is_asked_for("an address that means nothing leads in") {
+        return Ok(());
+    }
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let mut viewer = house.tab(&format!("http://{}/#/%", house.address)).await?;
+    viewer.reads("cutover open").await?;
+    viewer.is_content();
+    let mut viewer = house.visit().await?;
+    viewer.tab.evaluate("void (location.hash = '#/%/run/%')").await?;
+    viewer.reads("There is no such service.").await?;
+    viewer.is_content();
+    Ok(())
+}

@@ -1,6 +1,6 @@
-// The page: what it knows, what a person can do, and the one function from what it knows to the document. It holds no truth
-// of its own: it shows what the daemon said last, and says so when it does not hear the daemon.
-import { button, h, lay, title } from "./dom.js";
+// The page: what it knows, what a person can do, and the way from what it knows to the document. It holds no truth of its
+// own: it shows what the daemon said last, and says so when it does not hear it.
+import { button, h, lay, title, urgent } from "./dom.js";
 import * as link from "./link.js";
 import { loginPage } from "./login.js";
 import { asCall, orderDialog } from "./orders.js";
@@ -178,9 +178,10 @@ async function readLog() {
 }
 
 function route() {
-	const [service, , run] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-	const moved = model.route.service !== (service || null) || model.route.run !== (run ?? null);
-	model.route = { service: service || null, run: run ?? null };
+	// Names are plain words: nothing of them is encoded.
+	const [service, , run = null] = location.hash.replace(/^#\/?/, "").split("/").map((part) => part || null);
+	const moved = model.route.service !== service || model.route.run !== run;
+	model.route = { service, run };
 	if (moved) Object.assign(model, { logOpen: false, logOf: 0 });
 	model.logs.clear();
 	model.differences.clear();
@@ -192,6 +193,7 @@ function route() {
 
 const heading = () => document.querySelector("h1");
 
+const [root, status] = ["cutover-page", "#status"].map((of) => /** @type {Element} */ (document.querySelector(of)));
 let rendering = false;
 let told = "";
 
@@ -202,15 +204,25 @@ function render() {
 	queueMicrotask(() => {
 		rendering = false;
 		// Nothing goes on here that is not heard of.
-		model.now = (model.stage === "in" && !model.link.live ? model.link.since : Date.now()) + skew;
-		const root = document.querySelector("cutover-page");
-		if (!root) return;
-		document.body.dataset.link = model.stage !== "in" || model.link.live ? "live" : "lost";
-		lay(root, [frame(), content(), orderDialog(model, deeds)].filter((part) => part !== null));
-		const dialog = root.querySelector("dialog");
-		if (dialog && !dialog.open) dialog.showModal();
-		announce();
+		const isLost = model.stage === "in" && !model.link.live;
+		model.now = (isLost ? model.link.since : Date.now()) + skew;
+		document.body.dataset.link = isLost ? "lost" : "live";
+		try {
+			draw();
+		} catch (error) {
+			// What was shown may not be so any more. What is told next is tried again.
+			lay(root, [h("main", urgent("bad", `${error}. Load it again.`, "This page cannot be drawn: "))]);
+			say("");
+		}
 	});
+}
+
+function draw() {
+	lay(root, [frame(), content(), orderDialog(model, deeds)].filter((part) => part !== null));
+	const dialog = root.querySelector("dialog");
+	if (dialog && !dialog.open) dialog.showModal();
+	say([...model.views.values()].filter(({ service }) => (model.route.service ?? service) === service)
+		.map((view) => `${view.service}: ${standing(view, model.link.live).word}. ${view.report.sentence}`).join(" "));
 }
 
 function frame() {
@@ -232,14 +244,12 @@ function content() {
 	if (model.stage === "starting") return h("main", title("cutover"), h("p", "Asking the daemon …"));
 	const { service, run } = model.route;
 	if (service === null) return servicesPage(model, deeds);
-	return run === null ? servicePage(model, service, deeds) : runPage(model, service, run);
+	return run && model.views.has(service) ? runPage(model, service, run) : servicePage(model, service, deeds);
 }
 
-/** Says to those who do not see the page what has changed on it, once. */
-function announce() {
-	const text = [...model.views.values()].filter(({ service }) => (model.route.service ?? service) === service)
-		.map((view) => `${view.service}: ${standing(view, model.link.live).word}. ${view.report.sentence}`).join(" ");
-	if (told && text !== told) lay(/** @type {Element} */ (document.querySelector("#status")), [text]);
+/** Says to those who do not see the page what has changed on it, once. @param {string} text */
+function say(text) {
+	if (told && text !== told) lay(status, [text]);
 	told = text;
 }
 

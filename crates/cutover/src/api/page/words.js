@@ -11,6 +11,7 @@ const UNITS = [[86400000, "d"], [3600000, "h"], [60000, "min"], [1000, "s"]];
 
 /** @param {number} ms */
 export function span(ms) {
+	if (!Number.isFinite(ms)) return "–";
 	if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
 	if (ms < 10000) return `${(ms / 1000).toFixed(1)} s`;
 	const at = UNITS.findIndex(([size]) => ms >= size);
