@@ -159,3 +159,56 @@ async fn a_service_is_stopped_started_and_restarted_and_what_is_seen_says_so() -
     viewer.is_content();
     Ok(())
 }
+
+/// Holds answers to plans back, and counts how often the kept ones were listed: they are after every plan.
+const HOLD_PLANS: &str = "(() => {
+  const real = window.fetch;
+  Object.assign(window, { plans: [], listed: 0 });
+  window.fetch = async (path, init) => {
+    const answer = await real(path, init);
+    if (path.endsWith('generations.list')) listed++;
+    if (path.endsWith('update.plan')) await new Promise((go) => plans.push(go));
+    return answer;
+  };
+})()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_shown_for_the_version_that_would_be_ordered_and_for_no_other() -> anyhow::Result<()> {
+    if !is_asked_for("a plan is shown for the version that would be ordered") {
+        return Ok(());
+    }
+    let releases = ["1.0.0", "2.0.0", "3.0.0"].map(|version| (version, Knobs::default()));
+    let house = House::new(&rules("", &[]), &releases).await?;
+    house.world.name_latest("2.0.0")?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.sees("the kept one", "document.querySelector('#kept ~ .scroll tbody tr')").await?;
+    viewer.tab.evaluate(HOLD_PLANS).await?;
+    viewer.press("Update …").await?;
+    viewer.press("Plan only").await?;
+    viewer.sees("a plan", "plans.length === 1").await?;
+    viewer.tab.press("#version").await?;
+    viewer.tab.enter("3.0.0").await?;
+    viewer.reads("Fetches and checks 3.0.0").await?;
+    viewer.tab.evaluate("plans[0]()").await?;
+    viewer.sees("its end", "listed === 1").await?;
+    let told = viewer.text_of("dialog").await?;
+    assert!(!told.contains("Past the cut") && !told.contains("2.0.0 (generation"), "{told}");
+
+    // Two are on their way, and the one that was asked for last comes first.
+    viewer.press("Plan only").await?;
+    viewer.sees("a plan", "plans.length === 2").await?;
+    viewer.tab.press("#version").await?;
+    viewer.tab.enter("-none").await?;
+    viewer.reads("Fetches and checks 3.0.0-none").await?;
+    viewer.press("Plan only").await?;
+    viewer.sees("another plan", "plans.length === 3").await?;
+    viewer.tab.evaluate("plans[2]()").await?;
+    viewer.reads("It would fail: ").await?;
+    viewer.tab.evaluate("plans[1]()").await?;
+    viewer.sees("its end", "listed === 3").await?;
+    let told = viewer.text_of("dialog").await?;
+    assert!(told.contains("It would fail: ") && !told.contains("Past the cut"), "{told}");
+    viewer.complains_of_answers_alone();
+    Ok(())
+}

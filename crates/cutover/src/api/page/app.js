@@ -54,9 +54,13 @@ const deeds = {
 	async plan() {
 		const { draft } = model;
 		if (!draft) return;
-		draft.plan = { state: "asked" };
+		/** @type {Asked<Plan>} */
+		const plan = { state: "asked" };
+		draft.plan = plan;
 		render();
-		draft.plan = await settled(link.call("update.plan", { service: draft.service, version: draft.version || null }));
+		const answer = await settled(link.call("update.plan", { service: draft.service, version: draft.version || null }));
+		// By now it may be another version that is asked for.
+		if (draft.plan === plan) draft.plan = answer;
 		asked.clear();
 		refresh();
 	},
