@@ -1,9 +1,10 @@
 //! What a person takes upon himself: another try, a process whose proof is incomplete, a switch that waits for its start.
 
 use crate::failures::{M10, never_looked_complete};
-use crate::stage::serving;
+use crate::stage::{serving, signal};
 use crate::viewer::{House, is_asked_for, rules};
 use cutover_core::Resolution;
+use rustix::process::Signal;
 use sample_gateway::Knobs;
 use serde_json::json;
 
@@ -90,6 +91,34 @@ async fn a_stopped_service_is_switched_and_the_switch_is_taken_back_or_started_a
     viewer.marked("waits for start").await?;
     let told = viewer.order("Start", "Start").await?;
     assert!(told.contains("Starts the switched 2.0.0"), "{told}");
+    assert_eq!(viewer.marked("verified").await?, "good");
+    serving(&house.world, "2.0.0").await?;
+    viewer.is_content();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_ended_for_good_is_said_to_be_started_by_an_update_and_is() -> anyhow::Result<()> {
+    if !is_asked_for("what ended for good is started by an update") {
+        return Ok(());
+    }
+    let ends = Knobs { exit_code: Some(78), ..Knobs::default() };
+    let service = rules("", &[("watch", "\"10ms\""), ("restart_prevent_exit_status", "[78]")]);
+    let house = House::new(&service, &[("1.0.0", ends), ("2.0.0", Knobs::default())]).await?;
+    house.world.install("1.0.0").await?;
+    house.world.until("the end of the watch", |view| view.report.standing == "idle").await?;
+    let process = serving(&house.world, "1.0.0").await?.process.unwrap();
+    let mut viewer = house.visit().await?;
+    viewer.marked("verified").await?;
+    signal(process.pid, Signal::TERM)?;
+    viewer.reads("it ended with exit code 78").await?;
+    let told = viewer.update("2.0.0").await?;
+    for said in
+        ["and starts 1.0.0 again meanwhile", "Then 1.0.0 is stopped, and the new version started and proven"]
+    {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    assert!(!told.contains("stays so"), "{told}");
     assert_eq!(viewer.marked("verified").await?, "good");
     serving(&house.world, "2.0.0").await?;
     viewer.is_content();

@@ -33,10 +33,13 @@ export function asCall({ word, service, expected, version, generation, data, hol
 
 /** @type {Consequences} */
 function consequences(view, { word, version, data, hold }) {
-	const { settings: { policy, strategy, class: kind }, report, current, listen, process } = view;
+	const { settings: { policy, strategy, class: kind }, report, current, listen, process, orders } = view;
 	const now = `${current?.release.version ?? "nothing"}${process ? ` (pid ${process.pid})` : ""}`;
 	const target = report.version ?? "the target";
 	const isParked = report.phase === "parked";
+	// What shall not run cannot be stopped. What shall, and has ended for good, is started by every run.
+	const isKept = orders.stop !== null;
+	const goesOn = isKept ? "" : orders.start === null ? `, and starts ${now} again meanwhile` : `, while ${now} goes on`;
 	const meanwhile = listen.length
 		? `Requests wait meanwhile, for at most ${lasting(policy.hold)}; open WebSockets are closed and can come back.`
 		: "There is no front: clients get no connection meanwhile.";
@@ -46,23 +49,22 @@ function consequences(view, { word, version, data, hold }) {
 	const failed = policy.rollback === "never" ? `If it does not prove itself: ${decided}`
 		: `If it does not prove itself, ${current?.release.version} comes back, with the same proof.${isLate ? ` Once clients have reached it: ${decided}` : ""}`;
 	const { approve, windows } = policy.clearance;
-	const switched = [windows.length ? "It stops nothing outside its window." : "",
+	const switched = isKept ? ["The service is stopped and stays so: it is switched, and “Start” proves it later."]
+		: !current ? ["Then starts it for the first time. Nothing serves until it has proven itself."] : [
+		windows.length ? "It stops nothing outside its window." : "",
 		`Then ${now} is ${strategy === "signal" ? "asked by a signal to end" : "stopped"}, and the new version started and proven.`,
 		meanwhile, kind === "none" ? "" : "Its declared data is copied, and the copy checked, before the first start.",
 		failed, `After that it is watched for ${lasting(policy.watch)}.`];
 	switch (word) {
-		case "update": {
-			const fetched = `Fetches and checks ${version || `what “${view.channel}” names`}${current ? `, while ${now} goes on. If that fails, nothing is stopped` : ""}.`;
-			if (!current) return [fetched, "Then starts it for the first time. Nothing serves until it has proven itself."];
-			if (view.orders.start === null) return [fetched, "The service is stopped and stays so: it is switched, and “Start” proves it later."];
-			return [fetched, hold || approve === "always" ? "Before anything is stopped it waits for an approval." : "", ...switched];
-		}
+		case "update":
+			return [`Fetches and checks ${version || `what “${view.channel}” names`}${current ? `${goesOn}. If that fails, nothing is stopped` : ""}.`,
+				hold || approve === "always" ? "Before anything is stopped it waits for an approval." : "", ...switched];
 		case "approve":
 			return [`Looks at ${target} once more; if that finds anything else, you are asked again.`, ...switched];
 		case "hold":
 			return [`The run to ${target} waits for an approval before anything is stopped. ${now} goes on.`];
 		case "rollback":
-			return [`Stops ${now} and starts ${version || "the version before"}, with the same proof as an update.`, meanwhile,
+			return [...(isKept ? switched : [`Stops ${now} and starts ${version || "the version before"}, with the same proof as an update.`, meanwhile]),
 				data === "keep" ? "The data stays as it is."
 					: "The data of that time is laid down: what was written since is given up, and kept beside.", failed];
 		case "start":
