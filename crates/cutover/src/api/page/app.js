@@ -3,7 +3,7 @@
 import { button, h, lay, title, urgent } from "./dom.js";
 import * as link from "./link.js";
 import { loginPage } from "./login.js";
-import { asCall, orderDialog } from "./orders.js";
+import { asCall, expects, fits, orderDialog } from "./orders.js";
 import { runPage } from "./run.js";
 import { servicePage, servicesPage } from "./service.js";
 import { clock, standing } from "./words.js";
@@ -41,10 +41,11 @@ const deeds = {
 	draft(service, word, generation = null, version = "") {
 		const view = model.views.get(service);
 		if (!view) return;
-		const expected = view.current ? { generation: view.current.generation, version: view.current.release.version } : {};
-		const data = view.orders.rollback_keep !== null && view.orders.rollback_restore === null ? "restore" : "keep";
-		const approves = view.report.awaits?.plan ?? null;
-		model.draft = { word, service, generation, version, data, expected, approves, hold: false, plan: null, sent: false, refusal: null };
+		const { orders, report } = view;
+		model.draft = {
+			word, service, generation, version, expected: expects(view, word), approves: report.awaits?.plan ?? null, hold: false,
+			data: orders.rollback_keep !== null && orders.rollback_restore === null ? "restore" : "keep", plan: null, sent: false, refusal: null,
+		};
 		render();
 	},
 	revise(change) {
@@ -66,7 +67,7 @@ const deeds = {
 	},
 	async give() {
 		const { draft } = model;
-		if (!draft || draft.sent || !model.link.live) return;
+		if (!draft || draft.sent || !model.link.live || !fits(model.views.get(draft.service), draft)) return;
 		Object.assign(draft, { sent: true, refusal: null });
 		render();
 		const answer = await settled(link.call(...asCall(draft)));

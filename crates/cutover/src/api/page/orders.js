@@ -1,5 +1,5 @@
 // Orders, and what each leads to, said before it is given.
-import { button, h, row } from "./dom.js";
+import { button, h, row, urgent } from "./dom.js";
 import { findingList, saidOfItself } from "./run.js";
 import { added, lasting, named, numbered, plain } from "./words.js";
 
@@ -11,6 +11,16 @@ const VERBS = {
 
 /** @type {Possible} */
 const isPossible = (view, word) => (word === "rollback" ? ["rollback_keep", "rollback_restore"] : [word]).some((word) => view.orders[word] === null);
+
+/** @type {Expects} */
+export const expects = ({ current, report }, word) => ({
+	generation: current?.generation, version: current?.release.version,
+	// All others are about a run.
+	run: ["approve", "update", "rollback", "stop", "restart"].includes(word) ? null : report.runId,
+});
+
+/** @type {FitsNow} */
+export const fits = (view, { word, expected: { run } }) => !!view && isPossible(view, word) && (!run || run === view.report.runId);
 
 /** @type {Part} */
 export const controls = (model, view, deeds) => {
@@ -114,6 +124,7 @@ export function orderDialog(model, deeds) {
 	const view = draft && model.views.get(draft.service);
 	if (!draft || !view) return null;
 	const { word, service, generation, plan, sent, refusal } = draft;
+	const fit = fits(view, draft);
 	/** @type {Choice} */
 	const radio = (data, label) => {
 		// Said about the version before; of any other the daemon says it when it is asked.
@@ -134,10 +145,10 @@ export function orderDialog(model, deeds) {
 			word === "rollback" && h("fieldset", h("legend", "Data"), radio("keep", "Keep it as it is"), radio("restore", "Lay down the copy that belongs to the older version")),
 			h("ul", { "aria-label": "What this leads to" }, consequences(view, draft).filter(Boolean).map((line) => h("li", line))),
 			plan && planned(plan),
-			!isPossible(view, word) && !sent && h("p.banner warn", { role: "alert" }, "This does not fit any more: the service has moved on."),
+			!fit && !sent && urgent("warn", "This does not fit any more: the service has moved on."),
 			refusal && h("p.banner bad", { role: "alert" }, h("strong", "Refused: "), refusal),
 			h("div.controls",
-				button(sent ? "Asking …" : VERBS[word], null, { class: "main", off: sent || !model.link.live }),
+				button(sent ? "Asking …" : VERBS[word], null, { class: "main", off: sent || !fit || !model.link.live }),
 				word === "update" && button("Plan only", deeds.plan, { off: plan?.state === "asked" || !model.link.live }),
 				button(refusal ? "Close" : "Do nothing", deeds.close))));
 }

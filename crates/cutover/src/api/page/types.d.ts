@@ -130,7 +130,8 @@ interface Draft {
   generation: number | null;
   version: string;
   data: "keep" | "restore";
-  expected: { generation?: number; version?: string };
+  /** What was shown when the dialog was opened; of the run where the order is about it. */
+  expected: { generation?: number; version?: string; run: string | null };
   /** The plan that was shown when the dialog was opened. */
   approves: string | null;
   hold: boolean;
@@ -220,6 +221,10 @@ type HasFailed = (run: Run, step: Step) => boolean;
 type Timeline = (run: Run, now: number) => Described;
 /** Whether the daemon would take the order now. */
 type Possible = (view: View, word: OrderWord) => boolean;
+/** What an order goes by; the daemon refuses it if that is another by then. */
+type Expects = (view: View, word: OrderWord) => Draft["expected"];
+/** Whether an order is still about what was shown. */
+type FitsNow = (view: View | undefined, draft: Draft) => boolean;
 /** An order as a method and its parameters. */
 type AsCall = (draft: Draft) => [string, object];
 type Consequences = (view: View, draft: Draft) => string[];
