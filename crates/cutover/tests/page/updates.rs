@@ -212,3 +212,36 @@ async fn a_plan_is_shown_for_the_version_that_would_be_ordered_and_for_no_other(
     viewer.complains_of_answers_alone();
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_look_came_to_is_said_until_something_else_is_so() -> anyhow::Result<()> {
+    if !is_asked_for("what a look came to is said until something else is so") {
+        return Ok(());
+    }
+    let releases = ["1.0.0", "2.0.0", "3.0.0"].map(|version| (version, Knobs::default()));
+    let house = House::new(&rules("check_every = \"100h\"", &[]), &releases).await?;
+    house.world.name_latest("1.0.0")?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.marked("verified").await?;
+    let nothing = "Nothing that an update would take.";
+    let shows = |version: &str| {
+        let glance = "document.querySelector('dl.facts')?.innerText";
+        format!("{glance}.includes({}) && !{glance}.includes({})", json!(version), json!(nothing))
+    };
+    viewer.press("Look now").await?;
+    viewer.reads(nothing).await?;
+    // Somebody else looks.
+    house.world.name_latest("2.0.0")?;
+    house.world.client().call("versions.available", json!({ "service": "web" })).await?;
+    viewer.sees("2.0.0 alone", &shows("2.0.0, published")).await?;
+    house.world.name_latest("1.0.0")?;
+    viewer.press("Look now").await?;
+    viewer.sees("nothing again", &shows("nothing newer seen").replace("&& !", "|| ")).await?;
+    // A run asks by itself, and so what was said before is over.
+    viewer.update("3.0.0").await?;
+    viewer.marked("verified").await?;
+    viewer.sees("3.0.0", &shows("3.0.0")).await?;
+    viewer.is_content();
+    Ok(())
+}

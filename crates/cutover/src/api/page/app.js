@@ -6,7 +6,7 @@ import { loginPage } from "./login.js";
 import { asCall, expects, fits, orderDialog } from "./orders.js";
 import { runPage } from "./run.js";
 import { servicePage, servicesPage } from "./service.js";
-import { clock, standing } from "./words.js";
+import { clock, isOpen, standing } from "./words.js";
 
 /** Clocks so near are one (ms): the daemon tells whole seconds. */
 const NEAR = 2000;
@@ -132,13 +132,16 @@ function begin() {
 			skew = Math.abs(now - Date.now()) < NEAR ? 0 : now - Date.now();
 			Object.assign(model, { stage: "in", link: { live: true, since: Date.now() }, broken });
 			model.views = new Map(views.map((view) => [view.service, view]));
-			model.broken = broken;
+			model.looks.clear();
 			asked.clear();
 			refresh();
 		},
 		view(view) {
 			if (isOver()) return;
-			model.views.set(view.service, view);
+			const { service, available, report } = view;
+			// What a look came to is said until something else is so.
+			if (isOpen(report) || available?.seenAt !== model.views.get(service)?.available?.seenAt) model.looks.delete(service);
+			model.views.set(service, view);
 			refresh();
 		},
 		lost() {

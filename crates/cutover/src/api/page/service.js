@@ -46,9 +46,10 @@ export function servicesPage(model, deeds) {
 
 /** @type {Part} */
 const glance = (model, view, deeds) => {
-	const { report, front, process, available, current, service, channel, tellings } = view;
-	const { serving } = report;
+	const { report: run, front, process, available, current, service, channel, tellings } = view;
+	const { serving } = run;
 	const looked = model.looks.get(service);
+	const looks = looked?.state === "asked";
 	const isProven = serving.instance && process && serving.instance.pid === process.pid && !serving.waived;
 	const does = { serve: "serves", hold: "holds requests", maintain: "answers with maintenance" };
 	return h("dl.facts",
@@ -62,11 +63,11 @@ const glance = (model, view, deeds) => {
 		row("Available", available ? [h("span.version", available.version), available.published && `, published ${ago(Date.parse(available.published), model.now)}`,
 			`, seen ${ago(available.seenAt, model.now)} `, available.homepage && [h("a", { href: available.homepage, rel: "noreferrer" }, "what it is"), " "]]
 			: `nothing newer seen on “${channel}” `,
-			button(looked?.state === "asked" ? "Looking …" : "Look now", () => deeds.look(service), { class: "small", off: !model.link.live || looked?.state === "asked" || isOpen(report) }),
-			h("span", { role: "status" }, looked?.state === "told" ? !looked.value.available && "Nothing that an update would take." : looked?.state === "failed" && looked.why), saidOfItself(available?.notes)),
+			button(looks ? "Looking …" : "Look now", () => deeds.look(service), { class: "small", off: !model.link.live || looks || isOpen(run) }),
+			h("span", { role: "status" }, looked?.state === "told" ? !available && !looked.value.available && "Nothing that an update would take." : looked?.state === "failed" && looked.why), saidOfItself(available?.notes)),
 		tellings.length > 0 && row("Notices", tellings.map(({ target, owed, trial, givenUp }) => h("div", `${target.name}: `,
 			givenUp ? `given up: ${givenUp}` : owed ? `${owed} to be told${trial ? `, tried ${trial.tries} times: ${trial.why}` : ""}` : "knows all"))),
-		row("Last run", report.runId ? [chip(outcome(report)), report.ended ? ` ${ago(report.ended, model.now)}` : ""] : "none yet"));
+		row("Last run", run.runId ? [chip(outcome(run)), run.ended ? ` ${ago(run.ended, model.now)}` : ""] : "none yet"));
 };
 
 /** @type {ServicePage} */
