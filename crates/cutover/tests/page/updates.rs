@@ -214,6 +214,42 @@ async fn a_plan_is_shown_for_the_version_that_would_be_ordered_and_for_no_other(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_come_is_no_refusal_and_a_plan_that_is_not_made_no_failure()
+-> anyhow::Result<()> {
+    if !is_asked_for("an answer that does not come is no refusal") {
+        return Ok(());
+    }
+    let house =
+        House::new(&rules("", &[]), &["1.0.0", "2.0.0"].map(|version| (version, Knobs::default()))).await?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.press("Update …").await?;
+    viewer.tab.press("#version").await?;
+    viewer.tab.enter("2.0.0").await?;
+    let cut = "window.real = fetch; window.fetch = (path, init) =>
+      path.startsWith('/api/rpc/update.') ? Promise.reject(new TypeError('cut')) : real(path, init); void 0";
+    viewer.tab.evaluate(cut).await?;
+    viewer.press("Plan only").await?;
+    viewer.reads("Not planned: The daemon did not answer.").await?;
+    viewer.press("Update").await?;
+    viewer.reads("Whether it took the order shows here as soon as it is heard again.").await?;
+    let told = viewer.text_of("dialog").await?;
+    assert!(!told.contains("Refused:") && !told.contains("It would fail:"), "{told}");
+    viewer.pictures("unanswered").await?;
+    viewer.is_usable().await?;
+    viewer.tab.evaluate("window.fetch = real; void 0").await?;
+    // Somebody else is faster: that says nothing about 2.0.0.
+    let held = json!({ "service": "web", "version": "2.0.0", "hold": true });
+    house.world.client().call("update.run", held).await?;
+    viewer.reads("This does not fit any more").await?;
+    viewer.press("Plan only").await?;
+    viewer.reads("Not planned: run ").await?;
+    assert!(!viewer.text_of("dialog").await?.contains("It would fail:"));
+    viewer.complains_of_answers_alone();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_look_came_to_is_said_until_something_else_is_so() -> anyhow::Result<()> {
     if !is_asked_for("what a look came to is said until something else is so") {
         return Ok(());

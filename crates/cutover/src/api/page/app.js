@@ -72,8 +72,8 @@ const deeds = {
 		render();
 		const answer = await settled(link.call(...asCall(draft)));
 		draft.sent = false;
-		if (answer.state === "failed") draft.refusal = answer.why;
-		if (answer.state === "told" && model.draft === draft) deeds.close();
+		if (answer.state === "failed") draft.refusal = answer;
+		else if (model.draft === draft) deeds.close();
 		render();
 	},
 	close() {
@@ -105,7 +105,8 @@ async function settled(promise) {
 	try {
 		return { state: "told", value: await promise };
 	} catch (error) {
-		return { state: "failed", why: said(error) };
+		const [code, why] = error instanceof link.Refused ? [error.code, error.message] : ["", "The daemon did not answer."];
+		return { state: "failed", code, why };
 	}
 }
 
@@ -115,13 +116,6 @@ async function learn(into, service, method, params) {
 	render();
 }
 
-/** @param {unknown} error */
-function said(error) {
-	if (error instanceof link.Refused) return error.message;
-	return "The daemon did not answer. Whether it took the order shows here as soon as it is heard again.";
-}
-
-/** Hears the daemon from now on. */
 function begin() {
 	const mine = ++session;
 	const isOver = () => mine !== session;

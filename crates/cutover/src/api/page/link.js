@@ -11,7 +11,8 @@ const UNSEEN = 60000;
 
 /** The daemon answered, and not with what was asked for. */
 export class Refused extends Error {
-	status = 0;
+	/** Its word for why, or the status of an answer without one. */
+	code = "";
 }
 
 /** @type {Ask} */
@@ -19,9 +20,9 @@ async function ask(path, init = {}) {
 	const headers = { "x-cutover-key": localStorage.getItem(KEY) ?? "" };
 	const response = await fetch(path, { ...init, headers, cache: "no-store", redirect: "error" });
 	if (response.ok) return response;
-	const said = await response.json().catch(() => ({}));
-	const { status } = response;
-	throw Object.assign(new Refused(said.error?.message ?? `the daemon answered ${status}`), { status });
+	const { error } = await response.json().catch(() => ({}));
+	const code = error?.code ?? `${response.status}`;
+	throw Object.assign(new Refused(error?.message ?? `the daemon answered ${code}`), { code });
 }
 
 /** @param {string} token */
@@ -49,7 +50,7 @@ export async function follow(hearer) {
 		try {
 			rests = await hear(hearer);
 		} catch (error) {
-			if (error instanceof Refused && error.status === 401) return hearer.out();
+			if (error instanceof Refused && error.code === "401") return hearer.out();
 		}
 		hearer.lost();
 		await new Promise((go) => setTimeout(go, PAUSE));

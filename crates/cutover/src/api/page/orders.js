@@ -103,19 +103,17 @@ const DATA = {
 
 /** @param {Asked<Plan>} asked */
 function planned(asked) {
-	if (asked.state === "asked") {
-		return h("p.quiet", { role: "status" }, "Fetching and checking it …");
-	}
-	if (asked.state === "failed") return h("p.banner bad", { role: "alert" }, h("strong", "It would fail: "), asked.why);
-	const { alreadyCurrent, before, target, acts, data, space, profile, findings, notes } = asked.value;
-	if (alreadyCurrent) return h("p.banner idle", { role: "status" }, named(target), " is already current.");
+	if (asked.state === "asked") return h("p.quiet", { role: "status" }, "Fetching and checking it …");
+	if (asked.state === "failed") return asked.code === "plan_failed" ? urgent("bad", asked.why, "It would fail: ") : urgent("warn", asked.why, "Not planned: ");
+	const { target, findings, ...plan } = asked.value;
+	if (plan.alreadyCurrent) return h("p.banner idle", { role: "status" }, named(target), " is already current.");
 	return h("div", { role: "status" },
 		findings.some(({ level }) => level === "block") && h("p.banner bad", "It would end at its preflight: nothing would be stopped or switched."),
 		findings.length ? findingList(findings) : h("p.quiet", "Nothing was found against it."),
 		h("dl.facts",
-			row("From", named(before)), row("To", named(target), added(target?.release)), row("Past the cut", acts.map(plain).join(", ")),
-			row("Data", DATA[data]), row("Space", space || "not measured"), row("Proof", profile)),
-		saidOfItself(notes));
+			row("From", named(plan.before)), row("To", named(target), added(target?.release)), row("Past the cut", plan.acts.map(plain).join(", ")),
+			row("Data", DATA[plan.data]), row("Space", plan.space || "not measured"), row("Proof", plan.profile)),
+		saidOfItself(plan.notes));
 }
 
 /** @type {OrderDialog} */
@@ -146,7 +144,8 @@ export function orderDialog(model, deeds) {
 			h("ul", { "aria-label": "What this leads to" }, consequences(view, draft).filter(Boolean).map((line) => h("li", line))),
 			plan && planned(plan),
 			!fit && !sent && urgent("warn", "This does not fit any more: the service has moved on."),
-			refusal && h("p.banner bad", { role: "alert" }, h("strong", "Refused: "), refusal),
+			refusal && (refusal.code ? urgent("bad", refusal.why, "Refused: ")
+				: urgent("warn", `${refusal.why} Whether it took the order shows here as soon as it is heard again.`)),
 			h("div.controls",
 				button(sent ? "Asking …" : VERBS[word], null, { class: "main", off: sent || !fit || !model.link.live }),
 				word === "update" && button("Plan only", deeds.plan, { off: plan?.state === "asked" || !model.link.live }),

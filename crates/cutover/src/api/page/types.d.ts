@@ -113,7 +113,7 @@ interface Difference {
 }
 
 /** What became of something that was asked for. */
-type Asked<T> = { state: "asked" } | { state: "told"; value: T } | { state: "failed"; why: string };
+type Asked<T> = { state: "asked" } | { state: "told"; value: T } | { state: "failed"; code: string; why: string };
 
 /** What tells a person how something stands: never the colour alone. */
 type Mark = { tone: "good" | "warn" | "bad" | "busy" | "idle" | "lost"; word: string };
@@ -137,7 +137,8 @@ interface Draft {
   hold: boolean;
   plan: Asked<Plan> | null;
   sent: boolean;
-  refusal: string | null;
+  /** Without a code it is not known whether the order was taken. */
+  refusal: { code: string; why: string } | null;
 }
 
 /** All that the page shows is a function of this. */
