@@ -54,7 +54,7 @@ source = {{ directory = "{}" }}
 command = ["{{root}}/bin/gateway", "sample-gateway", "--port", "{{port}}"]
 listen = "{}"
 probe = {{ ready = "/readyz", version = {{ http = "/version" }} }}
-policy = {{ soak = "300ms", probe_interval = "50ms" }}
+policy = {{ soak = "300ms", probe_interval = "50ms", keep = 1 }}
 "#,
             self.directory.path().join("releases").display(),
             free_address()?,
@@ -422,6 +422,26 @@ async fn a_login_ends_the_session_that_the_browser_had_and_what_is_followed_unde
     assert_eq!(status(&first).await, StatusCode::UNAUTHORIZED);
     assert_eq!(status(&second).await, StatusCode::OK);
     assert_eq!(status(&elsewhere).await, StatusCode::OK, "another browser's goes on");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_with_the_end_of_a_run_is_not_listed_as_kept() {
+    let house = House::new().await;
+    house.updated("1.0.0").await;
+    let registry = &house.serving.as_ref().unwrap().registry;
+    let order = json!({ "version": "2.0.0", "hold": true });
+    registry.call("update.run", order, "test").await.unwrap();
+    let mut views = registry.services["web"].watch();
+    let waits = views.wait_for(|view| view.report.awaits.is_some());
+    drop(tokio::time::timeout(LIMIT, waits).await.unwrap().unwrap());
+    let listed = async || registry.call("generations.list", Value::Null, "test").await.unwrap();
+    assert_eq!(listed().await["generations"].as_array().unwrap().len(), 2);
+    registry.call("update.cancel", Value::Null, "test").await.unwrap();
+    let kept = listed().await;
+    let kept: Vec<&Value> =
+        kept["generations"].as_array().unwrap().iter().map(|one| &one["generation"]).collect();
+    assert_eq!(kept, [&json!(1)]);
     house.end().await;
 }
 

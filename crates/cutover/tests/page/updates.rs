@@ -281,3 +281,26 @@ async fn what_a_look_came_to_is_said_until_something_else_is_so() -> anyhow::Res
     viewer.is_content();
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_with_the_end_of_a_run_is_not_shown_as_kept() -> anyhow::Result<()> {
+    if !is_asked_for("what goes with a run is not shown as kept") {
+        return Ok(());
+    }
+    let releases = ["1.0.0", "2.0.0", "3.0.0"].map(|version| (version, Knobs::default()));
+    let house = House::new(&rules("", &[]), &releases).await?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    viewer.marked("verified").await?;
+    for version in ["2.0.0", "3.0.0"] {
+        viewer.update(version).await?;
+        viewer
+            .sees(version, &format!("document.querySelector('dl')?.innerText.includes('{version}')"))
+            .await?;
+        viewer.marked("verified").await?;
+    }
+    let kept = "[...document.querySelectorAll('#kept ~ .scroll tbody th')].map((one) => one.innerText).join() === '0003,0002'";
+    viewer.sees("the two that stay", kept).await?;
+    viewer.is_content();
+    Ok(())
+}
