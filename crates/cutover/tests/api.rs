@@ -54,7 +54,7 @@ source = {{ directory = "{}" }}
 command = ["{{root}}/bin/gateway", "sample-gateway", "--port", "{{port}}"]
 listen = "{}"
 probe = {{ ready = "/readyz", version = {{ http = "/version" }} }}
-policy = {{ soak = "300ms", probe_interval = "50ms" }}
+policy = {{ soak = "300ms", probe_interval = "50ms", keep = 1 }}
 "#,
             self.directory.path().join("releases").display(),
             free_address()?,
@@ -171,8 +171,13 @@ struct Session {
 impl Session {
     /// Exchanges a token, as the page does.
     async fn of(address: SocketAddr, token: &str) -> Result<Session, StatusCode> {
+        Session::beside(address, token, "").await
+    }
+
+    /// The same in a browser that has this cookie.
+    async fn beside(address: SocketAddr, token: &str, cookie: &str) -> Result<Session, StatusCode> {
         let (host, origin) = (address.to_string(), format!("http://{address}"));
-        let headers = [("host", host.as_str()), ("origin", origin.as_str())];
+        let headers = [("host", host.as_str()), ("origin", origin.as_str()), ("cookie", cookie)];
         let response = send(address, "POST", "/api/session", &headers, &json!({ "token": token })).await;
         if !response.status().is_success() {
             return Err(response.status());
@@ -396,6 +401,48 @@ async fn a_one_time_token_opens_one_session_which_ends_when_it_is_logged_out() {
     // The file's own token, pasted by hand, opens a session as often as somebody does so.
     let again = Session::of(house.address(), &house.token()).await.unwrap();
     assert_eq!(house.ask("/api/services", &again.headers(), Value::Null).await.0, StatusCode::OK);
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_ends_the_session_that_the_browser_had_and_what_is_followed_under_it() {
+    let house = House::new().await;
+    let session = async |cookie: &str| {
+        let token = house.one_time_token().await;
+        Session::beside(house.address(), &token, cookie).await.unwrap()
+    };
+    let (first, elsewhere) = (session("").await, session("").await);
+    let events = send(house.address(), "GET", "/api/events", &first.headers(), &Value::Null).await;
+    // Who fails to log in ends nothing.
+    assert!(Session::beside(house.address(), "guess", &first.cookie).await.is_err());
+    assert_eq!(house.ask("/api/services", &first.headers(), Value::Null).await.0, StatusCode::OK);
+    let second = session(&first.cookie).await;
+    tokio::time::timeout(LIMIT, events.into_body().collect()).await.unwrap().unwrap();
+    let status =
+        async |session: &Session| house.ask("/api/services", &session.headers(), Value::Null).await.0;
+    assert_eq!(status(&first).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(&second).await, StatusCode::OK);
+    assert_eq!(status(&elsewhere).await, StatusCode::OK, "another browser's goes on");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_with_the_end_of_a_run_is_not_listed_as_kept() {
+    let house = House::new().await;
+    house.updated("1.0.0").await;
+    let registry = &house.serving.as_ref().unwrap().registry;
+    let order = json!({ "version": "2.0.0", "hold": true });
+    registry.call("update.run", order, "test").await.unwrap();
+    let mut views = registry.services["web"].watch();
+    let waits = views.wait_for(|view| view.report.awaits.is_some());
+    drop(tokio::time::timeout(LIMIT, waits).await.unwrap().unwrap());
+    let listed = async || registry.call("generations.list", Value::Null, "test").await.unwrap();
+    assert_eq!(listed().await["generations"].as_array().unwrap().len(), 2);
+    registry.call("update.cancel", Value::Null, "test").await.unwrap();
+    let kept = listed().await;
+    let kept: Vec<&Value> =
+        kept["generations"].as_array().unwrap().iter().map(|one| &one["generation"]).collect();
+    assert_eq!(kept, [&json!(1)]);
     house.end().await;
 }
 

@@ -96,7 +96,8 @@ struct Ticket {
     token: String,
 }
 
-/// Exchanges a token for a session.
+/// Exchanges a token for a session. The one that the browser has ends: its cookie is overwritten, and nobody could end it
+/// any more, nor what is followed under it.
 async fn log_in(Extension(logins): Extension<Arc<Logins>>, headers: HeaderMap, body: Bytes) -> Response {
     let ticket = serde_json::from_slice::<Ticket>(&body).ok();
     let granted = ticket.and_then(|ticket| logins.exchange(ticket.token.trim(), Instant::now()));
@@ -105,17 +106,22 @@ async fn log_in(Extension(logins): Extension<Arc<Logins>>, headers: HeaderMap, b
             "this token is not valid, or not any more: `cutover open` prints an address with another one";
         return failed(&Failure::new("login_refused", message));
     };
+    end_session(&logins, &headers);
     let cookie = set_cookie(&headers, &granted.cookie, "");
     ([(header::SET_COOKIE, cookie)], Json(json!({ "key": granted.key }))).into_response()
 }
 
 /// Ends the session whose cookie is sent. Whoever has it may: it opens nothing, and this ends it.
 async fn log_out(Extension(logins): Extension<Arc<Logins>>, headers: HeaderMap) -> Response {
-    if let Some(cookie) = guard::cookie(&headers) {
-        logins.revoke(cookie, Instant::now());
-    }
+    end_session(&logins, &headers);
     ([(header::SET_COOKIE, set_cookie(&headers, "", "; Max-Age=0"))], Json(json!({ "ok": true })))
         .into_response()
+}
+
+fn end_session(logins: &Logins, headers: &HeaderMap) {
+    if let Some(cookie) = guard::cookie(headers) {
+        logins.revoke(cookie, Instant::now());
+    }
 }
 
 fn set_cookie(headers: &HeaderMap, value: &str, more: &str) -> String {

@@ -139,7 +139,8 @@ impl Registry {
             "service.stop" => self.order(&params, Order::Stop, actor).await,
             "service.restart" => self.order(&params, Order::Restart, actor).await,
             "generations.list" => {
-                self.service(&params)?.generations().map_err(|fault| Failure::new(&fault.code, fault.detail))
+                let listed = self.service(&params)?.generations().await;
+                listed.map_err(|fault| Failure::new(&fault.code, fault.detail))
             }
             "generations.diff" => self.difference(&params),
             "versions.available" => self.available(&params).await,

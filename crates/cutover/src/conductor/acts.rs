@@ -34,11 +34,11 @@ use crate::predecessor::Record;
 use crate::probe::Before;
 use crate::store::Tally;
 use crate::supervisor::{self, Live};
-use cutover_core::{Done, Effect, Event, Exchanges, Exit, Fault, Instance, Release, Settings, Ticket};
+use cutover_core::{Done, Effect, Event, Exchanges, Exit, Fault, Instance, Release, RunId, Settings, Ticket};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 /// How long an instance's records may take to settle.
 const RECORDS: Duration = Duration::from_secs(5);
@@ -53,6 +53,8 @@ pub(super) struct Executor {
     pub hands: Arc<Mutex<()>>,
     /// Held by a sweep.
     pub broom: Arc<Mutex<()>>,
+    /// The run after whose end was swept last.
+    pub swept: watch::Sender<Option<RunId>>,
     /// Held by whoever reads a whole tree.
     pub eyes: Arc<Mutex<()>>,
     /// What the act under way copies.
@@ -83,7 +85,8 @@ pub(super) type Outcome = Result<Done, Fault>;
 impl Executor {
     pub(super) fn new(site: Arc<Site>, front: FrontLink, reporter: Reporter) -> Self {
         let [hands, broom, eyes] = std::array::from_fn(|_| Arc::new(Mutex::new(())));
-        Self { site, front, reporter, hands, broom, eyes, tally: Tally::default() }
+        let swept = watch::channel(None).0;
+        Self { site, front, reporter, hands, broom, eyes, swept, tally: Tally::default() }
     }
 
     /// Does one act and reports its end.

@@ -145,11 +145,12 @@ impl Executor {
 }
 
 impl Handle {
-    /// All sealed generations, as JSON, oldest first.
+    /// All sealed generations, as JSON, oldest first. Those that go with the end of a run are gone by then.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn generations(&self) -> Result<serde_json::Value, Fault> {
+    pub async fn generations(&self) -> Result<serde_json::Value, Fault> {
+        self.after_sweeping().await;
         let store = &self.executor.site.store;
         let records = store.generations().map_err(super::acts::chain("store"))?.into_iter();
         let kept: Vec<Kept> = records.map(|record| Kept { notes: store.notes(&record), record }).collect();

@@ -54,17 +54,32 @@ fn refused(state: &State, order: Order, settings: &Settings) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cutover_core::{DataClass, Intake, Policy, Strategy};
+    use cutover_core::{DataClass, Intake, Policy, Restarts, Strategy, Wish};
 
-    #[test]
-    fn a_service_that_was_never_installed_can_be_updated_and_stopped_and_nothing_else() {
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             strategy: Strategy::StopStart,
             class: DataClass::None,
             intake: Intake::Front,
             policy: Policy::default(),
+        }
+    }
+
+    /// The page goes by it: what shall not run is switched and not started, what ended for good is started by every run.
+    #[test]
+    fn a_service_that_shall_not_run_cannot_be_stopped_and_one_that_ended_for_good_can() {
+        let at_rest = |wish, restarts| {
+            let orders = orders(&State { wish, restarts, ..State::new() }, &settings());
+            ["start", "stop"].map(|word| orders[word].is_none())
         };
-        let orders = orders(&State::new(), &settings);
+        assert_eq!(at_rest(Wish::Run, Restarts::Allowed), [false, true]);
+        assert_eq!(at_rest(Wish::Run, Restarts::Halted { code: 78 }), [true, true]);
+        assert_eq!(at_rest(Wish::Stopped, Restarts::Allowed), [true, false]);
+    }
+
+    #[test]
+    fn a_service_that_was_never_installed_can_be_updated_and_stopped_and_nothing_else() {
+        let orders = orders(&State::new(), &settings());
         let possible: Vec<&str> =
             orders.iter().filter(|(_, refusal)| refusal.is_none()).map(|(word, _)| word.as_str()).collect();
         assert_eq!(possible, ["stop", "update"]);

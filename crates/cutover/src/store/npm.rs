@@ -101,9 +101,9 @@ fn is_address(text: &str) -> bool {
     !rest.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'<>\\`".contains(&byte))
 }
 
-/// A moment as everybody who is told of it can read it.
-fn is_moment(text: &str) -> bool {
-    text.parse::<jiff::Timestamp>().is_ok()
+/// A moment as everybody who is told of it can read it: the registry's word for it may be any that ISO 8601 has.
+fn moment(text: &str) -> Option<String> {
+    text.parse::<jiff::Timestamp>().ok().map(|at| at.to_string())
 }
 
 fn is_word(word: &str) -> bool {
@@ -210,12 +210,7 @@ fn exact(npm: &Npm, wanted: &Wanted, view: &View) -> Result<Resolved> {
             digest: digest.to_owned(),
             plugins: Vec::new(),
         },
-        published: view
-            .time
-            .get(&view.version)
-            .and_then(|at| at.as_str())
-            .filter(|at| is_moment(at))
-            .map(str::to_owned),
+        published: view.time.get(&view.version).and_then(|at| moment(at.as_str()?)),
         notes: None,
         homepage: view.homepage.as_str().filter(|page| is_address(page)).map(str::to_owned),
         unpacked_bytes: view.dist.unpacked_size,
@@ -339,6 +334,19 @@ mod tests {
             ["1", "1.2", "1.x", "^1.2.3", ">=1.2.3", "1.2.3 || 2.0.0", "*", "", "latest", "1.2.*", "1.2.3 "]
         {
             assert!(!is_exact_version(range), "{range}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_told_in_the_one_way_that_everybody_reads() {
+        for (word, told) in [
+            ("2026-05-03T10:00:00.000Z", Some("2026-05-03T10:00:00Z")),
+            ("20260503T100000Z", Some("2026-05-03T10:00:00Z")),
+            ("2026-05-03 12:00:00.5+02:00", Some("2026-05-03T10:00:00.5Z")),
+            ("2026-05-03", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(moment(word).as_deref(), told, "{word}");
         }
     }
 

@@ -240,3 +240,36 @@ async fn a_page_that_does_not_hear_the_daemon_says_since_when_and_shows_nothing_
     viewer.reads("Trouble: ").await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_drawn_says_so_in_place_of_what_it_showed_until_it_can() -> anyhow::Result<()> {
+    if !is_asked_for("a page that cannot be drawn says so") {
+        return Ok(());
+    }
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    house.world.install("1.0.0").await?;
+    let mut viewer = house.visit().await?;
+    assert_eq!(viewer.marked("verified").await?, "good");
+    // From now on everything that is told lacks something.
+    let lacking =
+        "window.whole = JSON.parse; JSON.parse = (text) => ({ ...whole(text), tellings: null }); void 0";
+    viewer.tab.evaluate(lacking).await?;
+    assert_eq!(house.world.cutover(&["stop"]).await?.status.code(), Some(0));
+    let notice = "document.querySelector('.banner.bad[role=alert]')?.innerText.includes('This page cannot be drawn: ')";
+    viewer.sees("the notice", notice).await?;
+    viewer.reads("Load it again.").await?;
+    let left =
+        "document.querySelectorAll('.good, .chip, dl').length + document.querySelector('#status').innerText";
+    assert_eq!(viewer.tab.evaluate(left).await?, json!("0"), "nothing is left of what it showed");
+    let moments =
+        "import('/page/words.js').then(({ span, ago }) => [span(NaN), ago(Date.parse('once'), Date.now())])";
+    assert_eq!(viewer.tab.evaluate(moments).await?, json!(["–", "– ago"]), "no moment is no reason for it");
+    viewer.pictures("undrawn").await?;
+    viewer.is_usable().await?;
+    // What can be drawn is drawn, without being loaded again.
+    viewer.tab.evaluate("JSON.parse = whole; void 0").await?;
+    assert_eq!(house.world.cutover(&["start"]).await?.status.code(), Some(0));
+    assert_eq!(viewer.marked("verified").await?, "good");
+    viewer.is_content();
+    Ok(())
+}

@@ -61,3 +61,45 @@ async fn logging_out_in_one_tab_ends_what_the_other_one_shows() -> anyhow::Resul
     two.complains_of_answers_alone();
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tab_goes_on_under_a_later_login_of_its_browser_and_ends_with_it() -> anyhow::Result<()> {
+    if !is_asked_for("a later login takes every tab along") {
+        return Ok(());
+    }
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let mut one = house.visit().await?;
+    one.marked("nothing installed").await?;
+    // A token of its own, in the same browser.
+    let mut two = house.visit().await?;
+    two.marked("nothing installed").await?;
+    house.world.install("1.0.0").await?;
+    assert_eq!(one.marked("verified").await?, "good", "it hears the daemon still, or again");
+    two.press("Log out").await?;
+    two.reads("You are logged out.").await?;
+    one.reads("not logged in any more").await?;
+    assert_eq!(
+        one.text_of(".card").await? + &one.text_of("dl").await?,
+        "",
+        "nothing is left of what it knew"
+    );
+    one.complains_of_answers_alone();
+    two.complains_of_answers_alone();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_means_nothing_leads_in_all_the_same() -> anyhow::Result<()> {
+    if !is_asked_for("an address that means nothing leads in") {
+        return Ok(());
+    }
+    let house = House::new(&rules("", &[]), &[("1.0.0", Knobs::default())]).await?;
+    let mut viewer = house.tab(&format!("http://{}/#/%", house.address)).await?;
+    viewer.reads("cutover open").await?;
+    viewer.is_content();
+    let mut viewer = house.visit().await?;
+    viewer.tab.evaluate("void (location.hash = '#/%/run/%')").await?;
+    viewer.reads("There is no such service.").await?;
+    viewer.is_content();
+    Ok(())
+}

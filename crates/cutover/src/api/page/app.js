@@ -1,19 +1,20 @@
-// The page: what it knows, what a person can do, and the one function from what it knows to the document. It holds no truth
-// of its own: it shows what the daemon said last, and says so when it does not hear the daemon.
-import { button, h, lay, title } from "./dom.js";
+// The page: what it knows, what a person can do, and the way from what it knows to the document. It holds no truth of its
+// own: it shows what the daemon said last, and says so when it does not hear it.
+import { button, h, lay, title, urgent } from "./dom.js";
 import * as link from "./link.js";
 import { loginPage } from "./login.js";
-import { asCall, orderDialog } from "./orders.js";
+import { asCall, expects, fits, orderDialog } from "./orders.js";
 import { runPage } from "./run.js";
 import { servicePage, servicesPage } from "./service.js";
-import { clock, standing } from "./words.js";
+import { clock, isOpen, standing } from "./words.js";
 
 /** Clocks so near are one (ms): the daemon tells whole seconds. */
 const NEAR = 2000;
 
+const unheard = () => ({ live: false, since: Date.now() });
 /** @type {Model} */
 const model = {
-	stage: "starting", notice: "", busy: false, link: { live: false, since: Date.now() }, now: Date.now(),
+	stage: "starting", notice: "", busy: false, link: unheard(), now: Date.now(),
 	views: new Map(), broken: {}, route: { service: null, run: null }, runs: new Map(), generations: new Map(), logs: new Map(), differences: new Map(),
 	logOpen: false, logOf: 0, looks: new Map(), draft: null,
 };
@@ -33,42 +34,46 @@ const deeds = {
 		else leave(answer.why);
 		render();
 	},
-	async logout() {
+	logout() {
 		leave("You are logged out.");
-		await link.logout().catch(() => {});
+		link.logout().catch(() => {});
 	},
 	draft(service, word, generation = null, version = "") {
 		const view = model.views.get(service);
 		if (!view) return;
-		const expected = view.current ? { generation: view.current.generation, version: view.current.release.version } : {};
-		const data = view.orders.rollback_keep !== null && view.orders.rollback_restore === null ? "restore" : "keep";
-		const approves = view.report.awaits?.plan ?? null;
-		model.draft = { word, service, generation, version, data, expected, approves, hold: false, plan: null, sent: false, refusal: null };
+		const { orders, report } = view;
+		model.draft = {
+			word, service, generation, version, expected: expects(view, word), approves: report.awaits?.plan ?? null, hold: false,
+			data: orders.rollback_keep !== null && orders.rollback_restore === null ? "restore" : "keep", plan: null, sent: false, refusal: null,
+		};
 		render();
 	},
 	revise(change) {
-		if (model.draft) Object.assign(model.draft, change);
+		Object.assign(model.draft ?? {}, change);
 		render();
 	},
 	async plan() {
 		const { draft } = model;
 		if (!draft) return;
-		draft.plan = { state: "asked" };
+		/** @type {Asked<Plan>} */
+		const plan = { state: "asked" };
+		draft.plan = plan;
 		render();
-		draft.plan = await settled(link.call("update.plan", { service: draft.service, version: draft.version || null }));
+		const answer = await settled(link.call("update.plan", { service: draft.service, version: draft.version || null }));
+		// By now it may be another version that is asked for.
+		if (draft.plan === plan) draft.plan = answer;
 		asked.clear();
 		refresh();
-		render();
 	},
 	async give() {
 		const { draft } = model;
-		if (!draft || draft.sent || !model.link.live) return;
+		if (!draft || draft.sent || !model.link.live || !fits(model.views.get(draft.service), draft)) return;
 		Object.assign(draft, { sent: true, refusal: null });
 		render();
 		const answer = await settled(link.call(...asCall(draft)));
 		draft.sent = false;
-		if (answer.state === "failed") draft.refusal = answer.why;
-		if (answer.state === "told" && model.draft === draft) deeds.close();
+		if (answer.state === "failed") draft.refusal = answer;
+		else if (model.draft === draft) deeds.close();
 		render();
 	},
 	close() {
@@ -77,10 +82,10 @@ const deeds = {
 		render();
 		if (document.activeElement === document.body) heading()?.focus();
 	},
-	async look(service) {
+	look(service) {
 		model.looks.set(service, { state: "asked" });
 		render();
-		await learn(model.looks, service, "versions.available", { service });
+		learn(model.looks, service, "versions.available", { service });
 	},
 	compare: (service, generation) => learn(model.differences, service, "generations.diff", { service, generation }),
 	openLog(open) {
@@ -100,23 +105,17 @@ async function settled(promise) {
 	try {
 		return { state: "told", value: await promise };
 	} catch (error) {
-		return { state: "failed", why: said(error) };
+		const [code, why] = error instanceof link.Refused ? [error.code, error.message] : ["", "The daemon did not answer."];
+		return { state: "failed", code, why };
 	}
 }
 
-/** Asks, and shows what is told. @type {Learn} */
+/** @type {Learn} */
 async function learn(into, service, method, params) {
 	into.set(service, await settled(link.call(method, params)));
 	render();
 }
 
-/** @param {unknown} error */
-function said(error) {
-	if (error instanceof link.Refused) return error.message;
-	return "The daemon did not answer. Whether it took the order shows here as soon as it is heard again.";
-}
-
-/** Hears the daemon from now on. */
 function begin() {
 	const mine = ++session;
 	const isOver = () => mine !== session;
@@ -125,23 +124,23 @@ function begin() {
 		all(views, broken, now) {
 			if (isOver()) return;
 			skew = Math.abs(now - Date.now()) < NEAR ? 0 : now - Date.now();
-			model.stage = "in";
-			model.link = { live: true, since: Date.now() };
+			Object.assign(model, { stage: "in", link: { live: true, since: Date.now() }, broken });
 			model.views = new Map(views.map((view) => [view.service, view]));
-			model.broken = broken;
+			model.looks.clear();
 			asked.clear();
 			refresh();
-			render();
 		},
 		view(view) {
 			if (isOver()) return;
-			model.views.set(view.service, view);
+			const { service, available, report } = view;
+			// What a look came to is said until something else is so.
+			if (isOpen(report) || available?.seenAt !== model.views.get(service)?.available?.seenAt) model.looks.delete(service);
+			model.views.set(service, view);
 			refresh();
-			render();
 		},
 		lost() {
 			if (isOver() || !model.link.live) return;
-			model.link = { live: false, since: Date.now() };
+			model.link = unheard();
 			render();
 		},
 		out() {
@@ -153,13 +152,14 @@ function begin() {
 /** @param {string} notice */
 function leave(notice) {
 	session++;
-	for (const known of [model.views, model.runs, model.generations, model.logs, model.differences, model.looks]) known.clear();
-	Object.assign(model, { stage: "out", notice, draft: null, broken: {}, link: { live: false, since: Date.now() } });
+	for (const known of Object.values(model)) if (known instanceof Map) known.clear();
+	Object.assign(model, { stage: "out", notice, draft: null, broken: {}, link: unheard() });
 	render();
 }
 
-/** Asks for the lists of the service that is shown when a run of it began or ended. */
+/** Shows what is known, and asks for the lists of the service shown when a run of it began or ended. */
 function refresh() {
+	render();
 	const view = model.views.get(model.route.service ?? "");
 	if (!view) return;
 	const { service, report, current } = view;
@@ -172,7 +172,7 @@ function refresh() {
 
 async function readLog() {
 	const service = model.route.service;
-	if (!service || !model.logOpen || !model.link.live) return;
+	if (!service || !model.logOpen || !model.link.live || document.hidden) return;
 	const instance = model.logOf;
 	const answer = await settled(link.call("logs.tail", { service, instance, limit: 200 }));
 	if (instance === model.logOf) model.logs.set(service, answer);
@@ -180,23 +180,22 @@ async function readLog() {
 }
 
 function route() {
-	const [service, , run] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-	const moved = model.route.service !== (service || null) || model.route.run !== (run ?? null);
-	model.route = { service: service || null, run: run ?? null };
+	// Names are plain words: nothing of them is encoded.
+	const [service, , run = null] = location.hash.replace(/^#\/?/, "").split("/").map((part) => part || null);
+	const moved = model.route.service !== service || model.route.run !== run;
+	model.route = { service, run };
 	if (moved) Object.assign(model, { logOpen: false, logOf: 0 });
 	model.logs.clear();
 	model.differences.clear();
 	refresh();
-	render();
-	if (moved) {
-		scrollTo(0, 0);
-		heading()?.focus();
-	}
+	if (!moved) return;
+	scrollTo(0, 0);
+	heading()?.focus();
 }
 
-/** @returns {HTMLElement | null} */
 const heading = () => document.querySelector("h1");
 
+const [root, status] = ["cutover-page", "#status"].map((of) => /** @type {Element} */ (document.querySelector(of)));
 let rendering = false;
 let told = "";
 
@@ -207,15 +206,25 @@ function render() {
 	queueMicrotask(() => {
 		rendering = false;
 		// Nothing goes on here that is not heard of.
-		model.now = (model.stage === "in" && !model.link.live ? model.link.since : Date.now()) + skew;
-		const root = document.querySelector("cutover-page");
-		if (!root) return;
-		document.body.dataset.link = model.stage !== "in" || model.link.live ? "live" : "lost";
-		lay(root, [frame(), content(), orderDialog(model, deeds)].filter((part) => part !== null));
-		const dialog = root.querySelector("dialog");
-		if (dialog && !dialog.open) dialog.showModal();
-		announce();
+		const isLost = model.stage === "in" && !model.link.live;
+		model.now = (isLost ? model.link.since : Date.now()) + skew;
+		document.body.dataset.link = isLost ? "lost" : "live";
+		try {
+			draw();
+		} catch (error) {
+			// What was shown may not be so any more. What is told next is tried again.
+			lay(root, [h("main", urgent("bad", `${error}. Load it again.`, "This page cannot be drawn: "))]);
+			say("");
+		}
 	});
+}
+
+function draw() {
+	lay(root, [frame(), content(), orderDialog(model, deeds)].filter((part) => part !== null));
+	const dialog = root.querySelector("dialog");
+	if (dialog && !dialog.open) dialog.showModal();
+	say([...model.views.values()].filter(({ service }) => (model.route.service ?? service) === service)
+		.map((view) => `${view.service}: ${standing(view, model.link.live).word}. ${view.report.sentence}`).join(" "));
 }
 
 function frame() {
@@ -224,11 +233,12 @@ function frame() {
 	return h("header", { key: "frame" },
 		h("a.brand", { href: "#/", "aria-label": "cutover: all services" },
 			h("img", { src: document.querySelector("link")?.href, alt: "" }), "cutover"),
-		model.stage === "in" && service && h("nav", { "aria-label": "Where you are" },
-			h("a", { href: "#/" }, "Services"), " / ", run ? [h("a", { href: `#/${service}` }, service), " / run"] : service),
-		model.stage === "in" && h("div.state",
-			h("span", { class: live ? "quiet" : "cut", role: "status" }, live ? "connected" : `not connected since ${clock(since)}`),
-			button("Log out", deeds.logout, { class: "small" })));
+		model.stage === "in" && [
+			service && h("nav", { "aria-label": "Where you are" },
+				h("a", { href: "#/" }, "Services"), " / ", run ? [h("a", { href: `#/${service}` }, service), " / run"] : service),
+			h("div.state",
+				h("span", { class: live ? "quiet" : "cut", role: "status" }, live ? "connected" : `not connected since ${clock(since)}`),
+				button("Log out", deeds.logout, { class: "small" }))]);
 }
 
 function content() {
@@ -236,18 +246,15 @@ function content() {
 	if (model.stage === "starting") return h("main", title("cutover"), h("p", "Asking the daemon …"));
 	const { service, run } = model.route;
 	if (service === null) return servicesPage(model, deeds);
-	return run === null ? servicePage(model, service, deeds) : runPage(model, service, run);
+	return run && model.views.has(service) ? runPage(model, service, run) : servicePage(model, service, deeds);
 }
 
-/** Says to those who do not see the page what has changed on it, once. */
-function announce() {
-	const text = [...model.views.values()].filter(({ service }) => (model.route.service ?? service) === service)
-		.map((view) => `${view.service}: ${standing(view, model.link.live).word}. ${view.report.sentence}`).join(" ");
-	if (told && text !== told) lay(/** @type {Element} */ (document.querySelector("#status")), [text]);
+/** Says to those who do not see the page what has changed on it, once. @param {string} text */
+function say(text) {
+	if (told && text !== told) lay(status, [text]);
 	told = text;
 }
 
-/** A command and a button that copies it. */
 class CopyLine extends HTMLElement {
 	static observedAttributes = ["command"];
 
@@ -259,7 +266,7 @@ class CopyLine extends HTMLElement {
 	show(label) {
 		const command = this.getAttribute("command") ?? "";
 		const copy = async () => {
-			// Without a clipboard (a name that is not loopback, and no TLS) a person copies what is selected.
+			// Without a clipboard (no loopback name, no TLS) a person copies what is selected.
 			const done = await navigator.clipboard?.writeText(command).then(() => true, () => false);
 			if (!done) getSelection()?.selectAllChildren(this.children[0]);
 			this.show(done ? "Copied" : "Selected");
@@ -270,9 +277,9 @@ class CopyLine extends HTMLElement {
 }
 
 customElements.define("copy-line", CopyLine);
-addEventListener("hashchange", () => enter());
+addEventListener("hashchange", enter);
 setInterval(render, 1000);
-setInterval(() => { if (!document.hidden) readLog(); }, 2000);
+setInterval(readLog, 2000);
 
 /** A token in the address is used and taken out of it; everything else there is where to go. */
 function enter() {
@@ -288,4 +295,3 @@ if (model.stage === "starting" && !model.busy) {
 	if (link.mayBeIn()) begin();
 	else leave("");
 }
-render();

@@ -3,7 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element: its tag, with classes after a dot, its attributes if it has any, and what is in it. @type {Describe} */
+/** @type {Describe} */
 export function h(name, ...rest) {
 	const [tag, of] = name.split(".");
 	const [first] = rest;
@@ -16,21 +16,24 @@ export function h(name, ...rest) {
 const flat = (kids) => kids.flatMap((kid) =>
 	Array.isArray(kid) ? flat(kid) : kid == null || kid === false ? [] : [typeof kid === "object" ? kid : String(kid)]);
 
-/** A button. One that is off keeps the focus that it has. @type {Button} */
+/** One that is off keeps the focus that it has. @type {Button} */
 export const button = (label, deed, { off = false, ...more } = {}) =>
 	h("button", { type: deed ? "button" : "submit", onclick: () => off || deed?.(), "aria-disabled": off && "true", ...more }, label);
 
 /** A page's heading, which gets the focus. @param {...Kid} kids */
 export const title = (...kids) => h("h1", { tabindex: -1 }, kids);
 
-/** A part of a page with a heading. @type {Section} */
+/** @type {Section} */
 export const section = (id, title, ...kids) =>
 	h("section.sheet", { key: id, "aria-labelledby": id }, h("h2", { id }, title), kids);
 
-/** A name and what it is, in a list of such. @type {Row} */
+/** @type {Row} */
 export const row = (name, ...told) => h("div", h("dt", name), h("dd", told));
 
-/** A table by its columns and their classes; in a hand each cell has a line of its own, with its column's name. @type {Table} */
+/** @type {Urgent} */
+export const urgent = (tone, said, kind) => h(`p.banner ${tone}`, { role: "alert" }, kind && h("strong", kind), said);
+
+/** In a hand each cell has a line of its own, with its column's name. @type {Table} */
 export const table = (label, columns, rows) => {
 	const names = Object.keys(columns);
 	const cells = (/** @type {Kid[]} */ [first, ...others]) => [h("th", { scope: "row" }, first),
@@ -40,7 +43,7 @@ export const table = (label, columns, rows) => {
 			h("tbody", rows.map(([props, ...kids]) => h("tr", props, cells(kids))))));
 };
 
-/** Makes the children of `parent` what is described. @type {Lay} */
+/** @type {Lay} */
 export function lay(parent, kids) {
 	const left = new Set(parent.childNodes);
 	const nodes = kids.map((kid) => {
@@ -48,7 +51,7 @@ export function lay(parent, kids) {
 		if (found) left.delete(found);
 		return found ?? made(parent, kid);
 	});
-	// What goes, goes first: then what stays need not be moved, and an element that is moved loses the focus.
+	// What goes, goes first: what stays need not be moved then, and keeps the focus.
 	for (const node of left) node.remove();
 	nodes.forEach((node, at) => {
 		const kid = kids[at];
@@ -77,9 +80,7 @@ function made(parent, kid) {
 /** @type {Dress} */
 function dress(element, props) {
 	const before = element.told ?? {};
-	for (const name of Object.keys(before)) {
-		if (!(name in props)) element.removeAttribute(name);
-	}
+	for (const name in before) if (!(name in props)) element.removeAttribute(name);
 	for (const [name, value] of Object.entries(props)) {
 		if (name === "key") continue;
 		if (name.startsWith("on")) {

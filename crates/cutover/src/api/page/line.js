@@ -4,7 +4,7 @@ import { clock, hasFailed, plain, span } from "./words.js";
 
 const BEFORE = ["resolve", "stage", "preflight", "rehearse", "await", "drain"];
 
-/** When the front did not serve, as the steps tell: from the cut to the release, and again on the way back. @type {Outages} */
+/** @type {Outages} */
 const outages = (run, end) => {
 	/** @type {Span[]} */
 	const found = [];

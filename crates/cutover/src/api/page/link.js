@@ -1,18 +1,18 @@
-// The way to the daemon: a session, calls, and a stream of views. What comes is whole views, the present one first, so
-// nothing is lost with a connection that is lost.
+// The way to the daemon: a session, calls, and whole views, the present one first: nothing is lost with a connection.
 
-/** The half of the session that this origin keeps; the cookie is the other one. */
+/** This origin's half of the session; the cookie is the other one. */
 const KEY = "cutover-key";
 /** Between two tries (ms). */
 const PAUSE = 1000;
-/** The daemon says something every five seconds; a stream so long silent is lost (ms). */
+/** The daemon says something every five seconds; a stream so long silent (ms) is lost. */
 const SILENCE = 15000;
 /** A page so long unseen gives its connection back (ms): a browser has few of them. */
 const UNSEEN = 60000;
 
 /** The daemon answered, and not with what was asked for. */
 export class Refused extends Error {
-	status = 0;
+	/** Its word for why, or the status of an answer without one. */
+	code = "";
 }
 
 /** @type {Ask} */
@@ -20,18 +20,17 @@ async function ask(path, init = {}) {
 	const headers = { "x-cutover-key": localStorage.getItem(KEY) ?? "" };
 	const response = await fetch(path, { ...init, headers, cache: "no-store", redirect: "error" });
 	if (response.ok) return response;
-	const said = await response.json().catch(() => ({}));
-	const { status } = response;
-	throw Object.assign(new Refused(said.error?.message ?? `the daemon answered ${status}`), { status });
+	const { error } = await response.json().catch(() => ({}));
+	const code = error?.code ?? `${response.status}`;
+	throw Object.assign(new Refused(error?.message ?? `the daemon answered ${code}`), { code });
 }
 
-/** Exchanges a token for a session. @param {string} token */
+/** @param {string} token */
 export async function login(token) {
 	const response = await ask("/api/session", { method: "POST", body: JSON.stringify({ token }) });
 	localStorage.setItem(KEY, (await response.json()).key);
 }
 
-/** Ends the session, here and there. */
 export async function logout() {
 	localStorage.removeItem(KEY);
 	await ask("/api/session", { method: "DELETE" });
@@ -40,18 +39,18 @@ export async function logout() {
 /** Whether this browser may have a session. */
 export const mayBeIn = () => localStorage.getItem(KEY) !== null;
 
-/** Calls a method. @type {Call} */
+/** @type {Call} */
 export const call = async (method, params) =>
 	(await ask(`/api/rpc/${method}`, { method: "POST", body: JSON.stringify(params) })).json();
 
-/** Hears the daemon until the session is over. @param {Hearer} hearer */
+/** Until the session is over. @param {Hearer} hearer */
 export async function follow(hearer) {
 	while (!hearer.isOver()) {
 		let rests = false;
 		try {
 			rests = await hear(hearer);
 		} catch (error) {
-			if (error instanceof Refused && error.status === 401) return hearer.out();
+			if (error instanceof Refused && error.code === "401") return hearer.out();
 		}
 		hearer.lost();
 		await new Promise((go) => setTimeout(go, PAUSE));
@@ -82,7 +81,7 @@ async function hear(hearer) {
 			const events = (text + decoder.decode(value, { stream: true })).split("\n\n");
 			text = events.pop() ?? "";
 			for (const event of events) {
-				const data = event.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("");
+				const data = /^data: ([^\n]*)/m.exec(event)?.[1];
 				if (data) hearer.view(JSON.parse(data));
 			}
 		}

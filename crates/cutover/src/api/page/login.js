@@ -1,10 +1,10 @@
-import { button, h, section, title } from "./dom.js";
+import { button, h, section, title, urgent } from "./dom.js";
 
 /** @type {Page} */
 export function loginPage(model, deeds) {
 	return h("main.login",
 		title("Log in"),
-		model.notice && h("p.banner warn", { role: "alert" }, model.notice),
+		model.notice && urgent("warn", model.notice),
 		section("by-command", "With a command",
 			h("p", "On cutover’s machine, as the user that it runs as:"),
 			h("copy-line", { command: "cutover open" }),

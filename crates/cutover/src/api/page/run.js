@@ -76,7 +76,7 @@ export const liveRun = (model, view, deeds) => {
 		runParts(model, run, view));
 };
 
-/** A run's own page. @type {RunPage} */
+/** @type {RunPage} */
 export function runPage(model, service, id) {
 	const view = model.views.get(service);
 	const about = view?.report.runId === id ? view : null;

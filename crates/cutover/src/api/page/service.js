@@ -5,18 +5,18 @@ import { added, ago, chip, isOpen, moment, numbered, outcome, plain, sign, size,
 
 /** What stays until it is resolved. @type {Part} */
 const banner = (_, view) => {
-	const { service, report, process } = view;
+	const { service, report: run, process } = view;
 	const trouble = troubled(view);
-	const { serving, recovery, next } = report;
-	const isMaintained = report.standing === "maintenance";
-	const hasFailed = report.ended !== null && !report.ok;
+	const { serving, recovery, next } = run;
+	const isMaintained = run.standing === "maintenance";
+	const hasFailed = run.ended !== null && !run.ok;
 	if (!isMaintained && !hasFailed && !trouble) return null;
-	const tone = isMaintained || trouble ? "bad" : outcome(report).tone;
-	const headline = isMaintained ? report.condition : hasFailed ? report.sentence : `Trouble: ${trouble}`;
-	const cause = hasFailed && report.causes[0];
+	const tone = isMaintained || trouble ? "bad" : outcome(run).tone;
+	const headline = isMaintained ? run.condition : hasFailed ? run.sentence : `Trouble: ${trouble}`;
+	const cause = hasFailed && run.causes[0];
 	return h("section", { key: `banner ${service}`, class: `banner ${tone}`, role: tone === "bad" ? "alert" : "status", "aria-label": `${service}: attention` },
 		h("p.headline", sign(tone), headline),
-		isMaintained && hasFailed && report.sentence !== headline && h("p", report.sentence),
+		isMaintained && hasFailed && run.sentence !== headline && h("p", run.sentence),
 		(isMaintained || hasFailed) && trouble && h("p", `Trouble: ${trouble}`),
 		cause && h("p.detail", { tabindex: 0 }, h("strong", `It failed at ${plain(cause.act)}: ${cause.fault.code}. `), cause.fault.detail),
 		h("p", "Serving now: ", serving.instance ? `${serving.version} (pid ${serving.instance.pid}, generation ${numbered(serving.generation ?? 0)}).`
@@ -46,9 +46,10 @@ export function servicesPage(model, deeds) {
 
 /** @type {Part} */
 const glance = (model, view, deeds) => {
-	const { report, front, process, available, current, service, channel, tellings } = view;
-	const { serving } = report;
+	const { report: run, front, process, available, current, service, channel, tellings } = view;
+	const { serving } = run;
 	const looked = model.looks.get(service);
+	const looks = looked?.state === "asked";
 	const isProven = serving.instance && process && serving.instance.pid === process.pid && !serving.waived;
 	const does = { serve: "serves", hold: "holds requests", maintain: "answers with maintenance" };
 	return h("dl.facts",
@@ -62,19 +63,17 @@ const glance = (model, view, deeds) => {
 		row("Available", available ? [h("span.version", available.version), available.published && `, published ${ago(Date.parse(available.published), model.now)}`,
 			`, seen ${ago(available.seenAt, model.now)} `, available.homepage && [h("a", { href: available.homepage, rel: "noreferrer" }, "what it is"), " "]]
 			: `nothing newer seen on “${channel}” `,
-			button(looked?.state === "asked" ? "Looking …" : "Look now", () => deeds.look(service), { class: "small", off: !model.link.live || looked?.state === "asked" || isOpen(report) }),
-			h("span", { role: "status" }, looked?.state === "told" ? !looked.value.available && "Nothing that an update would take." : looked?.state === "failed" && looked.why), saidOfItself(available?.notes)),
+			button(looks ? "Looking …" : "Look now", () => deeds.look(service), { class: "small", off: !model.link.live || looks || isOpen(run) }),
+			h("span", { role: "status" }, looked?.state === "told" ? !available && !looked.value.available && "Nothing that an update would take." : looked?.state === "failed" && looked.why), saidOfItself(available?.notes)),
 		tellings.length > 0 && row("Notices", tellings.map(({ target, owed, trial, givenUp }) => h("div", `${target.name}: `,
 			givenUp ? `given up: ${givenUp}` : owed ? `${owed} to be told${trial ? `, tried ${trial.tries} times: ${trial.why}` : ""}` : "knows all"))),
-		row("Last run", report.runId ? [chip(outcome(report)), report.ended ? ` ${ago(report.ended, model.now)}` : ""] : "none yet"));
+		row("Last run", run.runId ? [chip(outcome(run)), run.ended ? ` ${ago(run.ended, model.now)}` : ""] : "none yet"));
 };
 
 /** @type {ServicePage} */
 export function servicePage(model, name, deeds) {
 	const view = model.views.get(name);
-	if (!view) {
-		return h("main", title(name), h("p", model.broken[name] ? `It could not be begun: ${model.broken[name]}` : "There is no such service."));
-	}
+	if (!view) return h("main", title(name), h("p", model.broken[name] ? `It could not be begun: ${model.broken[name]}` : "There is no such service."));
 	const { report: run } = view;
 	return h("main", { key: name },
 		title(name, " ", chip(standing(view, model.link.live))),

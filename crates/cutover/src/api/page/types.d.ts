@@ -113,7 +113,7 @@ interface Difference {
 }
 
 /** What became of something that was asked for. */
-type Asked<T> = { state: "asked" } | { state: "told"; value: T } | { state: "failed"; why: string };
+type Asked<T> = { state: "asked" } | { state: "told"; value: T } | { state: "failed"; code: string; why: string };
 
 /** What tells a person how something stands: never the colour alone. */
 type Mark = { tone: "good" | "warn" | "bad" | "busy" | "idle" | "lost"; word: string };
@@ -130,13 +130,15 @@ interface Draft {
   generation: number | null;
   version: string;
   data: "keep" | "restore";
-  expected: { generation?: number; version?: string };
+  /** What was shown when the dialog was opened; of the run where the order is about it. */
+  expected: { generation?: number; version?: string; run: string | null };
   /** The plan that was shown when the dialog was opened. */
   approves: string | null;
   hold: boolean;
   plan: Asked<Plan> | null;
   sent: boolean;
-  refusal: string | null;
+  /** Without a code it is not known whether the order was taken. */
+  refusal: { code: string; why: string } | null;
 }
 
 /** All that the page shows is a function of this. */
@@ -194,15 +196,22 @@ type Laid = Described | string;
 type Known = Element & { told?: Record<string, any>; heard?: Set<string> };
 
 /** The types of functions that are too long to stand beside them. */
+/** An element: its tag, with classes after a dot, its attributes if it has any, and what is in it. */
 type Describe = (name: string, ...rest: (Props | Kid)[]) => Described;
 type Button = (label: Kid, deed: (() => void) | null, more?: Props) => Described;
+/** A part of a page with a heading. */
 type Section = (id: string, title: Kid, ...kids: Kid[]) => Described;
+/** A name and what it is, in a list of such. */
 type Row = (name: string, ...told: Kid[]) => Described;
+/** What must be heard at once, and what kind of thing that is. */
+type Urgent = (tone: Mark["tone"], said: string, kind?: string) => Described;
+/** By its columns and their classes. */
 type Table = (label: string, columns: Record<string, string>, rows: [Props, ...Kid[]][]) => Described;
 type Amount = (told: { unit: "bytes" | "count" }, number: number) => string;
 type Call = (method: string, params: object) => Promise<any>;
 type Ask = (path: string, init?: RequestInit) => Promise<Response>;
 type Flat = (kids: any[]) => Laid[];
+/** Makes the children of an element what is described. */
 type Lay = (parent: Element, kids: Laid[]) => void;
 type Fits = (node: ChildNode, kid: Laid) => boolean;
 type Made = (parent: Element, kid: Laid) => ChildNode;
@@ -211,7 +220,12 @@ type As = (tone: Mark["tone"], word: string) => Mark;
 type Naming = (installed: Installed | null) => Kid;
 type HasFailed = (run: Run, step: Step) => boolean;
 type Timeline = (run: Run, now: number) => Described;
+/** Whether the daemon would take the order now. */
 type Possible = (view: View, word: OrderWord) => boolean;
+/** What an order goes by; the daemon refuses it if that is another by then. */
+type Expects = (view: View, word: OrderWord) => Draft["expected"];
+/** Whether an order is still about what was shown. */
+type FitsNow = (view: View | undefined, draft: Draft) => boolean;
 /** An order as a method and its parameters. */
 type AsCall = (draft: Draft) => [string, object];
 type Consequences = (view: View, draft: Draft) => string[];
@@ -220,6 +234,7 @@ type ServicePage = (model: Model, name: string, deeds: Deeds) => Described;
 type RunPage = (model: Model, service: string, id: string) => Described;
 type Choice = (data: "keep" | "restore", label: string) => Described;
 type Span = [from: number, to: number];
+/** When the front did not serve, as the steps tell: from the cut to the release, and again on the way back. */
 type Outages = (run: Run, end: number) => Span[];
 type Bar = (...span: Span) => { x: number; width: number };
 /** A moment in words, seen from now (ms of Unix time). */
@@ -228,6 +243,7 @@ type Moment = (ms: number, now: number) => string;
 type OfRun<T> = (model: Model, run: Run, view: View | null) => T;
 type WhenTold = <T>(asked: Asked<T> | undefined, show: (value: T) => Kid) => Kid;
 type Settle = <T>(promise: Promise<T>) => Promise<Exclude<Asked<T>, { state: "asked" }>>;
+/** Asks, and shows what is told. */
 type Learn = (into: Map<string, any>, service: string, method: string, params: object) => Promise<void>;
 
 /** Parts of the page: functions from what is known to what is shown. */

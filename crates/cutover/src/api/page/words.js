@@ -1,20 +1,17 @@
-// Words and marks.
 import { h } from "./dom.js";
 
-const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
-
-/** @param {number} ms */
-export const clock = (ms) => TIME.format(ms);
+export const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" }).format;
+const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" }).format;
 
 /** Day and time; of today the time alone. @type {Moment} */
-export const moment = (ms, now) => (DAY.format(ms) === DAY.format(now) ? "" : `${DAY.format(ms)}, `) + clock(ms);
+export const moment = (ms, now) => (day(ms) === day(now) ? "" : `${day(ms)}, `) + clock(ms);
 
 /** @type {[number, string][]} */
 const UNITS = [[86400000, "d"], [3600000, "h"], [60000, "min"], [1000, "s"]];
 
 /** @param {number} ms */
 export function span(ms) {
+	if (!Number.isFinite(ms)) return "–";
 	if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
 	if (ms < 10000) return `${(ms / 1000).toFixed(1)} s`;
 	const at = UNITS.findIndex(([size]) => ms >= size);
@@ -50,7 +47,7 @@ export const named = (installed) => installed
 export const added = (release) => release?.plugins?.length
 	? ` with ${release.plugins.map((plugin) => `${plugin.package} ${plugin.version}`).join(", ")}` : "";
 
-/** Whether a run is not over. @param {Run} run */
+/** @param {Run} run */
 export const isOpen = (run) => run.runId !== null && run.ended === null;
 
 /** @type {HasFailed} */
@@ -88,23 +85,23 @@ export function outcome(run) {
 export const unserved = ({ downtimeMs, resolution }) =>
 	downtimeMs !== null ? span(downtimeMs) : resolution === "maintenance" ? "until resolved" : "–";
 
-/** What is wrong with it now. @param {View} view */
+/** @param {View} view */
 export const troubled = ({ trouble, alarm }) => trouble ?? alarm?.fault.detail;
 
-/** How a service stands. @param {View} view @param {boolean} live */
+/** @param {View} view @param {boolean} live */
 export function standing(view, live) {
-	const { report, current, orders } = view;
-	const serves = report.serving.posture === "serve" && report.serving.instance !== null;
+	const { report: run, current, orders } = view;
+	const serves = run.serving.posture === "serve" && run.serving.instance !== null;
 	if (!live) return as("lost", "not connected");
-	if (report.standing === "maintenance") return as("bad", "maintenance");
+	if (run.standing === "maintenance") return as("bad", "maintenance");
 	if (troubled(view)) return as("bad", serves ? "serving, in trouble" : "in trouble");
-	const last = outcome(report);
-	if (isOpen(report)) return last;
+	const last = outcome(run);
+	if (isOpen(run)) return last;
 	if (!serves && orders.start === null) return as("idle", "stopped");
 	if (!serves) return current ? as("warn", "not serving yet") : as("idle", "nothing installed");
 	if (last.tone !== "good") return as(last.tone === "idle" ? "idle" : "warn", `serving; ${last.word}`);
 	// What was verified is what serves, or it says nothing about it.
-	return report.serving.generation === report.target?.generation ? last : as("idle", "serving");
+	return run.serving.generation === run.target?.generation ? last : as("idle", "serving");
 }
 
 /** @param {Mark} mark */
