@@ -1,6 +1,6 @@
 //! Getting in and out.
 
-use crate::viewer::{House, is_asked_for, rules};
+use crate::viewer::{House, Viewer, is_asked_for, rules};
 use sample_gateway::Knobs;
 use serde_json::json;
 
@@ -49,16 +49,18 @@ async fn logging_out_in_one_tab_ends_what_the_other_one_shows() -> anyhow::Resul
     // The same browser needs no second token.
     let mut two = house.tab(&format!("http://{}/#/web", house.address)).await?;
     two.marked("nothing installed").await?;
-    one.press("Log out").await?;
-    one.reads("You are logged out.").await?;
-    two.reads("not logged in any more").await?;
-    assert_eq!(
-        two.text_of(".card").await? + &two.text_of("dl").await?,
-        "",
-        "nothing is left of what it knew"
-    );
-    one.complains_of_answers_alone();
-    two.complains_of_answers_alone();
+    logs_out(&mut one, &mut two).await
+}
+
+/// Logs out in one tab, which ends what the other one shows.
+async fn logs_out(here: &mut Viewer, there: &mut Viewer) -> anyhow::Result<()> {
+    here.press("Log out").await?;
+    here.reads("You are logged out.").await?;
+    there.reads("not logged in any more").await?;
+    let known = there.text_of(".card").await? + &there.text_of("dl").await?;
+    assert_eq!(known, "", "nothing is left of what it knew");
+    here.complains_of_answers_alone();
+    there.complains_of_answers_alone();
     Ok(())
 }
 
@@ -75,17 +77,7 @@ async fn a_tab_goes_on_under_a_later_login_of_its_browser_and_ends_with_it() -> 
     two.marked("nothing installed").await?;
     house.world.install("1.0.0").await?;
     assert_eq!(one.marked("verified").await?, "good", "it hears the daemon still, or again");
-    two.press("Log out").await?;
-    two.reads("You are logged out.").await?;
-    one.reads("not logged in any more").await?;
-    assert_eq!(
-        one.text_of(".card").await? + &one.text_of("dl").await?,
-        "",
-        "nothing is left of what it knew"
-    );
-    one.complains_of_answers_alone();
-    two.complains_of_answers_alone();
-    Ok(())
+    logs_out(&mut two, &mut one).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
