@@ -34,6 +34,8 @@ pub(crate) struct Flow {
     sieve: Option<Sieve>,
     /// Frames of the front's own, which go between two messages.
     own: Vec<u8>,
+    /// Where in the buffer those end that go next.
+    own_end: usize,
 }
 
 impl Flow {
@@ -52,6 +54,7 @@ impl Flow {
             hearing: Hearing::default(),
             sieve,
             own: Vec::new(),
+            own_end: 0,
         }
     }
 
@@ -81,8 +84,7 @@ impl Flow {
 
     /// Delivers a frame of the front's own after what was delivered before.
     pub(crate) async fn say(&mut self, frame: Vec<u8>) -> io::Result<()> {
-        self.buffer = frame;
-        self.sent = 0;
+        self.load(frame);
         self.flush().await
     }
 
@@ -96,7 +98,7 @@ impl Flow {
 
     /// How many bytes of the front's own wait to be delivered.
     pub(crate) fn waiting(&self) -> usize {
-        self.own.len()
+        self.own.len() + self.own_end.saturating_sub(self.sent)
     }
 
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
@@ -113,14 +115,21 @@ impl Flow {
         }
     }
 
-    /// Puts the front's own frames next, if they may stand there.
+    /// Puts the front's own frames next, if they may stand there and none that were put there before are still to go.
     fn join_own(&mut self) {
-        if self.own.is_empty() || !self.walk.is_between_messages() {
+        if self.own.is_empty() || self.sent < self.own_end || !self.walk.is_between_messages() {
             return;
         }
         let mut bytes = std::mem::take(&mut self.own);
+        let own_end = bytes.len();
         bytes.extend_from_slice(self.rest());
-        (self.buffer, self.sent) = (bytes, 0);
+        self.load(bytes);
+        self.own_end = own_end;
+    }
+
+    /// What is to be delivered next, in the place of what was.
+    fn load(&mut self, bytes: Vec<u8>) {
+        (self.buffer, self.sent, self.own_end) = (bytes, 0, 0);
     }
 
     /// Writes once, of the buffer's bytes before `end`.
@@ -142,22 +151,26 @@ impl Flow {
             Ok(_) => {}
         }
         if let Some(sieve) = &mut self.sieve {
-            self.buffer = sieve.sift(&self.buffer);
+            let passed = sieve.sift(&self.buffer);
+            self.load(passed);
         }
         Ok(())
     }
 
     /// Reads on without delivering anything: what matters is what the sieve takes.
     async fn listen(&mut self) -> Result<(), End> {
-        self.buffer.clear();
-        self.sent = 0;
+        self.clear();
         self.fill().await
     }
 
     async fn read(&mut self) -> io::Result<usize> {
-        self.buffer.clear();
-        self.sent = 0;
+        self.clear();
         self.from.read(&mut self.buffer).await
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        (self.sent, self.own_end) = (0, 0);
     }
 
     fn rest(&self) -> &[u8] {
@@ -277,8 +290,7 @@ impl Uplink {
         }
         let mut bytes = std::mem::take(&mut self.kept);
         bytes.extend_from_slice(self.flow.rest());
-        self.flow.buffer = bytes;
-        self.flow.sent = 0;
+        self.flow.load(bytes);
         self.kept_walk = FrameWalk::default();
         Ok(())
     }
