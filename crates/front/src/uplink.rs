@@ -165,6 +165,8 @@ impl Flow {
 
     async fn read(&mut self) -> io::Result<usize> {
         self.clear();
+        // What was delivered may have left it as short as itself, and no more is read than there is room for.
+        self.buffer.reserve(BUFFER);
         self.from.read(&mut self.buffer).await
     }
 
@@ -325,5 +327,66 @@ impl Uplink {
             return true;
         }
         self.flow.walk.is_between_messages() && !begins_control(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Claim;
+    use crate::claims::{Claims, Seat, Turn};
+    use crate::frames::frame;
+    use crate::sorters::FromService;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    const MASK: Option<[u8; 4]> = Some([9, 8, 7, 6]);
+
+    fn pair() -> (Arc<Socket>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Arc::new(Socket::Unix(ours)), theirs)
+    }
+
+    fn seat() -> (Arc<Seat>, UnboundedReceiver<Turn>) {
+        let claims = Arc::new(Claims::default());
+        claims.set(Some(Claim {
+            prefixes: vec!["update.".into()],
+            hello: "connect".into(),
+            scopes: "/scopes".into(),
+            protocol: "/protocol".into(),
+            fills: Vec::new(),
+        }));
+        claims.enter().unwrap()
+    }
+
+    /// Delivers a pong; answers whether a single step delivers the whole of a message that fills the buffer then.
+    async fn delivers_at_once(flow: &mut Flow, mut from: UnixStream) -> bool {
+        from.write_all(&[0x8a, 0]).await.unwrap();
+        flow.step().await.unwrap();
+        let before = flow.walk().messages();
+        from.write_all(&frame(0x82, &vec![b'x'; BUFFER - 4], None)).await.unwrap();
+        flow.step().await.unwrap();
+        flow.walk().messages() == before + 1
+    }
+
+    #[tokio::test]
+    async fn a_short_message_does_not_shorten_what_is_read_after_it() {
+        for sieve in [None, Some(Sieve::new(FromService(seat().0)))] {
+            let ((service, from), (client, _to)) = (pair(), pair());
+            let mut flow = Flow::new(service, client, &[], sieve);
+            assert!(delivers_at_once(&mut flow, from).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_short_message_that_was_kept_does_not_shorten_what_is_read_after_it() {
+        let ((client, mut from), (service, _to)) = (pair(), pair());
+        let mut up = Uplink::new(Flow::new(client, service, &[], None));
+        from.write_all(&frame(0x81, b"", MASK)).await.unwrap();
+        up.step(Intake::Held).await.unwrap();
+        assert_eq!(up.kept_messages(), 1);
+        up.step(Intake::Open).await.unwrap();
+        assert!(delivers_at_once(&mut up.flow, from).await);
     }
 }
