@@ -333,32 +333,14 @@ impl Uplink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Claim;
-    use crate::claims::{Claims, Seat, Turn};
+    use crate::claims::seat;
     use crate::frames::frame;
+    use crate::peer::pair;
     use crate::sorters::FromService;
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
-    use tokio::sync::mpsc::UnboundedReceiver;
 
     const MASK: Option<[u8; 4]> = Some([9, 8, 7, 6]);
-
-    fn pair() -> (Arc<Socket>, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        (Arc::new(Socket::Unix(ours)), theirs)
-    }
-
-    fn seat() -> (Arc<Seat>, UnboundedReceiver<Turn>) {
-        let claims = Arc::new(Claims::default());
-        claims.set(Some(Claim {
-            prefixes: vec!["update.".into()],
-            hello: "connect".into(),
-            scopes: "/scopes".into(),
-            protocol: "/protocol".into(),
-            fills: Vec::new(),
-        }));
-        claims.enter().unwrap()
-    }
 
     /// Delivers a pong; answers whether a single step delivers the whole of a message that fills the buffer then.
     async fn delivers_at_once(flow: &mut Flow, mut from: UnixStream) -> bool {

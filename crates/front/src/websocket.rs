@@ -63,18 +63,12 @@ pub(crate) async fn join(
         return;
     };
     drop(link);
-    let (Some((client, from_client)), Some((service, from_service))) = (raw(client), raw(service)) else {
-        return;
-    };
-    let (seat, turns) = seat.unzip();
-    let sieves = seat.clone().map(|seat| (FromService(Arc::clone(&seat)), FromClient(seat)));
-    let (down, up) = sieves.map(|(down, up)| (Sieve::new(down), Sieve::new(up))).unzip();
-    let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service, down);
-    let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client, up));
-    let talk = Talk::begun(&pass);
-    Relay { client, service, down, up, talk, pass, seat, turns }.run().await;
+    if let (Some(client), Some(service)) = (raw(client), raw(service)) {
+        Relay::begun(client, service, pass, seat).run().await;
+    }
 }
 
+/// A socket, and what was read of it already.
 fn raw(upgraded: Upgraded) -> Option<(Arc<Socket>, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner().into_socket(), parts.read_buf))
@@ -125,6 +119,21 @@ enum Stay {
 }
 
 impl Relay {
+    fn begun(
+        (client, from_client): (Arc<Socket>, Bytes),
+        (service, from_service): (Arc<Socket>, Bytes),
+        pass: Pass,
+        seat: Option<(Arc<Seat>, UnboundedReceiver<Turn>)>,
+    ) -> Self {
+        let (seat, turns) = seat.unzip();
+        let sieves = seat.clone().map(|seat| (FromService(Arc::clone(&seat)), FromClient(seat)));
+        let (down, up) = sieves.map(|(down, up)| (Sieve::new(down), Sieve::new(up))).unzip();
+        let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service, down);
+        let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client, up));
+        let talk = Talk::begun(&pass);
+        Self { client, service, down, up, talk, pass, seat, turns }
+    }
+
     async fn run(mut self) {
         let mut over = self.converse().await;
         if over == Over::ClientDeaf {
