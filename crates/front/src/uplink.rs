@@ -5,6 +5,8 @@ use std::future::pending;
 use std::io;
 use std::sync::Arc;
 
+use tokio::task::coop::consume_budget;
+
 use crate::calls::{Hearing, Said};
 use crate::frames::{Deaf, FrameWalk, begins_control};
 use crate::peer::Socket;
@@ -40,11 +42,8 @@ pub(crate) struct Flow {
 
 impl Flow {
     pub(crate) fn new(from: Arc<Socket>, to: Arc<Socket>, early: &[u8], mut sieve: Option<Sieve>) -> Self {
-        let mut buffer = Vec::with_capacity(BUFFER.max(early.len()));
-        match &mut sieve {
-            Some(sieve) => buffer.extend(sieve.sift(early)),
-            None => buffer.extend_from_slice(early),
-        }
+        let mut buffer = Vec::new();
+        sieve.as_mut().map_or(&mut buffer, Sieve::input).extend_from_slice(early);
         Self {
             from,
             to,
@@ -146,14 +145,15 @@ impl Flow {
         if self.sent < self.buffer.len() {
             return Ok(());
         }
-        match self.read().await {
-            Ok(0) | Err(_) => return Err(End::Source),
-            Ok(_) => {}
+        let Some(sieve) = &mut self.sieve else { return self.read().await };
+        if sieve.unsifted().is_empty() {
+            read(&self.from, sieve.input()).await?;
+        } else {
+            // A client that has said much at once must not keep all others waiting until it is sifted.
+            consume_budget().await;
         }
-        if let Some(sieve) = &mut self.sieve {
-            let passed = sieve.sift(&self.buffer);
-            self.load(passed);
-        }
+        let passed = sieve.sift();
+        self.load(passed);
         Ok(())
     }
 
@@ -163,11 +163,9 @@ impl Flow {
         self.fill().await
     }
 
-    async fn read(&mut self) -> io::Result<usize> {
+    async fn read(&mut self) -> Result<(), End> {
         self.clear();
-        // What was delivered may have left it as short as itself, and no more is read than there is room for.
-        self.buffer.reserve(BUFFER);
-        self.from.read(&mut self.buffer).await
+        read(&self.from, &mut self.buffer).await
     }
 
     fn clear(&mut self) {
@@ -180,6 +178,16 @@ impl Flow {
     }
 }
 
+/// Reads into a buffer that is empty.
+async fn read(from: &Socket, buffer: &mut Vec<u8>) -> Result<(), End> {
+    // No more is read than there is room for, and what was in it before may have left it as short as itself.
+    buffer.reserve(BUFFER);
+    match from.read(buffer).await {
+        Ok(0) | Err(_) => Err(End::Source),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// The client's direction.
 pub(crate) struct Uplink {
     flow: Flow,
@@ -187,13 +195,15 @@ pub(crate) struct Uplink {
     kept: Vec<u8>,
     /// Covers what is kept.
     kept_walk: FrameWalk,
+    /// What was kept when there was nobody left to give it to.
+    again: Option<Sieve>,
     /// Messages that came when there was nobody left to give them to.
     late: u64,
 }
 
 impl Uplink {
     pub(crate) fn new(flow: Flow) -> Self {
-        Self { flow, kept: Vec::new(), kept_walk: FrameWalk::default(), late: 0 }
+        Self { flow, kept: Vec::new(), kept_walk: FrameWalk::default(), again: None, late: 0 }
     }
 
     /// What the service was given so far.
@@ -236,29 +246,25 @@ impl Uplink {
         .map_err(|_| End::Sink)
     }
 
-    pub(crate) async fn pump(&mut self, intake: Intake) -> End {
-        loop {
-            if let Err(end) = self.step(intake).await {
-                return end;
-            }
-        }
-    }
-
-    /// There is nobody to deliver to any more: what was kept back goes through a sieve again.
+    /// There is nobody to deliver to any more: what was kept back is to go through a sieve again, before what comes.
     pub(crate) fn sift_again(&mut self, again: impl Sorter + 'static) {
-        let mut kept = std::mem::take(&mut self.kept);
+        let again = self.again.insert(Sieve::new(again)).input();
+        again.append(&mut self.kept);
         let rest = self.flow.rest();
         // The rest of a frame whose beginning was delivered says nothing to anybody.
         let is_begun = self.kept_walk.is_at_boundary() && !self.flow.walk.is_at_boundary();
         let begun = if is_begun { self.flow.walk.clone().advance(rest, &mut Deaf) } else { 0 };
-        kept.extend_from_slice(&rest[begun..]);
+        again.extend_from_slice(&rest[begun..]);
         self.kept_walk = FrameWalk::default();
-        Sieve::new(again).sift(&kept);
     }
 
     /// Takes the client's next bytes, for the sieve alone. It may be dropped at any moment and called again.
     pub(crate) async fn listen(&mut self) -> Result<(), End> {
-        self.flow.listen().await
+        match self.again.as_mut().filter(|again| !again.unsifted().is_empty()) {
+            Some(again) => drop(again.sift()),
+            None => self.flow.listen().await?,
+        }
+        Ok(())
     }
 
     /// Reads on, delivering nothing, until a close frame or the end.
@@ -269,15 +275,18 @@ impl Uplink {
         walk.walk(self.flow.rest(), &mut Deaf);
         self.late = walk.messages() - before;
         if let Some(sieve) = &self.flow.sieve {
-            // What it has not let pass has been read all the same.
+            // What it has not let pass, or not come to, has been read all the same.
             walk = sieve.walk().clone();
+            let before = walk.messages();
+            walk.walk(sieve.unsifted(), &mut Deaf);
+            self.late += walk.messages() - before;
         }
         let before = walk.messages() - self.late;
         while !walk.has_closed() && !self.flow.walk.has_closed() {
-            match self.flow.read().await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => walk.walk(&self.flow.buffer, &mut Deaf),
+            if self.flow.read().await.is_err() {
+                return;
             }
+            walk.walk(&self.flow.buffer, &mut Deaf);
             self.late = walk.messages() - before;
         }
     }
@@ -333,14 +342,33 @@ impl Uplink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::seat;
+    use crate::claims::{Turn, seat};
     use crate::frames::frame;
     use crate::peer::pair;
-    use crate::sorters::FromService;
-    use tokio::io::AsyncWriteExt;
+    use crate::sorters::{FromClient, FromService};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
+    use tokio::sync::mpsc::UnboundedReceiver;
+    use tokio::time::timeout;
 
     const MASK: Option<[u8; 4]> = Some([9, 8, 7, 6]);
+    const CALLS: usize = 100;
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn calls(method: &str) -> Vec<u8> {
+        let call = |id| frame(0x81, format!(r#"{{"id":{id},"method":"{method}"}}"#).as_bytes(), MASK);
+        (0..CALLS).flat_map(call).collect()
+    }
+
+    /// The numbers of the calls that are put off, of which there is never more than one at a time.
+    fn put_off(turns: &mut UnboundedReceiver<Turn>) -> Option<u64> {
+        assert!(turns.len() <= 1, "{} at a time", turns.len());
+        match turns.try_recv().ok()? {
+            Turn::Say(say) => say.message["id"].as_u64(),
+            other => panic!("{other:?}"),
+        }
+    }
 
     /// Delivers a pong; answers whether a single step delivers the whole of a message that fills the buffer then.
     async fn delivers_at_once(flow: &mut Flow, mut from: UnixStream) -> bool {
@@ -370,5 +398,78 @@ mod tests {
         assert_eq!(up.kept_messages(), 1);
         up.step(Intake::Open).await.unwrap();
         assert!(delivers_at_once(&mut up.flow, from).await);
+    }
+
+    #[tokio::test]
+    async fn a_step_takes_one_claimed_call_however_many_have_come() {
+        let (early, read) = (calls("update."), Vec::new());
+        for (early, read) in [(&early, &read), (&read, &early)] {
+            let ((seat, mut turns), (client, mut from), (service, mut to)) = (seat(), pair(), pair());
+            let mut up = Uplink::new(Flow::new(client, service, early, Some(Sieve::new(FromClient(seat)))));
+            from.write_all(read).await.unwrap();
+            let other = frame(0x81, b"no call", MASK);
+            from.write_all(&other).await.unwrap();
+            for id in 0..CALLS as u64 {
+                let mut told = put_off(&mut turns);
+                while told.is_none() {
+                    up.step(Intake::Open).await.unwrap();
+                    told = put_off(&mut turns);
+                }
+                assert_eq!(told, Some(id));
+            }
+            up.step(Intake::Open).await.unwrap();
+            let mut got = vec![0; other.len()];
+            to.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, other, "what comes behind them passes");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_for_a_service_that_is_gone_is_put_off_one_call_at_a_time() {
+        let ((seat, mut turns), (client, mut from), (service, _to)) = (seat(), pair(), pair());
+        let sieve = Sieve::new(FromClient(Arc::clone(&seat)));
+        let mut up = Uplink::new(Flow::new(client, service, &[], Some(sieve)));
+        from.write_all(&calls("health")).await.unwrap();
+        while up.kept_messages() < CALLS as u64 {
+            up.step(Intake::Draining).await.unwrap();
+        }
+        seat.strand();
+        up.sift_again(FromClient(Arc::clone(&seat)));
+        // What comes later is heard later.
+        from.write_all(&calls("health")).await.unwrap();
+        for id in (0..CALLS as u64).chain(0..CALLS as u64) {
+            let mut told = put_off(&mut turns);
+            while told.is_none() {
+                up.listen().await.unwrap();
+                told = put_off(&mut turns);
+            }
+            assert_eq!(told, Some(id));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_come_and_was_not_sifted_was_given_to_nobody() {
+        let ((seat, _turns), (client, mut from), (service, _to)) = (seat(), pair(), pair());
+        let mut up = Uplink::new(Flow::new(client, service, &[], Some(Sieve::new(FromClient(seat)))));
+        from.write_all(&calls("update.")).await.unwrap();
+        from.write_all(&frame(0x88, b"", MASK)).await.unwrap();
+        up.step(Intake::Open).await.unwrap();
+        timeout(LIMIT, up.until_closed()).await.expect("its close frame has come");
+        assert_eq!(up.kept_messages(), CALLS as u64 - 1);
+    }
+
+    #[tokio::test]
+    async fn a_client_without_a_service_gets_its_pongs_one_at_a_time() {
+        let ((seat, mut turns), (client, mut from), (service, _to)) = (seat(), pair(), pair());
+        seat.strand();
+        let mut up = Uplink::new(Flow::new(client, service, &[], Some(Sieve::new(FromClient(seat)))));
+        from.write_all(&frame(0x89, b"", MASK).repeat(CALLS)).await.unwrap();
+        for _ in 0..CALLS {
+            while turns.is_empty() {
+                up.listen().await.unwrap();
+            }
+            assert_eq!(turns.len(), 1, "at a time");
+            assert!(matches!(turns.try_recv(), Ok(Turn::Pong(_))));
+        }
     }
 }

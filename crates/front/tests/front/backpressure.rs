@@ -1,19 +1,34 @@
-//! Clients that read late: what waits for them in the front.
+//! Clients that call much or read late: what waits for them in the front.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use cutover_front::Say;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::claiming::{admitted, answer, call, claimed, gateway};
+use crate::claiming::{admitted, answer, call, claimed, gateway, saying};
 use crate::stage::Stage;
 use crate::stopping::{HANDSHAKE, Socket};
 use crate::visitor::{LIMIT, Visitor};
+
+/// More than all buffers between a client and the front hold, several times over.
+const CALLS: usize = 40_000;
+/// How many of them leave at once.
+const BURST: usize = 500;
+/// One call in so many is for the service.
+const SERVICES: usize = 100;
+/// How many claimed calls of one client may wait for the daemon.
+const WAITING_MAX: usize = 16;
 
 /// A client whose connection has small buffers in the kernel, so that what it does not read soon waits in the front.
 async fn open_narrow(stage: &Stage) -> Socket {
@@ -29,6 +44,50 @@ async fn open_narrow(stage: &Stage) -> Socket {
     assert_eq!(visitor.head().await.status, 101);
     assert!(visitor.buffer.is_empty());
     WebSocketStream::from_raw_socket(visitor.stream, Role::Client, None).await
+}
+
+/// Calls as fast as it can; tells how many have left so far.
+fn flood(
+    mut calls: SplitSink<Socket, Message>,
+) -> (JoinHandle<SplitSink<Socket, Message>>, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&sent);
+    let flooding = tokio::spawn(async move {
+        for first in (0..CALLS).step_by(BURST) {
+            for id in first..first + BURST {
+                let method = if id % SERVICES == 0 { "health" } else { "update." };
+                let text = json!({"id": id, "method": method}).to_string();
+                calls.feed(Message::text(text)).await.unwrap();
+            }
+            calls.flush().await.unwrap();
+            sent.fetch_add(BURST, Relaxed);
+        }
+        calls
+    });
+    (flooding, told)
+}
+
+async fn next(answers: &mut SplitStream<Socket>) -> Value {
+    let message = timeout(LIMIT, answers.next()).await.expect("a message in time");
+    serde_json::from_str(message.expect("no end yet").unwrap().to_text().unwrap()).unwrap()
+}
+
+/// Reads until all calls are answered but those that wait for the daemon. Each is answered once, in its order among those
+/// that somebody else answers alike. Each answer is shown.
+async fn read_all(answers: &mut SplitStream<Socket>, mut shown: impl FnMut(usize)) {
+    let (mut put_off, mut served) = (Vec::new(), Vec::new());
+    while put_off.len() + served.len() + WAITING_MAX < CALLS {
+        let answer = next(answers).await;
+        let id = usize::try_from(answer["id"].as_u64().unwrap()).unwrap();
+        match answer["ok"].as_bool() {
+            Some(true) => served.push(id),
+            _ => put_off.push(id),
+        }
+        shown(put_off.len() + served.len());
+    }
+    let (service, claimed): (Vec<_>, Vec<_>) = (0..CALLS).partition(|id| id % SERVICES == 0);
+    assert!(served == service, "each answer of the service's, in its order");
+    assert!(put_off == claimed[WAITING_MAX..], "each answer of the front's, in its order");
 }
 
 #[tokio::test]
@@ -54,4 +113,48 @@ async fn what_the_daemon_says_comes_in_its_order_however_late_it_is_read() {
         }
         assert_eq!(answer(&mut socket).await["number"], number);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_not_heard_until_it_does() {
+    let (service, _) = gateway().await;
+    let (stage, mut other, _) = admitted(&service).await;
+    let (calls, mut answers) = open_narrow(&stage).await.split();
+    let (flooding, sent) = flood(calls);
+    // Either it gets no further, however long others are served meanwhile, or it has been heard to its end.
+    let mut before = 0;
+    loop {
+        for id in 0..100 {
+            call(&mut other, id, "health").await;
+            assert_eq!(answer(&mut other).await["id"], id);
+        }
+        let now = sent.load(Relaxed);
+        if now > 0 && now == before {
+            break;
+        }
+        before = now;
+    }
+    assert!(before < CALLS / 2, "{before} of {CALLS} calls were heard");
+    read_all(&mut answers, |_| {}).await;
+    let _calls = flooding.await.unwrap();
+    for _ in 0..WAITING_MAX {
+        let got = claimed(&stage.daemon).await;
+        assert!(stage.daemon.say(saying(&got, "done", false), LIMIT).await.unwrap());
+        assert_eq!(next(&mut answers).await, "done", "the daemon's answers come too");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_calls_as_fast_as_it_can_is_heard_no_faster_than_it_is_answered() {
+    let (service, _) = gateway().await;
+    let (stage, _other, _) = admitted(&service).await;
+    let (calls, mut answers) = open_narrow(&stage).await.split();
+    let (flooding, sent) = flood(calls);
+    let mut unanswered_max = 0;
+    read_all(&mut answers, |answered| {
+        unanswered_max = unanswered_max.max(sent.load(Relaxed).saturating_sub(answered));
+    })
+    .await;
+    let _calls = flooding.await.unwrap();
+    assert!(unanswered_max < CALLS / 2, "{unanswered_max} of {CALLS} calls waited for their answers");
 }

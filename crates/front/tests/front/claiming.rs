@@ -103,7 +103,7 @@ pub(crate) async fn claimed(daemon: &ControlClient) -> Claimed {
     timeout(LIMIT, daemon.claimed()).await.expect("a claimed call")
 }
 
-fn saying(claimed: &Claimed, message: &str, closes: bool) -> Say {
+pub(crate) fn saying(claimed: &Claimed, message: &str, closes: bool) -> Say {
     let answers = Some(claimed.call["id"].clone());
     Say { connection: claimed.connection, answers, message: json!(message), closes }
 }
