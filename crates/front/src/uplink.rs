@@ -100,6 +100,18 @@ impl Flow {
         self.own.len() + self.own_end.saturating_sub(self.sent)
     }
 
+    /// Whether anything waits to be delivered.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.rest().is_empty() || !self.own.is_empty()
+    }
+
+    /// Whether what was read ends with a whole message, so that all of it can be delivered without reading on.
+    pub(crate) fn is_whole(&self) -> bool {
+        let mut walk = self.walk.clone();
+        walk.walk(self.rest(), &mut Deaf);
+        walk.is_between_messages()
+    }
+
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         loop {
             self.join_own();
@@ -398,6 +410,18 @@ mod tests {
         assert_eq!(up.kept_messages(), 1);
         up.step(Intake::Open).await.unwrap();
         assert!(delivers_at_once(&mut up.flow, from).await);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_whole_if_its_last_message_is() {
+        let whole = frame(0x81, b"whole", None);
+        for (next, is_whole) in [(vec![], true), (frame(0x01, b"begun", None), false), (vec![0x81], false)] {
+            let ((service, _from), (client, _to)) = (pair(), pair());
+            let mut flow = Flow::new(service, client, &[whole.clone(), next].concat(), None);
+            assert_eq!((flow.is_whole(), flow.is_behind()), (is_whole, true), "before it is delivered");
+            flow.step().await.unwrap();
+            assert_eq!((flow.is_whole(), flow.is_behind()), (is_whole, false), "afterwards");
+        }
     }
 
     #[tokio::test]

@@ -275,7 +275,7 @@ impl Relay {
         seat.strand();
         // The rest of a message of the service's; one that has not come whole never will.
         let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
-        if !self.down.walk().is_between_messages() {
+        if !self.down.is_whole() {
             self.client.finish();
             return;
         }
@@ -303,15 +303,15 @@ impl Relay {
     /// Puts off what the client calls, until it has its answers.
     async fn stay(&mut self, seat: &Seat) -> Stay {
         loop {
-            let is_heard = self.down.waiting() < OWN_MAX;
+            let (is_heard, is_behind) = (self.down.waiting() < OWN_MAX, self.down.is_behind());
             let turn = tokio::select! {
                 biased;
                 turn = next(&mut self.turns), if is_heard => turn,
-                step = self.up.listen(), if is_heard => match step {
+                flushed = self.down.flush(), if is_behind => match flushed {
                     Ok(()) => continue,
                     Err(_) => return Stay::Left,
                 },
-                flushed = self.down.flush(), if !is_heard => match flushed {
+                step = self.up.listen(), if is_heard => match step {
                     Ok(()) => continue,
                     Err(_) => return Stay::Left,
                 },
@@ -334,7 +334,6 @@ impl Relay {
                 self.down.put_in(&close_frame(code, reason));
                 return Stay::Dismissed;
             }
-            let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
         }
     }
 

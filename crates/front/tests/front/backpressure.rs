@@ -3,15 +3,17 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use cutover_front::Say;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -30,14 +32,14 @@ const SERVICES: usize = 100;
 /// How many claimed calls of one client may wait for the daemon.
 const WAITING_MAX: usize = 16;
 
-/// A client whose connection has small buffers in the kernel, so that what it does not read soon waits in the front.
-async fn open_narrow(stage: &Stage) -> Socket {
-    const KERNEL: usize = 64 * 1024;
+/// A client whose connection has buffers of about so many bytes in the kernel: what it does not read soon waits in the
+/// front.
+async fn open_narrow(stage: &Stage, kernel: usize) -> Socket {
     let socket = TcpSocket::new_v4().unwrap();
     // What is accepted inherits the listener's.
     for socket in [stage.listeners[0].as_fd(), socket.as_fd()] {
-        set_socket_recv_buffer_size(socket, KERNEL).unwrap();
-        set_socket_send_buffer_size(socket, KERNEL).unwrap();
+        set_socket_recv_buffer_size(socket, kernel).unwrap();
+        set_socket_send_buffer_size(socket, kernel).unwrap();
     }
     let mut visitor = Visitor::on(timeout(LIMIT, socket.connect(stage.address)).await.unwrap().unwrap());
     visitor.send(HANDSHAKE).await;
@@ -94,7 +96,7 @@ async fn read_all(answers: &mut SplitStream<Socket>, mut shown: impl FnMut(usize
 async fn what_the_daemon_says_comes_in_its_order_however_late_it_is_read() {
     let (service, _) = gateway().await;
     let (stage, _other, _) = admitted(&service).await;
-    let mut socket = open_narrow(&stage).await;
+    let mut socket = open_narrow(&stage, 64 * 1024).await;
     call(&mut socket, 1, "update.run").await;
     let got = claimed(&stage.daemon).await;
     let say = async |number: usize| {
@@ -119,7 +121,7 @@ async fn what_the_daemon_says_comes_in_its_order_however_late_it_is_read() {
 async fn a_client_that_does_not_read_its_answers_is_not_heard_until_it_does() {
     let (service, _) = gateway().await;
     let (stage, mut other, _) = admitted(&service).await;
-    let (calls, mut answers) = open_narrow(&stage).await.split();
+    let (calls, mut answers) = open_narrow(&stage, 64 * 1024).await.split();
     let (flooding, sent) = flood(calls);
     // Either it gets no further, however long others are served meanwhile, or it has been heard to its end.
     let mut before = 0;
@@ -148,7 +150,7 @@ async fn a_client_that_does_not_read_its_answers_is_not_heard_until_it_does() {
 async fn a_client_that_calls_as_fast_as_it_can_is_heard_no_faster_than_it_is_answered() {
     let (service, _) = gateway().await;
     let (stage, _other, _) = admitted(&service).await;
-    let (calls, mut answers) = open_narrow(&stage).await.split();
+    let (calls, mut answers) = open_narrow(&stage, 64 * 1024).await.split();
     let (flooding, sent) = flood(calls);
     let mut unanswered_max = 0;
     read_all(&mut answers, |answered| {
@@ -157,4 +159,31 @@ async fn a_client_that_calls_as_fast_as_it_can_is_heard_no_faster_than_it_is_ans
     .await;
     let _calls = flooding.await.unwrap();
     assert!(unanswered_max < CALLS / 2, "{unanswered_max} of {CALLS} calls waited for their answers");
+}
+
+#[tokio::test]
+async fn a_slow_client_without_a_service_gets_the_whole_of_one_answer_while_another_is_due() {
+    let (service, _) = gateway().await;
+    let (stage, _other, _) = admitted(&service).await;
+    let mut socket = open_narrow(&stage, 2 * 1024).await;
+    call(&mut socket, 1, "update.run").await;
+    call(&mut socket, 2, "update.status").await;
+    let (long, other) = (claimed(&stage.daemon).await, claimed(&stage.daemon).await);
+    service.stop().await;
+    call(&mut socket, 3, "health").await;
+    assert_eq!(answer(&mut socket).await["error"]["code"], "UNAVAILABLE");
+    let message = "x".repeat(60 * 1024);
+    assert!(stage.daemon.say(saying(&long, &message, false), LIMIT).await.unwrap());
+    // A head of four bytes, and the quotes of the text.
+    let mut missing = message.len() + 6;
+    let (mut ticks, mut piece) = (interval(Duration::from_millis(20)), [0; 1024]);
+    while missing > 0 {
+        ticks.tick().await;
+        let room = piece.len().min(missing);
+        let read = socket.get_mut().read(&mut piece[..room]);
+        missing -=
+            timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("{missing} bytes never came")).unwrap();
+    }
+    assert!(stage.daemon.say(saying(&other, "done", false), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "done");
 }
