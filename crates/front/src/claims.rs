@@ -234,3 +234,17 @@ impl Drop for Attendance {
         }
     }
 }
+
+/// A seat where calls of `update.` are claimed, without a daemon.
+#[cfg(test)]
+pub(crate) fn seat() -> (Arc<Seat>, mpsc::UnboundedReceiver<Turn>) {
+    let claims = Arc::new(Claims::default());
+    claims.set(Some(Claim {
+        prefixes: vec!["update.".into()],
+        hello: "connect".into(),
+        scopes: "/scopes".into(),
+        protocol: "/protocol".into(),
+        fills: Vec::new(),
+    }));
+    claims.enter().unwrap()
+}

@@ -202,3 +202,10 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(()))
     }
 }
+
+/// A socket and its other end.
+#[cfg(test)]
+pub(crate) fn pair() -> (Arc<Socket>, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (Arc::new(Socket::Unix(ours)), theirs)
+}

@@ -1,5 +1,5 @@
-//! Takes whole messages out of a stream of WebSocket frames. What passes is again a stream of whole frames, byte for byte
-//! as it came; a message is kept back until it is known whether it passes.
+//! Takes whole messages out of a stream of WebSocket frames, one at a time. What passes is again a stream of whole frames,
+//! byte for byte as it came; a message is kept back until it is known whether it passes.
 
 use crate::calls::Envelope;
 use crate::frames::{CONTROL_MAX, Ear, FrameWalk, begins_control};
@@ -42,6 +42,11 @@ pub(crate) enum Judgement {
 /// One direction's sieve.
 pub(crate) struct Sieve {
     sorter: Box<dyn Sorter>,
+    /// What has come, and how much of it is sifted.
+    input: Vec<u8>,
+    sifted: usize,
+    /// Whether something did not pass since it was last sifted.
+    has_stopped: bool,
     walk: FrameWalk,
     scan: Scan,
     judgement: Judgement,
@@ -88,6 +93,9 @@ impl Sieve {
     pub(crate) fn new(sorter: impl Sorter + 'static) -> Self {
         Self {
             sorter: Box::new(sorter),
+            input: Vec::new(),
+            sifted: 0,
+            has_stopped: false,
             walk: FrameWalk::default(),
             scan: Scan::default(),
             judgement: Judgement::Later,
@@ -97,15 +105,31 @@ impl Sieve {
         }
     }
 
-    /// How far the frames that came have been read.
+    /// Where the next bytes are put. It must be asked for only when all that came is sifted.
+    pub(crate) fn input(&mut self) -> &mut Vec<u8> {
+        self.input.clear();
+        self.sifted = 0;
+        &mut self.input
+    }
+
+    /// What has come and is not sifted yet.
+    pub(crate) fn unsifted(&self) -> &[u8] {
+        &self.input[self.sifted..]
+    }
+
+    /// How far the frames that were sifted have been read.
     pub(crate) fn walk(&self) -> &FrameWalk {
         &self.walk
     }
 
-    /// Takes the next bytes; answers those that pass.
-    pub(crate) fn sift(&mut self, mut bytes: &[u8]) -> Vec<u8> {
+    /// Sifts what has come, as far as the first thing that does not pass: what follows from it is done before the next,
+    /// however many come at once. Answers what passes.
+    pub(crate) fn sift(&mut self) -> Vec<u8> {
+        let input = std::mem::take(&mut self.input);
+        let mut bytes = &input[self.sifted..];
         let mut passed = Vec::with_capacity(bytes.len());
-        while let Some(first) = bytes.first() {
+        self.has_stopped = false;
+        while let Some(first) = bytes.first().filter(|_| !self.has_stopped) {
             if self.walk.is_at_boundary() {
                 self.is_in_control = begins_control(*first);
             }
@@ -117,6 +141,8 @@ impl Sieve {
                 self.sort(piece, &mut passed);
             }
         }
+        self.sifted = input.len() - bytes.len();
+        self.input = input;
         passed
     }
 
@@ -133,6 +159,8 @@ impl Sieve {
             let frame = std::mem::take(&mut self.control);
             if frame.len() <= CONTROL_MAX && self.sorter.passes(&frame) {
                 passed.extend(frame);
+            } else {
+                self.has_stopped = true;
             }
         }
     }
@@ -142,6 +170,7 @@ impl Sieve {
         let has_begun = self.scan.has_begun;
         if self.judgement == Judgement::Watch && self.sorter.regrets(&self.scan.envelope) {
             self.judgement = Judgement::Drop;
+            self.has_stopped = true;
         }
         match self.judgement {
             Judgement::Pass | Judgement::Watch => passed.extend_from_slice(piece),
@@ -159,6 +188,7 @@ impl Sieve {
         if self.scan.is_whole {
             let scan = std::mem::take(&mut self.scan);
             if self.judgement == Judgement::Take {
+                self.has_stopped = true;
                 passed.extend(self.sorter.take(scan.text, std::mem::take(&mut self.frames)));
             }
             self.judgement = Judgement::Later;
@@ -169,7 +199,10 @@ impl Sieve {
         self.judgement = judgement;
         match judgement {
             Judgement::Pass | Judgement::Watch => passed.append(&mut self.frames),
-            Judgement::Drop => self.frames.clear(),
+            Judgement::Drop => {
+                self.frames.clear();
+                self.has_stopped = true;
+            }
             Judgement::Later | Judgement::Take => return,
         }
         self.scan.is_read = judgement == Judgement::Watch;
@@ -227,6 +260,16 @@ mod tests {
     const KEPT_MAX: usize = 1 << 20;
     const MASK: Option<[u8; 4]> = Some([9, 8, 7, 6]);
 
+    /// What of the bytes passes.
+    fn sifted(sieve: &mut Sieve, bytes: &[u8]) -> Vec<u8> {
+        sieve.input().extend_from_slice(bytes);
+        let mut passed = Vec::new();
+        while !sieve.unsifted().is_empty() {
+            passed.extend(sieve.sift());
+        }
+        passed
+    }
+
     /// A stream in which every kind of frame stands, with whether it passes.
     fn stream() -> Vec<(Vec<u8>, bool)> {
         let long = format!(r#"{{"method":"other","params":"{}"}}"#, "z".repeat(70_000));
@@ -260,7 +303,7 @@ mod tests {
             let taken = Arc::default();
             let mut sieve = Sieve::new(Xs(Arc::clone(&taken)));
             let passed: Vec<u8> =
-                all.chunks(step.min(all.len())).flat_map(|chunk| sieve.sift(chunk)).collect();
+                all.chunks(step.min(all.len())).flat_map(|chunk| sifted(&mut sieve, chunk)).collect();
             assert!(passed == passing, "in steps of {step}");
             let taken = taken.lock().unwrap();
             assert_eq!(taken[..2], [r#"{"id":1,"method":"x"}"#, r#"{"id":3,"method":"x"}"#]);
@@ -273,15 +316,15 @@ mod tests {
         let mut sieve = Sieve::new(Xs::default());
         let text = format!(r#"{{"method":"other","params":"{}"}}"#, "z".repeat(70_000));
         let bytes = frame(0x81, text.as_bytes(), MASK);
-        assert_eq!(sieve.sift(&bytes[..1000]).len(), 1000);
-        assert_eq!(sieve.sift(&bytes[1000..1010]), &bytes[1000..1010]);
+        assert_eq!(sifted(&mut sieve, &bytes[..1000]).len(), 1000);
+        assert_eq!(sifted(&mut sieve, &bytes[1000..1010]), &bytes[1000..1010]);
     }
 
     #[test]
     fn a_message_that_turns_out_to_be_another_never_comes_to_its_end() {
         let mut sieve = Sieve::new(Xs::default());
         let bytes = frame(0x81, br#"{"id":1,"method":"other","method":"x"}"#, MASK);
-        let passed: Vec<u8> = bytes.chunks(1).flat_map(|byte| sieve.sift(byte)).collect();
+        let passed: Vec<u8> = bytes.chunks(1).flat_map(|byte| sifted(&mut sieve, byte)).collect();
         assert!(!passed.is_empty() && passed.len() < bytes.len());
         assert!(bytes.starts_with(&passed));
     }
@@ -290,19 +333,19 @@ mod tests {
     fn what_is_kept_back_is_bounded_whatever_it_is_made_of() {
         let taken = Arc::default();
         let mut sieve = Sieve::new(Xs(Arc::clone(&taken)));
-        assert!(sieve.sift(&frame(0x01, b"{", MASK)).is_empty());
+        assert!(sifted(&mut sieve, &frame(0x01, b"{", MASK)).is_empty());
         let empty = frame(0x00, b"", MASK).repeat(100_000);
         for _ in 0..20 {
-            assert!(sieve.sift(&empty).is_empty());
+            assert!(sifted(&mut sieve, &empty).is_empty());
             assert!(sieve.frames.len() <= KEPT_MAX + empty.len());
         }
         assert_eq!(sieve.judgement, Judgement::Drop);
         let mut sieve = Sieve::new(Xs(Arc::clone(&taken)));
         let ping = frame(0x89, &vec![0; 70_000], MASK);
-        assert!(sieve.sift(&ping[..60_000]).is_empty());
+        assert!(sifted(&mut sieve, &ping[..60_000]).is_empty());
         assert!(sieve.control.len() <= CONTROL_MAX + 1);
-        assert!(sieve.sift(&ping[60_000..]).is_empty());
+        assert!(sifted(&mut sieve, &ping[60_000..]).is_empty());
         assert_eq!(*taken.lock().unwrap(), ["violated"]);
-        assert_eq!(sieve.sift(&frame(0x89, b"ok", MASK)), frame(0x89, b"ok", MASK));
+        assert_eq!(sifted(&mut sieve, &frame(0x89, b"ok", MASK)), frame(0x89, b"ok", MASK));
     }
 }

@@ -63,18 +63,12 @@ pub(crate) async fn join(
         return;
     };
     drop(link);
-    let (Some((client, from_client)), Some((service, from_service))) = (raw(client), raw(service)) else {
-        return;
-    };
-    let (seat, turns) = seat.unzip();
-    let sieves = seat.clone().map(|seat| (FromService(Arc::clone(&seat)), FromClient(seat)));
-    let (down, up) = sieves.map(|(down, up)| (Sieve::new(down), Sieve::new(up))).unzip();
-    let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service, down);
-    let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client, up));
-    let talk = Talk::begun(&pass);
-    Relay { client, service, down, up, talk, pass, seat, turns }.run().await;
+    if let (Some(client), Some(service)) = (raw(client), raw(service)) {
+        Relay::begun(client, service, pass, seat).run().await;
+    }
 }
 
+/// A socket, and what was read of it already.
 fn raw(upgraded: Upgraded) -> Option<(Arc<Socket>, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner().into_socket(), parts.read_buf))
@@ -125,10 +119,25 @@ enum Stay {
 }
 
 impl Relay {
+    fn begun(
+        (client, from_client): (Arc<Socket>, Bytes),
+        (service, from_service): (Arc<Socket>, Bytes),
+        pass: Pass,
+        seat: Option<(Arc<Seat>, UnboundedReceiver<Turn>)>,
+    ) -> Self {
+        let (seat, turns) = seat.unzip();
+        let sieves = seat.clone().map(|seat| (FromService(Arc::clone(&seat)), FromClient(seat)));
+        let (down, up) = sieves.map(|(down, up)| (Sieve::new(down), Sieve::new(up))).unzip();
+        let down = Flow::new(Arc::clone(&service), Arc::clone(&client), &from_service, down);
+        let up = Uplink::new(Flow::new(Arc::clone(&client), Arc::clone(&service), &from_client, up));
+        let talk = Talk::begun(&pass);
+        Self { client, service, down, up, talk, pass, seat, turns }
+    }
+
     async fn run(mut self) {
         let mut over = self.converse().await;
         if over == Over::ClientDeaf {
-            let _ = timeout(FAREWELL_LIMIT, self.up.pump(self.talk.intake)).await;
+            let _ = timeout(FAREWELL_LIMIT, self.hear_out()).await;
             over = Over::ClientGone;
         }
         if over == Over::ServiceDeaf {
@@ -203,27 +212,24 @@ impl Relay {
                 Judged::Goes => None,
                 Judged::Again(wait) => Some(wait),
             };
+            let is_heard = self.down.waiting() < OWN_MAX;
+            let is_answered = self.turns.as_ref().is_none_or(UnboundedReceiver::is_empty);
             tokio::select! {
                 step = self.down.step() => match step {
                     Ok(()) => {}
                     Err(End::Source) => return Over::ServiceGone,
                     Err(End::Sink) => return Over::ClientDeaf,
                 },
-                // A client that does not read what the front says to it is not heard either.
-                step = self.up.step(self.talk.intake), if self.down.waiting() < OWN_MAX => match step {
+                // A client is heard no faster than it is answered, and not at all if it does not read what it is answered.
+                step = self.up.step(self.talk.intake), if is_heard && is_answered => match step {
                     Ok(()) => {}
                     Err(End::Source) => return Over::ClientGone,
                     Err(End::Sink) => return Over::ServiceDeaf,
                 },
                 // Its sender lives in the epoch, which is held here.
                 _ = intake.changed() => {}
-                turn = next(&mut self.turns) => match turn {
-                    Turn::Say(say) => {
-                        self.pass_on(&say);
-                        if say.closes {
-                            dismissed = Some(Instant::now());
-                        }
-                    }
+                turn = next(&mut self.turns), if is_heard => match turn {
+                    Turn::Say(say) => if self.pass_on(&say) { dismissed = Some(Instant::now()) },
                     Turn::Farewell => return Over::ServiceLeft,
                     Turn::Refuse(why) => return Over::Refused(why),
                     // Only where there is no service to answer them.
@@ -242,16 +248,24 @@ impl Relay {
         let mut is_dismissed = false;
         while let Some(Ok(turn)) = self.turns.as_mut().map(UnboundedReceiver::try_recv) {
             if let Turn::Say(say) = turn {
-                self.pass_on(&say);
-                is_dismissed |= say.closes;
+                is_dismissed |= self.pass_on(&say);
             }
         }
         is_dismissed
     }
 
-    /// Tells the client what the daemon says, between two messages of the service.
-    fn pass_on(&mut self, say: &Say) {
+    /// Tells the client what the daemon says, between two messages of the service. Answers whether it is to come back
+    /// elsewhere.
+    fn pass_on(&mut self, say: &Say) -> bool {
         self.down.put_in(&text_frame(say.message.to_string().as_bytes()));
+        say.closes
+    }
+
+    /// Passes on what a client has said that takes no more. What it would be told of it is told to nobody.
+    async fn hear_out(&mut self) {
+        while self.up.step(self.talk.intake).await.is_ok() {
+            while self.turns.as_mut().is_some_and(|turns| turns.try_recv().is_ok()) {}
+        }
     }
 
     /// The client waits for the daemon's answer while there is no service to speak with: what it says else is put off.
@@ -261,7 +275,7 @@ impl Relay {
         seat.strand();
         // The rest of a message of the service's; one that has not come whole never will.
         let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
-        if !self.down.walk().is_between_messages() {
+        if !self.down.is_whole() {
             self.client.finish();
             return;
         }
@@ -275,6 +289,7 @@ impl Relay {
         let until_left = async {
             loop {
                 tokio::select! {
+                    biased;
                     turn = next(&mut self.turns) => if matches!(turn, Turn::Leave) { return },
                     step = self.up.listen() => if step.is_err() { return },
                 }
@@ -288,24 +303,24 @@ impl Relay {
     /// Puts off what the client calls, until it has its answers.
     async fn stay(&mut self, seat: &Seat) -> Stay {
         loop {
-            let is_heard = self.down.waiting() < OWN_MAX;
+            let (is_heard, is_behind) = (self.down.waiting() < OWN_MAX, self.down.is_behind());
             let turn = tokio::select! {
                 biased;
                 turn = next(&mut self.turns), if is_heard => turn,
-                step = self.up.listen(), if is_heard => match step {
+                flushed = self.down.flush(), if is_behind => match flushed {
                     Ok(()) => continue,
                     Err(_) => return Stay::Left,
                 },
-                flushed = self.down.flush(), if !is_heard => match flushed {
+                step = self.up.listen(), if is_heard => match step {
                     Ok(()) => continue,
                     Err(_) => return Stay::Left,
                 },
             };
             let goodbye = match turn {
                 Turn::Say(say) => {
-                    self.pass_on(&say);
+                    let is_dismissed = self.pass_on(&say);
                     // Nothing keeps it here once it has its answers.
-                    (say.closes || !seat.is_waiting()).then_some(SERVICE_RESTART)
+                    (is_dismissed || !seat.is_waiting()).then_some(SERVICE_RESTART)
                 }
                 Turn::Pong(payload) => {
                     self.down.put_in(&pong_frame(&payload));
@@ -319,7 +334,6 @@ impl Relay {
                 self.down.put_in(&close_frame(code, reason));
                 return Stay::Dismissed;
             }
-            let _ = timeout(FRAME_LIMIT, self.down.flush()).await;
         }
     }
 
@@ -469,5 +483,90 @@ impl Talk {
             Duration::ZERO => Judged::Over,
             left => Judged::Again(left),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Upstream;
+    use crate::claims::seat;
+    use crate::frames::frame;
+    use crate::peer::pair;
+    use crate::upstream::{Epoch, Reuse};
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::task::yield_now;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A relay where calls are claimed, the seat, and the client's and the service's ends.
+    fn relay() -> (Relay, Arc<Seat>, UnixStream, UnixStream) {
+        let ((client, client_end), (service, service_end)) = (pair(), pair());
+        let (seat, turns) = seat();
+        let upstream = Upstream::at("127.0.0.1:9".parse().unwrap());
+        let pass = Pass::probe(&Epoch::new(upstream, Reuse::Single));
+        let taken = Some((Arc::clone(&seat), turns));
+        let relay = Relay::begun((client, Bytes::new()), (service, Bytes::new()), pass, taken);
+        (relay, seat, client_end, service_end)
+    }
+
+    fn call(id: usize) -> Vec<u8> {
+        let text = json!({"id": id, "method": "update."}).to_string();
+        frame(0x81, text.as_bytes(), Some([1, 2, 3, 4]))
+    }
+
+    /// Relays for much longer than it takes until all wait for a client that does not read.
+    async fn relay_in_vain(relay: &mut Relay) {
+        let often = async {
+            for _ in 0..1000 {
+                yield_now().await;
+            }
+        };
+        tokio::select! {
+            over = relay.converse() => panic!("{over:?}"),
+            () = often => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_owed_one_answer_beside_those_on_their_way() {
+        let (mut relay, _seat, mut client, _service) = relay();
+        let calls: Vec<_> = (0..20_000).flat_map(call).collect();
+        tokio::select! {
+            () = relay_in_vain(&mut relay) => {}
+            sent = client.write_all(&calls) => panic!("all is heard: {sent:?}"),
+        }
+        let (turns, waiting) = (relay.turns.as_ref().unwrap().len(), relay.down.waiting());
+        assert!(turns <= 1 && waiting < OWN_MAX + 1000, "{turns} turns, {waiting} bytes");
+    }
+
+    #[tokio::test]
+    async fn what_the_daemon_says_waits_its_turn_while_the_client_does_not_read() {
+        let (mut relay, seat, mut client, _service) = relay();
+        let mut all = Vec::new();
+        for number in 0..10_000 {
+            let message = json!({"number": number, "padding": "x".repeat(200)});
+            all.extend(text_frame(message.to_string().as_bytes()));
+            seat.turn(Turn::Say(Say { connection: 1, answers: None, message, closes: false }));
+        }
+        relay_in_vain(&mut relay).await;
+        assert!(relay.down.waiting() < OWN_MAX + 1000, "{} bytes", relay.down.waiting());
+        let mut got = vec![0; all.len()];
+        tokio::select! {
+            over = relay.converse() => panic!("{over:?}"),
+            read = timeout(LIMIT, client.read_exact(&mut got)) => assert_eq!(read.unwrap().unwrap(), all.len()),
+        }
+        assert!(got == all, "all of it, in its order");
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_for_a_client_that_takes_no_more() {
+        let (mut relay, _seat, mut client, _service) = relay();
+        client.write_all(&(0..100).flat_map(call).collect::<Vec<_>>()).await.unwrap();
+        client.shutdown().await.unwrap();
+        timeout(LIMIT, relay.hear_out()).await.unwrap();
+        assert_eq!((relay.turns.as_ref().unwrap().len(), relay.down.waiting()), (0, 0));
     }
 }

@@ -34,7 +34,7 @@ fn claim() -> Claim {
 }
 
 /// A service that admits everybody, answers every call with its method, and closes with 1012 when it is told `leave`.
-async fn gateway() -> (Service, Heard) {
+pub(crate) async fn gateway() -> (Service, Heard) {
     let heard = Heard::default();
     let log = heard.clone();
     let service = service(move |stream| {
@@ -79,17 +79,17 @@ async fn flood(socket: &mut Socket) -> Option<()> {
     Some(())
 }
 
-async fn call(socket: &mut Socket, id: u64, method: &str) {
+pub(crate) async fn call(socket: &mut Socket, id: u64, method: &str) {
     let call = json!({"type": "req", "id": id, "method": method, "params": {}});
     socket.send(Message::text(call.to_string())).await.unwrap();
 }
 
-async fn answer(socket: &mut Socket) -> Value {
+pub(crate) async fn answer(socket: &mut Socket) -> Value {
     serde_json::from_str(&text(socket).await).unwrap()
 }
 
 /// A stage whose claims are set, and a client that is admitted.
-async fn admitted(service: &Service) -> (Stage, Socket, Value) {
+pub(crate) async fn admitted(service: &Service) -> (Stage, Socket, Value) {
     let stage = Stage::new().await;
     stage.daemon.claim(Some(claim()), LIMIT).await.unwrap();
     stage.serve(service.address).await;
@@ -99,11 +99,11 @@ async fn admitted(service: &Service) -> (Stage, Socket, Value) {
     (stage, socket, hello)
 }
 
-async fn claimed(daemon: &ControlClient) -> Claimed {
+pub(crate) async fn claimed(daemon: &ControlClient) -> Claimed {
     timeout(LIMIT, daemon.claimed()).await.expect("a claimed call")
 }
 
-fn saying(claimed: &Claimed, message: &str, closes: bool) -> Say {
+pub(crate) fn saying(claimed: &Claimed, message: &str, closes: bool) -> Say {
     let answers = Some(claimed.call["id"].clone());
     Say { connection: claimed.connection, answers, message: json!(message), closes }
 }

@@ -1,6 +1,7 @@
 //! The front through its front door: real sockets, real servers, real processes.
 #![allow(clippy::unwrap_used)]
 
+mod backpressure;
 mod claiming;
 mod control;
 mod drain;
