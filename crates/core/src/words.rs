@@ -1,7 +1,7 @@
 //! What is told in words: one sentence about a run, one about what clients meet, and what to type. Every sentence is true
 //! of the run that it is about, whatever began that run and whichever way it went.
 
-use crate::readings::maintenance;
+use crate::readings::{is_doubted, maintenance};
 use crate::report::{is_already_current, serves, target, wanted_version};
 use crate::{
     Act, Awaited, Awaits, Cause, Direction, Kind, Opening, Phase, Posture, Preparation, Process, Record,
@@ -271,6 +271,9 @@ pub(crate) fn recovery(service: &str, state: &State) -> Vec<String> {
             }
             if in_step {
                 commands.push(format!("cutover recover {service} --accept"));
+            }
+            if let Some(current) = state.current.as_ref().filter(|_| is_doubted(state, maintenance)) {
+                commands.push(format!("cutover update {service} --to {}", current.release.version));
             }
             commands
         }

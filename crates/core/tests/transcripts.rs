@@ -448,6 +448,7 @@ macro_rules! transcripts {
 
 transcripts! {
     a_hold_stops_a_run_before_the_cut
+    a_tree_that_is_changed_while_going_back_has_a_way_out
     an_approval_of_something_else_is_refused
     an_approval_of_other_settings_is_refused
     an_approval_outlives_a_warning_that_vanished

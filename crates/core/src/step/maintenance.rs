@@ -1,6 +1,7 @@
 //! Declared maintenance: a person decides. Its only exits are orders, and an old version known to be coherent.
 
 use super::{Ordering, Told, Transition, ending, preparing, resting, rolling_back, wished};
+use crate::readings::is_doubted;
 use crate::{
     Act, Aim, Base, Cause, Cut, DataOrder, Extent, Generation, Installed, Kind, Maintenance, Order, Phase,
     Refusal, Resolution, Restarts, Run, Serving, Setup, State, Status, Traffic, Tree, Writes,
@@ -95,7 +96,10 @@ pub(super) fn ordered(
             rolling_back::ordered(maintenance, ordering.run)
         }
         Order::Update { wanted, .. } => {
-            in_step(state, maintenance)?;
+            // Its data is laid down, and nothing but its tree keeps it from being started: another one may be.
+            if !is_doubted(state, maintenance) {
+                in_step(state, maintenance)?;
+            }
             let run = Run {
                 source: state.current.clone(),
                 data: DataOrder::Keep,
@@ -147,7 +151,7 @@ fn retry(
         let run = Run { snapshot: run.id.clone(), ..run };
         return Ok(Phase::Preparing(resting::preparation(run, aim, Base::Maintenance(maintenance.clone()))));
     }
-    Err(not_coherent(maintenance))
+    Err(not_coherent(state, maintenance))
 }
 
 /// Resumes at Start: the snapshot of the run stays what it was, from the first start of its target on.
@@ -181,13 +185,15 @@ fn in_step(state: &State, maintenance: &Maintenance) -> Result<(), Refusal> {
     if maintenance.coherent.is_some() && maintenance.coherent == state.current_generation() {
         Ok(())
     } else {
-        Err(not_coherent(maintenance))
+        Err(not_coherent(state, maintenance))
     }
 }
 
-fn not_coherent(maintenance: &Maintenance) -> Refusal {
+fn not_coherent(state: &State, maintenance: &Maintenance) -> Refusal {
     let why = if super::is_reseal(&maintenance.run) {
         "the tree is not what was sealed: use `recover --retry`"
+    } else if is_doubted(state, maintenance) {
+        "the old version's tree is not what was sealed: `update` to it has it anew"
     } else {
         "code and data are not known to fit together: only `recover --rollback` is safe"
     };

@@ -4,7 +4,7 @@
 use super::alphabet::{Case, Nature, ticket};
 use super::gate;
 use cutover_core::{
-    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation,
+    Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation, Hold,
     Installed, Instance, Kind, LayDown, Leave, Maintenance, Order, Phase, Posture, Preparation, Process,
     Refusal, Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving, State, Status, Traffic, Transition,
     Tree, Wish, Writes, patience, posture, report, step, wants,
@@ -601,6 +601,15 @@ fn commands_are_what_is_accepted(state: &State) -> Broken {
     for (flag, order) in &RECOVER {
         if accepts(state, order, &maintenance.run.settings) {
             expected.push(format!("cutover recover web {flag}"));
+        }
+    }
+    // What can be started needs no other; where it cannot be, it is had anew.
+    if maintenance.coherent.is_none()
+        && let Some(Installed { release, .. }) = &state.current
+    {
+        let wanted = Wanted::Version(release.version.clone());
+        if accepts(state, &Order::Update { wanted, hold: Hold::AsRuled }, &maintenance.run.settings) {
+            expected.push(format!("cutover update web --to {}", release.version));
         }
     }
     hold(told == expected, &format!("told {told:?}, accepted {expected:?}"))

@@ -1,8 +1,8 @@
 //! Maintenance as the operator meets it: on the service's own address, with commands that can be copied into a shell.
 
 use crate::stage::{
-    Answer, LIMIT, assert_told, eventually, executable, get, get_page, serving, signal, told, unserved,
-    update, view, with_policy,
+    Answer, LIMIT, assert_told, change_a_file, eventually, executable, get, get_page, serving, signal, told,
+    unserved, update, view, with_policy, world,
 };
 use anyhow::Context;
 use cutover::demo::{Plan, World};
@@ -127,5 +127,23 @@ async fn maintenance_is_told_also_while_a_run_out_of_it_waits_for_a_person() -> 
     assert!(told.to_string().contains("manual restart required"), "{told}");
     assert_eq!(told["commands"], serde_json::json!(held.report.awaits.unwrap().commands), "{told}");
     assert_eq!(told["commands"][1], "cutover cancel web", "{told}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_version_whose_tree_is_changed_while_its_update_fails_is_had_anew() -> anyhow::Result<()> {
+    let broken = Knobs { boot_delay_ms: 1500, crash_at_boot: Some(1), ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", good()), ("2.0.0", broken)]).await?;
+    serving(&world, "1.0.0").await?;
+    let run = world.update("2.0.0").await?;
+    world.until("the new process", |view| view.report.phase == "cutting over: prove").await?;
+    change_a_file(&world, 1)?;
+    let failed = world.end_of(&run).await?;
+    assert_eq!((failed.status, failed.resolution), (Some(Status::RestartFailed), Resolution::Maintenance));
+    let anew = "cutover update web --to 1.0.0";
+    world.until("the way out", |view| view.report.recovery.iter().any(|one| one == anew)).await?;
+    assert_ended(&typed(&world, anew).await?, 0);
+    let again = serving(&world, "1.0.0").await?;
+    assert_eq!(again.report.serving.generation.map(|generation| generation.0), Some(3), "another tree");
     Ok(())
 }
