@@ -192,13 +192,10 @@ pub(crate) fn maintenance(state: &State) -> Option<&Maintenance> {
 /// Whether pointer and data are back at the old version, and its tree turned out to be changed since: then going back fails as
 /// often as it is tried.
 pub(crate) fn is_doubted(state: &State, maintenance: &Maintenance) -> bool {
-    let source = maintenance.run.source.as_ref();
-    let is_back = source.is_some() && source == state.current.as_ref() && source != Some(&maintenance.target);
-    let last = maintenance.causes.last().map(|cause| cause.act);
-    is_back
-        && maintenance.coherent.is_none()
+    maintenance.coherent_tree == Tree::Damaged
         && maintenance.run.kind != Kind::TreeChanged
-        && matches!(last, Some(Act::Start | Act::Prove))
+        && maintenance.run.source == state.current
+        && state.current.as_ref() != Some(&maintenance.target)
 }
 
 /// Whether maintenance may try the old version again by itself: its code and data are known to fit together.

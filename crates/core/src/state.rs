@@ -53,7 +53,7 @@ pub enum Serving {
     Unproven,
     /// This one has.
     Proven(Instance),
-    /// A person waived the missing facts of this generation; `None`: its process is gone, the next must show itself ready.
+    /// A person waived the missing facts of this generation; `None`: its process is gone, and the next is to come.
     Waived(Option<Instance>),
 }
 
@@ -338,8 +338,22 @@ pub struct Maintenance {
     pub start: Extent,
     /// Writes given up by the run that led here.
     pub writes: Writes,
+    /// The tree of what was coherent: once it is found changed, nothing is, though pointer and data are where they were.
+    #[serde(default = "Tree::sealed", skip_serializing_if = "Tree::is_sealed")]
+    pub coherent_tree: Tree,
     /// Faults, first to last.
     pub causes: Vec<Cause>,
+}
+
+impl Tree {
+    fn sealed() -> Self {
+        Self::Sealed
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as it is called by what writes it")]
+    fn is_sealed(&self) -> bool {
+        *self == Self::Sealed
+    }
 }
 
 impl State {

@@ -299,7 +299,7 @@ impl Conductor {
         loop {
             self.follow().await;
             let watch_ends = self.watch_ends.as_ref().map(|(_, at)| *at);
-            let calms_at = self.calms_at();
+            let (calms_at, heeds_at) = (self.calms_at(), self.heeds_at());
             tokio::select! {
                 input = self.inbox.recv() => match input {
                     Some(input) => self.take(input).await,
@@ -312,6 +312,7 @@ impl Conductor {
                 }
                 // Who is not troubled any more is so by nothing but time.
                 () = until(calms_at) => {}
+                () = until(heeds_at) => {}
                 Ok(()) = stats.changed() => self.publish(),
             }
         }
@@ -333,6 +334,9 @@ impl Conductor {
                 // Whoever has the answer and looks must see the run that it speaks of.
                 self.publish();
                 let _ = reply.send(answer);
+            }
+            Input::Fact { event: Event::Degraded { .. }, reply } if self.is_reverting() => {
+                let _ = reply.send(Err(Refusal::Stale));
             }
             Input::Fact { event, reply } => {
                 let _ = reply.send(self.apply(event).await);
@@ -485,9 +489,10 @@ impl Conductor {
         let looping = self.crashes.note().filter(|_| is_down);
         let unready = self.readiness.trouble();
         let is_served = posture(&self.chronicle.state) == Posture::Serve;
-        let unready = unready.map(|fault| match is_served {
-            true => format!("it serves and is not ready: {}", fault.detail),
-            false => format!("it does not become ready: {}", fault.detail),
+        let unready = unready.map(|fault| match (fault.code.as_str(), is_served) {
+            (alarm::CUT_OFF, _) => fault.detail.clone(),
+            (_, true) => format!("it serves and is not ready: {}", fault.detail),
+            (_, false) => format!("it does not become ready: {}", fault.detail),
         });
         let front = self.executor.front.trouble();
         let others = [front, looping, unready, self.succession_note(), self.upkeep_trouble.clone()];

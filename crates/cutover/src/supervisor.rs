@@ -32,6 +32,7 @@ pub use error::Error;
 pub use file::identify;
 pub use kin::{bearing, descendants};
 pub use live::Live;
+pub use output::OUTPUT_LOST;
 pub use port::{Holder, Holding, Listener, holding, listeners, listening};
 pub use record::{ExecRecord, Exit, ExitRecord, KeeperRecord, Launch, LogFile, Moment};
 pub use start::{Prepared, prepare};

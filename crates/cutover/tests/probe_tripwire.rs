@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::probe::{Error, TripwireScanner};
+use cutover::supervisor::OUTPUT_LOST;
 use cutover_core::Seen;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/srv/generations/0007";
@@ -241,4 +243,18 @@ fn what_node_really_says_trips() {
         // A missing export names no absolute path, so it cannot be told from another generation's.
         assert_eq!(!names(&elsewhere).is_empty(), name == "b.mjs", "{name}: {said}");
     }
+}
+
+#[test]
+fn a_log_that_could_not_take_everything_is_no_evidence_that_nothing_was_said() {
+    let mut log = Log::new();
+    let mut scanner = log.scanner();
+    assert!(matches!(scanner.look(AT_MS), Seen::Yes { .. }));
+    log.file.set_permissions(Permissions::from_mode(0o600 | OUTPUT_LOST)).unwrap();
+    for _ in 0..2 {
+        let seen = scanner.look(AT_MS);
+        assert!(matches!(&seen, Seen::Missing { why, .. } if why.contains("free space")), "{seen:?}");
+    }
+    log.trip("a.js");
+    assert_eq!(scanner.look(AT_MS).value().map(Vec::len), Some(1), "what did get there counts");
 }

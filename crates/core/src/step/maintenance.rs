@@ -34,6 +34,7 @@ pub(super) fn of_cut(
         place: cut.place,
         start: cut.start,
         writes: cut.writes,
+        coherent_tree: Tree::Sealed,
         causes,
     };
     declared(state, maintenance)
@@ -51,6 +52,7 @@ pub(super) fn again(
     let ended = ending(&cut.run, Some(&cut.target), told, causes.clone(), cut.writes);
     let mut maintenance = base.clone();
     maintenance.coherent = coherent;
+    maintenance.coherent_tree = Tree::Sealed;
     if base.target == cut.target {
         maintenance.start = base.start.max(cut.start);
     }

@@ -245,6 +245,7 @@ pub(super) fn faulted(state: &State, preparation: &Preparation, fault: &Fault) -
             place: Extent::Never,
             start: Extent::Never,
             writes: Writes::Kept,
+            coherent_tree: crate::Tree::Sealed,
             causes,
         };
         return super::maintenance::declared(state, maintenance);

@@ -326,6 +326,7 @@ fn doubted(state: &State, maintenance: &Maintenance, generation: Generation) -> 
         && let Phase::Maintenance(maintenance) = &mut next.phase
     {
         maintenance.coherent = None;
+        maintenance.coherent_tree = Tree::Damaged;
     }
     Transition::to(next)
 }

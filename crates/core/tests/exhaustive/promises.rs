@@ -7,7 +7,7 @@ use cutover_core::{
     Act, Aim, Base, Cut, DataClass, DataOrder, DataWish, Done, Effect, Event, Exit, Extent, Generation, Hold,
     Installed, Instance, Kind, LayDown, Leave, Maintenance, Order, Phase, Posture, Preparation, Process,
     Refusal, Restarts, RestoreAfterRelease, Retreat, Run, RunId, Serving, State, Status, Traffic, Transition,
-    Tree, Wish, Writes, patience, posture, report, step, wants,
+    Tree, Wanted, Wish, Writes, patience, posture, report, step, wants,
 };
 
 /// One event applied to one state.

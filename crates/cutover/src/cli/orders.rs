@@ -113,7 +113,9 @@ impl Rest {
                 })
             }
             Self::Served => {
-                let needs_a_person = !now.report.recovery.is_empty();
+                // A run out of maintenance that is being prepared goes on by itself.
+                let is_prepared = now.report.phase.starts_with("preparing");
+                let needs_a_person = !now.report.recovery.is_empty() && !is_prepared;
                 needs_a_person.then_some(ExitStatus::RestartFailed)
             }
         }

@@ -95,7 +95,9 @@ pub(super) fn ending(report: &Report) -> String {
     if let Some(downtime) = report.downtime_ms {
         let _ = write!(text, "\nheld for {downtime} ms");
     }
-    commands(&mut text, report);
+    if report.awaits.is_none() {
+        commands(&mut text, report);
+    }
     text
 }
 

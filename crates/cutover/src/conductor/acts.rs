@@ -79,6 +79,14 @@ pub(super) struct Assignment {
 /// The fault of a tree that a foreign hand changed.
 pub(super) const TREE_CHANGED: &str = "tree_changed";
 
+/// The fault of a program that the kernel does not run.
+pub(super) const EXEC_FAILED: &str = "exec_failed";
+/// The fault of a look that could not tell who lives.
+pub(super) const UNTOLD: &str = "identity";
+
+/// The fault of a process that is another, or not alone, or whose port is a stranger's.
+pub(super) const WRONG_PROCESS: &str = "wrong_process";
+
 /// What an act comes to: a result, or a fault.
 pub(super) type Outcome = Result<Done, Fault>;
 

@@ -99,7 +99,7 @@ impl Conductor {
         self.from_run.as_ref() == Some(live.instance())
             || match lasting.fault.code.as_str() {
                 LOOPING => self.has_settled(),
-                UNREADY => self.readiness == Readiness::Ready,
+                UNREADY | CUT_OFF => self.readiness == Readiness::Ready,
                 // It was halted, and is served.
                 _ => true,
             }
@@ -144,7 +144,7 @@ impl Conductor {
 fn weight(fault: &Fault) -> u8 {
     match fault.code.as_str() {
         REVIVED | UNSETTLED => 0,
-        UNREADY => 1,
+        UNREADY | CUT_OFF => 1,
         _ => 2,
     }
 }
@@ -166,6 +166,8 @@ pub(super) const REVIVED: &str = "revived";
 pub(super) const UNSETTLED: &str = "unsettled";
 /// As the upkeep says it.
 pub(super) const UNREADY: &str = "not_ready";
+/// It is well, and clients do not get through to it.
+pub(super) const CUT_OFF: &str = "cut_off";
 
 #[cfg(test)]
 mod tests {

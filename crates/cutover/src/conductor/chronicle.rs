@@ -125,6 +125,10 @@ impl Chronicle {
 
     /// A revert that has ended where it began has undone nothing.
     fn stays(&mut self, revert: &RunId) {
+        // A person may still have it go on.
+        if matches!(self.state.phase, Phase::Maintenance(_)) {
+            return;
+        }
         let current = self.state.current.as_ref();
         let reverted = self.records.iter_mut().find(|record| record.reverted_by.as_ref() == Some(revert));
         if let Some(record) = reverted

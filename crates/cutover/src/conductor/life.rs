@@ -133,7 +133,7 @@ impl Conductor {
             true => self.crashes.add_wish(self.born.elapsed(), told.clone(), &policy),
             false => self.crashes.add(self.born.elapsed(), told.clone(), &policy),
         }
-        if self.crashes.recent() >= policy.crash_limit as usize {
+        if self.crashes.recent() >= policy.crash_limit as usize && !self.is_reverting() {
             let (count, window) = (self.crashes.recent(), policy.crash_window);
             let detail = format!("{count} exits within {window:?}, the last: {told}");
             let fault = Fault { code: "crash_limit".into(), detail };
@@ -152,22 +152,37 @@ impl Conductor {
             return;
         }
         // A revert that came to nothing is not begun again at once, nor on a journal that could not tell its end.
-        let pause = self.executor.site.settings.policy.backoff_cap;
-        if self.halt_heeded.is_some_and(|at| at.elapsed() < pause) || !self.ledger.has_room() {
+        let pause = self.halt_pause();
+        if self.halt_heeded.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
-        // A revert that is on its way is the answer.
-        if matches!(&self.chronicle.state.phase, Phase::Preparing(now) if now.run.kind == Kind::AutoRevert) {
+        if self.is_reverting() {
             return;
         }
         let detail = format!("it ended with exit code {code}, after which it is not started again");
         let event = Event::Degraded { run: fresh_run(), fault: Fault { code: "halted".into(), detail } };
         // Where there is nothing to go back to, nothing would change, again and again.
         let changes = self.chronicle.foresee(&event).is_ok_and(|next| next.state != self.chronicle.state);
-        if changes {
+        if changes && self.ledger.has_room() {
             self.halt_heeded = Some(Instant::now());
             let _ = self.apply(event).await;
         }
+    }
+
+    /// Whether a revert is being prepared: it is the answer to whatever else is found wrong with the watched version.
+    pub(super) fn is_reverting(&self) -> bool {
+        matches!(&self.chronicle.state.phase, Phase::Preparing(now) if now.run.kind == Kind::AutoRevert)
+    }
+
+    fn halt_pause(&self) -> Duration {
+        self.executor.site.settings.policy.backoff_cap
+    }
+
+    /// When a halt is to be heeded again.
+    pub(super) fn heeds_at(&self) -> Option<Instant> {
+        let at = self.halt_heeded? + self.halt_pause();
+        let is_halted = matches!(self.chronicle.state.restarts, Restarts::Halted { .. });
+        (is_halted && at > Instant::now()).then_some(at)
     }
 
     fn exited(&self, instance: Instance, exit: Exit) -> Event {

@@ -407,7 +407,7 @@ mod tests {
     use crate::predecessor::Terms;
     use cutover_core::{
         Boot, BootId, DataClass, DataOrder, Extent, Intake, Kind, Maintenance, Policy, Run, RunId, Settings,
-        Strategy, Writes,
+        Strategy, Tree, Writes,
     };
     use serde_json::json;
     use std::path::Path;
@@ -468,6 +468,7 @@ mod tests {
             place: Extent::Never,
             start: Extent::Never,
             writes: Writes::Kept,
+            coherent_tree: Tree::Sealed,
             causes: Vec::new(),
         });
         chronicle

@@ -1,13 +1,16 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
-use super::acts::{self, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED, fault};
-use super::alarm::UNREADY;
+use super::acts::{
+    self, EXEC_FAILED, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED, UNTOLD, WRONG_PROCESS, fault,
+};
+use super::alarm::{CUT_OFF, UNREADY};
 use super::inbox::Input;
 use super::ledger::fresh_run;
 use super::seal_watch::{Look, SealWatch, WHOLE};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, Verdict, wants,
+    Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, Verdict, judge,
+    wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +43,24 @@ pub(super) enum Demand {
     Whole,
     /// What it can: a person has accepted this generation with an incomplete proof.
     Waived,
+}
+
+/// What keeps a process from being served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    /// What it is: another version would do better.
+    Version,
+    /// The machine, a stranger on its port, the front: any version would fare so.
+    Other,
+}
+
+impl Blame {
+    fn of(fault: &Fault) -> Self {
+        match fault.code.as_str() {
+            UNREADY | EXEC_FAILED => Self::Version,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// What was asked of the process that lives.
@@ -90,16 +111,18 @@ pub(super) async fn tend(
     number: u64,
 ) {
     let policy = settings.policy.clone();
-    let (mut failures, mut begun) = (failures, Instant::now());
+    let (mut failures, mut begun) = (failures, None);
     loop {
         let done = match &upkeep {
             Upkeep::Rest => return,
             Upkeep::Start(installed) => {
                 tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
                     .await;
+                begun.get_or_insert_with(Instant::now);
                 executor.resume(installed, &policy).await
             }
             Upkeep::Ready(installed, _, demand) => {
+                begun.get_or_insert_with(Instant::now);
                 executor.ready(installed, live.as_deref(), &policy, *demand).await
             }
             Upkeep::Stop(_) => executor.end(&settings).await,
@@ -120,9 +143,12 @@ pub(super) async fn tend(
                 executor.reporter.send(Input::Trouble(Some(told.clone()))).await;
                 // Nothing came of it for as long as a start may take: what is not served is as bad as what is not ready.
                 let is_to_serve = matches!(upkeep, Upkeep::Start(_) | Upkeep::Ready(..));
-                if is_to_serve && fault.code != TREE_CHANGED && begun.elapsed() > policy.start_deadline {
-                    executor.unready(acts::fault(UNREADY, told)).await;
-                    begun = Instant::now();
+                let is_late = begun.is_some_and(|begun| begun.elapsed() > policy.start_deadline);
+                if is_to_serve && is_late && fault.code != TREE_CHANGED {
+                    let blame = Blame::of(&fault);
+                    let fault = if fault.code == CUT_OFF { fault } else { acts::fault(UNREADY, told) };
+                    executor.unready(fault, blame).await;
+                    begun = None;
                 }
                 tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
                     .await;
@@ -160,37 +186,55 @@ async fn pause_beside(pause: Duration, looking: &mut Option<Looking>) -> Option<
     Some(looked)
 }
 
-/// Whether clients would notice that something is wrong with it.
+/// How a process does, in the eyes of its clients.
+enum Health {
+    Well,
+    /// Asked directly it is well: the front is no evidence against it.
+    CutOff,
+    /// In which way.
+    Sick(String),
+}
+
+impl Health {
+    async fn of(prover: &mut Prover) -> Self {
+        let seen = prover.look().await;
+        let facts = judge(&prover.expectation, &seen);
+        if !is_sick(&facts) {
+            return Self::Well;
+        }
+        if prover.asks_elsewhere() {
+            let seen = prover.look_directly().await;
+            if !is_sick(&judge(&prover.expectation, &seen)) {
+                return Self::CutOff;
+            }
+        }
+        Self::Sick(facts.shortfall())
+    }
+}
+
 fn is_sick(verdict: &Verdict) -> bool {
     verdict.facts().iter().any(|fact| {
         matches!(fact.name, FactName::Readiness | FactName::Liveness) && !fact.reading.is_in_order()
     })
 }
 
-/// The way of clients to a service that is well.
-#[derive(Debug, Default)]
-struct Way {
-    /// Since when they do not get through to it.
-    cut_off: Option<Instant>,
-    is_told: bool,
+/// What is to be told of a process that did not prove itself: nothing against it, if it does when asked directly.
+async fn unproven(prover: &mut Prover, why: Fault) -> Fault {
+    // A stranger on its port is no evidence against it either.
+    if [UNTOLD, WRONG_PROCESS].contains(&why.code.as_str()) {
+        return why;
+    }
+    if prover.asks_elsewhere() {
+        let seen = prover.look_directly().await;
+        if matches!(judge(&prover.expectation, &seen), Verdict::Verified(_)) {
+            return cut_off();
+        }
+    }
+    fault(UNREADY, format!("{}: {}", why.code, why.detail))
 }
 
-impl Way {
-    /// Takes in what was found; answers the trouble to be told, or that it is over. A moment is none.
-    fn found(&mut self, is_cut_off: bool, patience: Duration) -> Option<Option<String>> {
-        if !is_cut_off {
-            self.cut_off = None;
-            return std::mem::replace(&mut self.is_told, false).then_some(None);
-        }
-        let since = *self.cut_off.get_or_insert_with(Instant::now);
-        if self.is_told || since.elapsed() < patience {
-            return None;
-        }
-        self.is_told = true;
-        Some(Some(
-            "it is well, and clients do not get through to it: its front does not answer as it should".into(),
-        ))
-    }
+fn cut_off() -> Fault {
+    fault(CUT_OFF, "it is well, and clients do not get through to it: its front does not let them")
 }
 
 impl Executor {
@@ -234,7 +278,8 @@ impl Executor {
                 prover.waive();
                 prover.until_proven(&enough, deadline, None).await?
             }
-            (proven, _) => proven?,
+            (Err(fault), Demand::Whole) => return Err(unproven(&mut prover, fault).await),
+            (Ok(proven), _) => proven,
         };
         let expectation = prover.expectation;
         self.reporter
@@ -253,40 +298,41 @@ impl Executor {
     ) -> Result<(), Fault> {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
-        let mut ready_at = Instant::now();
+        let deadline = settings.policy.start_deadline;
+        let (mut ready_at, mut through_at) = (Instant::now(), Instant::now());
         let mut seal = SealWatch::begun(ready_at, self.read_whole_ago(installed.generation));
         let mut looking = None;
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
-        let mut way = Way::default();
         loop {
             if looking.is_none() {
                 looking = seal.due(Instant::now()).map(|look| self.begin_look(installed, look));
             }
-            let seen = prover.look().await;
-            let facts = cutover_core::judge(&prover.expectation, &seen);
-            let mut sick = is_sick(&facts);
-            // Who is well when asked directly is not what keeps clients away: the front is no evidence against it.
-            let is_cut_off = sick && prover.asks_elsewhere() && {
-                let seen = prover.look_directly().await;
-                !is_sick(&cutover_core::judge(&prover.expectation, &seen))
-            };
-            sick &= !is_cut_off;
-            if let Some(trouble) = way.found(is_cut_off, settings.policy.start_deadline) {
-                self.reporter.send(Input::Trouble(trouble)).await;
-            }
+            let health = Health::of(&mut prover).await;
             // What stood in the log before is no news.
             let lines = prover.tripped();
             let tripped = lines > *old_lines.get_or_insert(lines);
-            if !sick {
-                ready_at = Instant::now();
-            }
-            if sick && (tripped || ready_at.elapsed() > settings.policy.start_deadline) {
-                is_ready_told = false;
-                self.unready(fault(UNREADY, facts.shortfall())).await;
-                (ready_at, old_lines) = (Instant::now(), Some(lines));
-            } else if !sick && !std::mem::replace(&mut is_ready_told, true) {
-                self.reporter.send(Input::Unready(None)).await;
+            let now = Instant::now();
+            match health {
+                Health::Well => {
+                    (ready_at, through_at) = (now, now);
+                    if !std::mem::replace(&mut is_ready_told, true) {
+                        self.reporter.send(Input::Unready(None)).await;
+                    }
+                }
+                Health::CutOff => {
+                    ready_at = now;
+                    if through_at.elapsed() > deadline {
+                        (through_at, is_ready_told) = (now, false);
+                        self.reporter.send(Input::Unready(Some(cut_off()))).await;
+                    }
+                }
+                Health::Sick(shortfall) => {
+                    if tripped || ready_at.elapsed() > deadline {
+                        (ready_at, old_lines, is_ready_told) = (now, Some(lines), false);
+                        self.unready(fault(UNREADY, shortfall), Blame::Version).await;
+                    }
+                }
             }
             let pause = LOOK.max(settings.policy.probe_interval);
             if let Some(Looked { look, begun, ended, pause }) = pause_beside(pause, &mut looking).await {
@@ -325,9 +371,12 @@ impl Executor {
         }
     }
 
-    /// Tells that it is not ready for longer than it may: a person, and whoever watches its version.
-    async fn unready(&self, fault: Fault) {
+    /// Tells that it is not ready for longer than it may: a person, and whoever watches its version if that is to blame.
+    async fn unready(&self, fault: Fault, blame: Blame) {
         self.reporter.send(Input::Unready(Some(fault.clone()))).await;
+        if blame == Blame::Other {
+            return;
+        }
         let run = fresh_run();
         if let Err(refusal) = self.reporter.fact(Event::Degraded { run, fault }).await {
             tracing::warn!(service = self.site.settings.name, %refusal, "degraded, and not watched: alarm only");
@@ -348,17 +397,6 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_way_that_is_cut_off_is_told_once_after_a_while_and_that_it_is_over() {
-        let mut way = Way::default();
-        assert_eq!(way.found(true, Duration::MAX), None, "a moment is none");
-        assert!(way.found(true, Duration::ZERO).flatten().is_some());
-        assert_eq!(way.found(true, Duration::ZERO), None, "told once");
-        assert_eq!(way.found(false, Duration::ZERO), Some(None));
-        assert_eq!(way.found(false, Duration::ZERO), None);
-        assert_eq!(way.found(true, Duration::MAX), None, "it counts anew");
-    }
 
     #[tokio::test]
     async fn a_look_that_takes_long_keeps_nobody_from_watching_and_is_told_when_it_is_done() {

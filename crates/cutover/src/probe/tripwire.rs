@@ -6,6 +6,7 @@
 mod statement;
 
 use super::Error;
+use crate::supervisor;
 use cutover_core::Seen;
 use statement::Saying;
 use std::fs::File;
@@ -67,6 +68,10 @@ impl TripwireScanner {
                 let why = "the log was rotated or cut faster than it was read".to_owned();
                 Seen::Missing { why, at_ms, source }
             }
+            Ok(Continuity::Lost) => {
+                let why = "the service said more than its log could take: free space there".to_owned();
+                Seen::Missing { why, at_ms, source }
+            }
             Err(source_error) => {
                 let error = Error::Log { path: self.log.clone(), source: source_error };
                 Seen::Missing { why: error.why(), at_ms, source }
@@ -82,6 +87,12 @@ impl TripwireScanner {
         if known.is_some() && resumed.is_none() {
             continuity = Continuity::Broken;
             self.line = Line::default();
+        }
+        let lost = |(_, file): &(FileId, File)| {
+            file.metadata().is_ok_and(|found| found.mode() & supervisor::OUTPUT_LOST != 0)
+        };
+        if files.iter().any(lost) {
+            continuity = Continuity::Lost;
         }
         let unread = resumed.map_or(files.len(), |index| index + 1);
         for (id, mut file) in files.into_iter().take(unread).rev() {
@@ -179,6 +190,8 @@ impl TripwireScanner {
 enum Continuity {
     Whole,
     Broken,
+    /// Some of it never got here.
+    Lost,
 }
 
 /// The beginning of a line whose end has not been seen yet.

@@ -8,16 +8,19 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const BLOCK: usize = 64 * 1024;
+/// The bit of a log file's mode (sticky, which means nothing of a file) that says: output is missing in it, or after it. A disk
+/// that takes no byte more still takes this.
+pub const OUTPUT_LOST: u32 = 0o1000;
 
 /// A pipe that is copied to a log until its last writer has gone.
 #[derive(Debug)]
@@ -211,10 +214,21 @@ impl Rotation {
             // The keeper's own log is the only place left to say so; if that is full too, the count remains.
             drop(writeln!(io::stderr(), "output is dropped: {}: {why}", self.log.path.display()));
         }
+        self.mark_lost();
         self.dropped += count as u64;
         self.gap += count as u64;
         // Opened anew next time: the file may have been removed, its disk remounted.
         self.file = None;
+    }
+}
+
+impl Rotation {
+    /// Whoever looks for something in the log must not take its absence for evidence.
+    fn mark_lost(&self) {
+        let found = std::fs::metadata(&self.log.path).ok().filter(std::fs::Metadata::is_file);
+        let Some(mode) = found.map(|found| found.permissions().mode()) else { return };
+        // What cannot even be marked is told on the keeper's own log.
+        let _ = std::fs::set_permissions(&self.log.path, Permissions::from_mode(mode | OUTPUT_LOST));
     }
 }
 
@@ -285,6 +299,20 @@ mod tests {
         rotation.take(b"kept\n");
         assert_eq!(content(&log, 0).unwrap(), "\n[14 bytes of output were dropped here]\nkept\n");
         assert_eq!(rotation.dropped, 14);
+    }
+
+    #[test]
+    fn a_log_that_lacks_output_says_so_by_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(&directory, 1000, 2);
+        let mut rotation = Rotation::new(log.clone());
+        let mode = || std::fs::metadata(&log.path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(), 0o600);
+        rotation.lose(5, &io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(mode(), 0o600 | OUTPUT_LOST);
+        rotation.take(b"kept\n");
+        assert_eq!(content(&log, 0).unwrap(), "\n[5 bytes of output were dropped here]\nkept\n");
+        assert_eq!(mode(), 0o600 | OUTPUT_LOST, "what was lost stays lost");
     }
 
     #[test]

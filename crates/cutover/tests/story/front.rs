@@ -231,6 +231,36 @@ async fn a_front_that_hangs_while_nothing_is_told_to_it_is_replaced_and_no_evide
     eventually("an answer through another", answered).await?;
     let now = serving(&world, "2.0.0").await?;
     assert_eq!((now.process, now.report.run_id), (process, ended.0.run_id), "nothing was taken back");
-    assert!(now.alarm.is_none(), "{:?}", now.alarm);
+    // That clients did not get through was told, and is over.
+    assert!(now.alarm.is_none_or(|alarm| alarm.fault.code == "cut_off"));
+    world.until("the alarm's end", |view| view.alarm.is_none()).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_lets_nobody_through_is_told_by_an_alarm_of_its_own_and_reverts_nothing()
+-> anyhow::Result<()> {
+    let rules = with_policy("", &[("start_deadline", "\"1s\"")]);
+    let world = world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let process = serving(&world, "2.0.0").await?.process;
+    // It hears its daemon, and the way that the proof takes through it is gone.
+    let lane = world.state().join("run/fronts/web.probe.sock");
+    std::fs::remove_file(&lane)?;
+    let told = world.until("the alarm", |view| view.alarm.is_some()).await?;
+    assert_eq!(told.alarm.unwrap().fault.code, "cut_off");
+    // A later process of it does not get through either, and that is no evidence against its version.
+    signal(process.as_ref().unwrap().pid, Signal::KILL)?;
+    world
+        .until("trouble with the next process", |view| {
+            let is_next = view.process.is_some() && view.process != process;
+            is_next && view.trouble.as_ref().is_some_and(|told| told.contains("do not get through"))
+        })
+        .await?;
+    signal(processes(&world, "front")[0], Signal::KILL)?;
+    let now = serving(&world, "2.0.0").await?;
+    assert_eq!(now.report.run_id, ended.0.run_id, "nothing was taken back");
+    world.until("the alarm's end", |view| view.alarm.is_none()).await?;
     Ok(())
 }

@@ -8,9 +8,10 @@ use cutover::demo::{SERVICE, World};
 use cutover_core::{Act, Kind, Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn good() -> Knobs {
     Knobs::default()
@@ -339,6 +340,7 @@ async fn r45_a_rollback_that_fails_is_maintenance_with_both_causes_and_ends_by_i
     let run = world.update("2.0.0").await?;
     let chunk =
         std::fs::read_dir(world.generation(1).join("core/page/assets"))?.flatten().next().unwrap().path();
+    use std::net::TcpListener;
     use std::os::unix::fs::PermissionsExt;
     eventually("the cut", async || {
         view(&world).await.is_ok_and(|view| view.report.phase.starts_with("cutting over"))
@@ -512,5 +514,56 @@ async fn a_revert_that_comes_to_nothing_is_not_begun_again_and_again() -> anyhow
     assert_eq!(reverts, 1, "{history:#?}");
     let kept = history.iter().find(|run| run.run_id == committed.0.run_id).unwrap();
     assert_eq!(kept.reverted_by, None, "nothing was undone");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_that_takes_its_time_is_not_begun_anew_by_the_trouble_that_it_answers() -> anyhow::Result<()>
+{
+    let home = tempfile::tempdir()?;
+    let mark = home.path().join("go");
+    std::fs::write(&mark, "")?;
+    let service = with_policy("", &[("start_deadline", "\"1s\"")])
+        + "\npreflight = { validate = [\"/bin/sleep\", \"5\"] }";
+    let world = world(&service, &[("1.0.0", good()), ("2.0.0", bound_by(&mark))]).await?;
+    let committed = update(&world, "2.0.0").await?;
+    assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    std::fs::remove_file(&mark)?;
+    crash(&world).await?;
+    serving(&world, "1.0.0").await?;
+    let history = world.cutover(&["history", "--json"]).await?;
+    let history: Vec<cutover_core::Report> = serde_json::from_slice(&history.stdout)?;
+    let reverts = history.iter().filter(|run| run.trigger == Some(Kind::AutoRevert)).count();
+    assert_eq!(reverts, 1, "{history:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_on_its_port_is_no_evidence_against_a_watched_version() -> anyhow::Result<()> {
+    let rules =
+        with_policy("", &[("start_deadline", "\"1s\""), ("hard_cap", "\"2s\""), ("crash_limit", "99")]);
+    let world = world(&rules, &[("1.0.0", good()), ("2.0.0", good())]).await?;
+    let committed = update(&world, "2.0.0").await?;
+    assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    let own = serving(&world, "2.0.0").await?;
+    let address = own.address.unwrap();
+    // Whoever is quicker has it.
+    let stranger = loop {
+        let process = world.until("a process", |view| view.process.is_some()).await?.process;
+        signal(process.unwrap().pid, Signal::KILL)?;
+        let begun = Instant::now();
+        let mut seized = std::iter::from_fn(|| {
+            (begun.elapsed() < Duration::from_secs(1)).then(|| TcpListener::bind(address).ok())
+        });
+        if let Some(stranger) = seized.find_map(|tried| tried) {
+            break stranger;
+        }
+    };
+    let told = world.until("the alarm", |view| view.alarm.is_some()).await?;
+    assert_eq!(told.alarm.unwrap().fault.code, "not_ready");
+    assert_eq!(told.report.run_id, committed.0.run_id, "nothing is taken back");
+    drop(stranger);
+    let now = serving(&world, "2.0.0").await?;
+    assert_eq!(now.report.run_id, committed.0.run_id);
     Ok(())
 }

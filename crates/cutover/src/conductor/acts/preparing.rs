@@ -103,7 +103,7 @@ impl Executor {
             proven = prover.until_proven(&enough, policy.start_deadline, None) => proven.map(drop),
             // Nobody drops this look at its end, as an act is dropped.
             ended = process::ended(instance) => {
-                ended.map_err(chain("identity"))?;
+                ended.map_err(chain(super::UNTOLD))?;
                 Err(fault("gone", format!("{instance} has ended while it was looked at")))
             }
         }

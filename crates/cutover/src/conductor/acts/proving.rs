@@ -86,8 +86,7 @@ impl Executor {
         };
         let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
         if proof == Proof::Soak {
-            // What was proven must still be what was sealed.
-            self.sealed(installed.generation).await?;
+            self.stays_sealed(installed).await?;
         }
         if proof == Proof::Prove
             && let Some(record) = self.predecessor_gone().await?
@@ -96,6 +95,21 @@ impl Executor {
             return Err(fault("predecessor", "the old service runs again, by its unit"));
         }
         Ok(Done::Observed { expectation: prover.expectation, observations })
+    }
+
+    /// What was proven must still be what was sealed. That it cannot be read says nothing against it; it is looked at on.
+    async fn stays_sealed(&self, installed: &Installed) -> Result<(), Fault> {
+        match self.sealed(installed.generation).await {
+            Err(fault) if fault.code == super::TREE_CHANGED => {
+                self.tree_changed(installed, fault.clone()).await;
+                Err(fault)
+            }
+            Err(fault) => {
+                super::warn(self, "whether its tree is as it was sealed", &fault);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// A soak before the release lasts while clients wait: it leaves them half of their patience.
@@ -182,7 +196,7 @@ impl Prover {
         let mut trial = Trial::begun(*enough, deadline);
         loop {
             let mut seen = self.look().await;
-            if !self.observer.live().is_alive().map_err(chain("identity"))? {
+            if !self.observer.live().is_alive().map_err(chain(super::UNTOLD))? {
                 return self.ended().await;
             }
             let standing = trial.judge(&mut self.expectation, &mut seen);

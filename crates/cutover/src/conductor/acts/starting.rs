@@ -1,6 +1,6 @@
 //! Two-phase start: who will run is journaled before anything runs.
 
-use super::{Executor, Reported, chain, fault};
+use super::{EXEC_FAILED, Executor, Reported, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::store::snapshot::{Comparison, Content, Mended};
 use crate::supervisor::{self, Live};
@@ -137,7 +137,7 @@ impl Executor {
         let live = match prepared.go(KEEPER).await {
             Ok(live) => live,
             Err(supervisor::Error::Undecided { .. }) => self.decided(&directory).await?,
-            Err(error) => return Err(chain("exec_failed")(error)),
+            Err(error) => return Err(chain(EXEC_FAILED)(error)),
         };
         crate::crash_point!("start: gone");
         let live = Arc::new(live);
@@ -149,7 +149,7 @@ impl Executor {
     async fn decided(&self, directory: &Path) -> Result<Live, Fault> {
         match supervisor::adopt(directory, KEEPER).await.map_err(chain("keeper"))? {
             supervisor::Adopted::Running(live) => Ok(live),
-            other => Err(fault("exec_failed", format!("the keeper did not start it: {other:?}"))),
+            other => Err(fault(EXEC_FAILED, format!("the keeper did not start it: {other:?}"))),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Knows what the core's judgement of a round means for the next. Must not know how a round is observed.
 
-use super::fault;
+use super::{WRONG_PROCESS, fault};
 use cutover_core::{Expectation, FactName, Fault, Observations, Policy, Reading, Verdict, judge};
 use std::time::{Duration, Instant};
 
@@ -138,7 +138,7 @@ fn refuted(verdict: &Verdict) -> Fault {
         Some(FactName::Code) => "wrong_code",
         Some(FactName::Tripwires) => "tripwire",
         Some(FactName::Traffic) => "worse_traffic",
-        _ => "wrong_process",
+        _ => WRONG_PROCESS,
     };
     fault(code, verdict.shortfall())
 }

@@ -234,6 +234,7 @@ impl Actor {
         };
         // What this process holds of the sockets keeps them open too.
         self.listeners.clear();
+        self.trouble.send_replace(None);
         if left.is_ok() {
             self.confirm.send_replace(Stance::Closed);
         }
