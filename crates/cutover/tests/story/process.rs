@@ -340,7 +340,6 @@ async fn r45_a_rollback_that_fails_is_maintenance_with_both_causes_and_ends_by_i
     let run = world.update("2.0.0").await?;
     let chunk =
         std::fs::read_dir(world.generation(1).join("core/page/assets"))?.flatten().next().unwrap().path();
-    use std::net::TcpListener;
     use std::os::unix::fs::PermissionsExt;
     eventually("the cut", async || {
         view(&world).await.is_ok_and(|view| view.report.phase.starts_with("cutting over"))
