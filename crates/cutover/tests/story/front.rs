@@ -4,6 +4,8 @@ use crate::stage::{
     LIMIT, assert_told, eventually, get, is_alive, load, processes, reported, serving, signal, starts_of,
     update, view, with_policy, world,
 };
+use cutover::conductor::View;
+use cutover::demo::World;
 use cutover_core::{Resolution, Status};
 use cutover_testkit::openclaw::{Answer, Client};
 use rustix::process::Signal;
@@ -216,21 +218,32 @@ async fn a_call_that_is_never_answered_delays_the_stop_to_the_drains_limit_and_i
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_front_that_hangs_while_nothing_is_told_to_it_is_replaced_and_no_evidence_against_the_service()
--> anyhow::Result<()> {
+/// A world whose second version is watched, and how it was seen then: its trouble would be held against it soon.
+async fn watched() -> anyhow::Result<(World, View)> {
     let rules = with_policy("", &[("start_deadline", "\"1s\"")]);
     let world = world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
-    let process = serving(&world, "2.0.0").await?.process;
+    let seen = serving(&world, "2.0.0").await?;
+    assert_eq!(seen.report.run_id, ended.0.run_id);
+    Ok((world, seen))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_hangs_while_nothing_is_told_to_it_is_replaced_and_no_evidence_against_the_service()
+-> anyhow::Result<()> {
+    let (world, updated) = watched().await?;
     let hung = processes(&world, "front")[0];
     signal(hung, Signal::STOP)?;
     eventually("its end", async || !is_alive(hung)).await?;
     let answered = async || get(&world, "/").await.is_ok_and(|answer| answer.status == 200);
     eventually("an answer through another", answered).await?;
     let now = serving(&world, "2.0.0").await?;
-    assert_eq!((now.process, now.report.run_id), (process, ended.0.run_id), "nothing was taken back");
+    assert_eq!(
+        (now.process, now.report.run_id),
+        (updated.process, updated.report.run_id),
+        "nothing was taken back"
+    );
     // That clients did not get through was told, and is over.
     assert!(now.alarm.is_none_or(|alarm| alarm.fault.code == "cut_off"));
     world.until("the alarm's end", |view| view.alarm.is_none()).await?;
@@ -240,27 +253,23 @@ async fn a_front_that_hangs_while_nothing_is_told_to_it_is_replaced_and_no_evide
 #[tokio::test(flavor = "multi_thread")]
 async fn a_front_that_lets_nobody_through_is_told_by_an_alarm_of_its_own_and_reverts_nothing()
 -> anyhow::Result<()> {
-    let rules = with_policy("", &[("start_deadline", "\"1s\"")]);
-    let world = world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
-    let ended = update(&world, "2.0.0").await?;
-    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
-    let process = serving(&world, "2.0.0").await?.process;
+    let (world, updated) = watched().await?;
     // It hears its daemon, and the way that the proof takes through it is gone.
     let lane = world.state().join("run/fronts/web.probe.sock");
     std::fs::remove_file(&lane)?;
     let told = world.until("the alarm", |view| view.alarm.is_some()).await?;
     assert_eq!(told.alarm.unwrap().fault.code, "cut_off");
     // A later process of it does not get through either, and that is no evidence against its version.
-    signal(process.as_ref().unwrap().pid, Signal::KILL)?;
+    signal(updated.process.as_ref().unwrap().pid, Signal::KILL)?;
     world
         .until("trouble with the next process", |view| {
-            let is_next = view.process.is_some() && view.process != process;
+            let is_next = view.process.is_some() && view.process != updated.process;
             is_next && view.trouble.as_ref().is_some_and(|told| told.contains("do not get through"))
         })
         .await?;
     signal(processes(&world, "front")[0], Signal::KILL)?;
     let now = serving(&world, "2.0.0").await?;
-    assert_eq!(now.report.run_id, ended.0.run_id, "nothing was taken back");
+    assert_eq!(now.report.run_id, updated.report.run_id, "nothing was taken back");
     world.until("the alarm's end", |view| view.alarm.is_none()).await?;
     Ok(())
 }

@@ -4,13 +4,14 @@ use crate::stage::{
     assert_told, eventually, get, is_alive, processes, reported, service_log, serving, signal, starts_of,
     told, update, view, with_policy, world,
 };
+use cutover::conductor::View;
 use cutover::demo::{SERVICE, World};
-use cutover_core::{Act, Kind, Resolution, Status};
+use cutover_core::{Act, Kind, Report, Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 fn good() -> Knobs {
@@ -186,11 +187,7 @@ async fn r33_r77_a_crash_loop_in_the_watch_window_reverts_and_the_channel_does_n
     crash(&world).await?;
     serving(&world, "2.0.0").await?;
     crash(&world).await?;
-    let reverted = world
-        .until("the revert", |view| {
-            view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some()
-        })
-        .await?;
+    let reverted = reverted(&world).await?;
     assert_eq!(
         (reverted.report.status, reverted.report.resolution, reverted.report.ok),
         (Some(Status::RestartFailed), Resolution::OldVerified, false)
@@ -437,6 +434,29 @@ async fn a_process_that_misses_a_module_and_ends_is_blamed_with_what_its_log_say
     Ok(())
 }
 
+/// A file that is there, in a directory that goes with the first of the two.
+fn mark() -> anyhow::Result<(tempfile::TempDir, PathBuf)> {
+    let home = tempfile::tempdir()?;
+    let mark = home.path().join("go");
+    std::fs::write(&mark, "")?;
+    Ok((home, mark))
+}
+
+/// The end of a revert that nobody ordered.
+async fn reverted(world: &World) -> anyhow::Result<View> {
+    let is_over = |view: &View| view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some();
+    world.until("the end of a revert", is_over).await
+}
+
+/// All runs, of which one is a revert that nobody ordered.
+async fn reverted_once(world: &World) -> anyhow::Result<Vec<Report>> {
+    let history = world.cutover(&["history", "--json"]).await?;
+    let history: Vec<Report> = serde_json::from_slice(&history.stdout)?;
+    let reverts = history.iter().filter(|run| run.trigger == Some(Kind::AutoRevert)).count();
+    assert_eq!(reverts, 1, "{history:#?}");
+    Ok(history)
+}
+
 /// A release that binds only while this file is there.
 fn bound_by(mark: &Path) -> Knobs {
     Knobs { boot_after: Some(mark.to_owned()), ..good() }
@@ -444,20 +464,14 @@ fn bound_by(mark: &Path) -> Knobs {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watched_version_that_hangs_at_its_next_start_is_reverted() -> anyhow::Result<()> {
-    let home = tempfile::tempdir()?;
-    let mark = home.path().join("go");
-    std::fs::write(&mark, "")?;
+    let (_home, mark) = mark()?;
     let rules = with_policy("", &[("start_deadline", "\"2s\"")]);
     let world = world(&rules, &[("1.0.0", good()), ("2.0.0", bound_by(&mark))]).await?;
     let committed = update(&world, "2.0.0").await?;
     assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
     std::fs::remove_file(&mark)?;
     crash(&world).await?;
-    let reverted = world
-        .until("the revert", |view| {
-            view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some()
-        })
-        .await?;
+    let reverted = reverted(&world).await?;
     assert_eq!(reverted.report.resolution, Resolution::OldVerified, "{:#?}", reverted.report);
     assert_eq!(reverted.report.origin.unwrap().code, "not_ready");
     serving(&world, "1.0.0").await?;
@@ -467,9 +481,7 @@ async fn a_watched_version_that_hangs_at_its_next_start_is_reverted() -> anyhow:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_does_not_come_up_again_raises_an_alarm_that_ends_when_it_does() -> anyhow::Result<()>
 {
-    let home = tempfile::tempdir()?;
-    let mark = home.path().join("go");
-    std::fs::write(&mark, "")?;
+    let (_home, mark) = mark()?;
     let rules = with_policy("", &[("start_deadline", "\"2s\"")]);
     let world = world(&rules, &[("1.0.0", bound_by(&mark))]).await?;
     serving(&world, "1.0.0").await?;
@@ -497,20 +509,13 @@ async fn a_revert_that_comes_to_nothing_is_not_begun_again_and_again() -> anyhow
     let entry = world.generation(1).join("core/bin/gateway");
     std::fs::set_permissions(&entry, PermissionsExt::from_mode(0o755))?;
     std::fs::write(&entry, "changed")?;
-    let failed = world
-        .until("a revert that fails", |view| {
-            view.report.trigger == Some(Kind::AutoRevert) && view.report.ended.is_some()
-        })
-        .await?;
+    let failed = reverted(&world).await?;
     assert_eq!(failed.report.status, Some(Status::UpdateFailed), "{:#?}", failed.report);
     // Each of these is a round of the daemon, in which it would begin another.
     for _ in 0..3 {
         world.cutover(&["hold"]).await?;
     }
-    let history = world.cutover(&["history", "--json"]).await?;
-    let history: Vec<cutover_core::Report> = serde_json::from_slice(&history.stdout)?;
-    let reverts = history.iter().filter(|run| run.trigger == Some(Kind::AutoRevert)).count();
-    assert_eq!(reverts, 1, "{history:#?}");
+    let history = reverted_once(&world).await?;
     let kept = history.iter().find(|run| run.run_id == committed.0.run_id).unwrap();
     assert_eq!(kept.reverted_by, None, "nothing was undone");
     Ok(())
@@ -519,9 +524,7 @@ async fn a_revert_that_comes_to_nothing_is_not_begun_again_and_again() -> anyhow
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revert_that_takes_its_time_is_not_begun_anew_by_the_trouble_that_it_answers() -> anyhow::Result<()>
 {
-    let home = tempfile::tempdir()?;
-    let mark = home.path().join("go");
-    std::fs::write(&mark, "")?;
+    let (_home, mark) = mark()?;
     let service = with_policy("", &[("start_deadline", "\"1s\"")])
         + "\npreflight = { validate = [\"/bin/sleep\", \"5\"] }";
     let world = world(&service, &[("1.0.0", good()), ("2.0.0", bound_by(&mark))]).await?;
@@ -530,10 +533,7 @@ async fn a_revert_that_takes_its_time_is_not_begun_anew_by_the_trouble_that_it_a
     std::fs::remove_file(&mark)?;
     crash(&world).await?;
     serving(&world, "1.0.0").await?;
-    let history = world.cutover(&["history", "--json"]).await?;
-    let history: Vec<cutover_core::Report> = serde_json::from_slice(&history.stdout)?;
-    let reverts = history.iter().filter(|run| run.trigger == Some(Kind::AutoRevert)).count();
-    assert_eq!(reverts, 1, "{history:#?}");
+    reverted_once(&world).await?;
     Ok(())
 }
 
