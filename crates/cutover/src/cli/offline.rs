@@ -34,8 +34,7 @@ pub(super) fn chronicles(layout: &Layout) -> anyhow::Result<Vec<(String, Chronic
 /// If there is no such service, or several and none was named.
 pub(super) fn named(layout: &Layout, service: Option<&str>) -> anyhow::Result<String> {
     if let Some(name) = service {
-        // One that has no story yet has a directory, which the daemon made when it began it.
-        return match layout.service(name).is_dir() {
+        return match is_known(layout, name) {
             true => Ok(name.to_owned()),
             false => Err(unknown(name, &chronicles(layout)?).into()),
         };
@@ -44,6 +43,11 @@ pub(super) fn named(layout: &Layout, service: Option<&str>) -> anyhow::Result<St
         [(name, _)] => Ok(name.clone()),
         all => Err(exit::one_of(names(all)).into()),
     }
+}
+
+/// One that has no story yet has a directory, which the daemon made when it began it.
+fn is_known(layout: &Layout, name: &str) -> bool {
+    layout.service(name).is_dir()
 }
 
 fn unknown(name: &str, chronicles: &[(String, Chronicle)]) -> Failed {
@@ -74,7 +78,7 @@ pub(super) fn reports(layout: &Layout, service: Option<&str>) -> anyhow::Result<
 fn wanted(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<(String, Chronicle)>> {
     let mut chronicles = chronicles(layout)?;
     if let Some(name) = service
-        && !layout.service(name).is_dir()
+        && !is_known(layout, name)
     {
         bail!(unknown(name, &chronicles));
     }
