@@ -15,6 +15,8 @@ use crate::{Claim, Claimed, Say};
 
 /// How many claimed calls of one WebSocket may wait for their answers.
 const WAITING_MAX: usize = 16;
+/// How many bytes they may have together, unless it is one alone. They are kept before anybody has logged in.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// When a call that nobody could answer is worth another try.
 const RETRY_AFTER_MS: u64 = 1000;
 
@@ -43,12 +45,21 @@ struct Waiting {
     id: Id,
     since: Instant,
     claimed: Claimed,
+    bytes: usize,
 }
 
-/// Whether the daemon will be able to read the line: it is not too long, and not nested too deeply.
-fn can_be_carried(claimed: &Claimed) -> bool {
-    let line = serde_json::to_vec(&Word::Claimed(claimed.clone())).unwrap_or_default();
-    line.len() <= LINE_MAX && serde_json::from_slice::<Word>(&line).is_ok()
+impl Party {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let waiting = self.waiting.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        self.waiting.is_empty() || (self.waiting.len() < WAITING_MAX && waiting + bytes <= WAITING_BYTES_MAX)
+    }
+}
+
+/// The length of the line in which the daemon gets it; `None` where it could not read that: it is too long, or nested too
+/// deeply.
+fn line_bytes(claimed: &Claimed) -> Option<usize> {
+    let line = serde_json::to_vec(&Word::Claimed(claimed.clone())).ok()?;
+    (line.len() <= LINE_MAX && serde_json::from_slice::<Word>(&line).is_ok()).then_some(line.len())
 }
 
 /// What is to be done on a WebSocket next.
@@ -140,19 +151,17 @@ impl Seat {
             let (scopes, protocol) = (session.scopes.clone(), session.protocol);
             Claimed { connection: self.number, scopes, protocol, call, age: Duration::ZERO }
         };
-        if !can_be_carried(&claimed) {
-            return false;
-        }
+        let Some(bytes) = line_bytes(&claimed) else { return false };
         let mut inner = self.claims.lock();
         let daemon = inner.daemon.clone();
         let Some(party) = inner.open.get_mut(&self.number) else { return false };
         if party.waiting.iter().any(|waiting| waiting.id == id) {
             return false;
         }
-        let is_given = party.waiting.len() < WAITING_MAX
-            && daemon.is_some_and(|daemon| daemon.send(claimed.clone()).is_ok());
+        let is_given =
+            party.has_room_for(bytes) && daemon.is_some_and(|daemon| daemon.send(claimed.clone()).is_ok());
         if is_given {
-            party.waiting.push(Waiting { id, since: Instant::now(), claimed });
+            party.waiting.push(Waiting { id, since: Instant::now(), claimed, bytes });
         } else {
             drop(inner);
             self.put_off(&claimed.call["id"]);

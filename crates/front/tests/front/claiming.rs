@@ -141,6 +141,30 @@ async fn a_claimed_call_before_the_session_is_open_bears_no_rights() {
 }
 
 #[tokio::test]
+async fn long_calls_that_wait_for_the_daemon_are_few() {
+    let (service, _) = gateway().await;
+    let (stage, mut socket, _) = admitted(&service).await;
+    let long = "x".repeat(200 * 1024);
+    for id in 1..=3 {
+        let call = json!({"type": "req", "id": id, "method": "update.run", "params": {"note": long}});
+        socket.send(Message::text(call.to_string())).await.unwrap();
+    }
+    call(&mut socket, 4, "update.status").await;
+    for id in 2..=3 {
+        let put_off = answer(&mut socket).await;
+        assert_eq!((&put_off["id"], &put_off["error"]["code"]), (&json!(id), &json!("UNAVAILABLE")));
+    }
+    let got = claimed(&stage.daemon).await;
+    assert_eq!(got.call["id"], 1, "one alone may be long");
+    assert_eq!(claimed(&stage.daemon).await.call["id"], 4, "a short one has room beside it");
+    assert!(stage.daemon.say(saying(&got, "done", false), LIMIT).await.unwrap());
+    assert_eq!(answer(&mut socket).await, "done");
+    let again = json!({"type": "req", "id": 5, "method": "update.run", "params": {"note": long}});
+    socket.send(Message::text(again.to_string())).await.unwrap();
+    assert_eq!(claimed(&stage.daemon).await.call["id"], 5, "what was answered is not kept");
+}
+
+#[tokio::test]
 async fn what_is_not_claimed_passes_unchanged() {
     let (service, _) = gateway().await;
     let stage = Stage::new().await;
