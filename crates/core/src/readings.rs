@@ -99,6 +99,14 @@ pub enum Effect {
         /// What the settings must still say, if a person approved that: other probes would prove something else.
         approved: Setup,
     },
+    /// Prove the old version's process, from zero. It has served before: a log that could not take its output is nothing that
+    /// clients must wait for.
+    ProveBack {
+        /// What must run.
+        installed: Installed,
+        /// The process.
+        instance: Option<Instance>,
+    },
     /// Append `Released`; the front follows the posture.
     Release,
     /// Prove on, under traffic.
@@ -189,13 +197,10 @@ pub(crate) fn maintenance(state: &State) -> Option<&Maintenance> {
     }
 }
 
-/// Whether pointer and data are back at the old version, and its tree turned out to be changed since: then going back fails as
-/// often as it is tried.
-pub(crate) fn is_doubted(state: &State, maintenance: &Maintenance) -> bool {
-    maintenance.coherent_tree == Tree::Damaged
-        && maintenance.run.kind != Kind::TreeChanged
-        && maintenance.run.source == state.current
-        && state.current.as_ref() != Some(&maintenance.target)
+/// Whether pointer and data fit together, and nothing but the tree between them keeps it from being started: it turned out to
+/// be changed, so that starting it fails as often as it is tried.
+pub(crate) fn is_doubted(maintenance: &Maintenance) -> bool {
+    maintenance.coherent_tree == Tree::Damaged && maintenance.run.kind != Kind::TreeChanged
 }
 
 /// Whether maintenance may try the old version again by itself: its code and data are known to fit together.
@@ -283,8 +288,7 @@ fn back(retreat: &Retreat) -> Option<Effect> {
             Effect::Start { installed: source.clone(), compare: None, approved: Setup::default() }
         }
         (Act::Prove, Some(source)) => {
-            let (installed, instance) = (source.clone(), cut.live.clone());
-            Effect::Prove { installed, instance, approved: Setup::default() }
+            Effect::ProveBack { installed: source.clone(), instance: cut.live.clone() }
         }
         _ => return None,
     };

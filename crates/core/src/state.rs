@@ -345,6 +345,16 @@ pub struct Maintenance {
     pub causes: Vec<Cause>,
 }
 
+impl Maintenance {
+    /// A generation's tree is damaged: if it was coherent, nothing is any more.
+    pub(crate) fn doubt(&mut self, generation: Generation) {
+        if self.coherent == Some(generation) {
+            self.coherent = None;
+            self.coherent_tree = Tree::Damaged;
+        }
+    }
+}
+
 impl Tree {
     fn sealed() -> Self {
         Self::Sealed

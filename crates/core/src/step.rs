@@ -13,7 +13,7 @@ use crate::{
 
 /// Version of the rules in this file and below. Journaled with every entry; it must be raised whenever an old
 /// journal would replay to another state.
-pub const STEP_VERSION: u32 = 5;
+pub const STEP_VERSION: u32 = 6;
 
 /// What an event led to.
 #[must_use = "an event that is not followed is a lost fact"]

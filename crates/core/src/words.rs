@@ -272,7 +272,7 @@ pub(crate) fn recovery(service: &str, state: &State) -> Vec<String> {
             if in_step {
                 commands.push(format!("cutover recover {service} --accept"));
             }
-            if let Some(current) = state.current.as_ref().filter(|_| is_doubted(state, maintenance)) {
+            if let Some(current) = state.current.as_ref().filter(|_| is_doubted(maintenance)) {
                 commands.push(format!("cutover update {service} --to {}", current.release.version));
             }
             commands

@@ -334,7 +334,9 @@ impl Telling {
             Effect::Preflight { .. } => Done::Checked(Checked::default()),
             Effect::Rehearse { .. } | Effect::Await { .. } => Done::Skipped { why: "as configured".into() },
             Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
-            Effect::Prove { installed, instance, .. } | Effect::Soak { installed, instance, .. } => {
+            Effect::Prove { installed, instance, .. }
+            | Effect::ProveBack { installed, instance }
+            | Effect::Soak { installed, instance, .. } => {
                 let expectation = cast::expectation(&installed, &instance.expect("a process to prove"));
                 let observations = cast::as_expected(&expectation);
                 Done::Observed { expectation, observations }
@@ -448,6 +450,7 @@ macro_rules! transcripts {
 
 transcripts! {
     a_hold_stops_a_run_before_the_cut
+    a_tree_that_is_changed_in_the_soak_can_be_had_anew
     a_tree_that_is_changed_while_going_back_has_a_way_out
     an_approval_of_something_else_is_refused
     an_approval_of_other_settings_is_refused

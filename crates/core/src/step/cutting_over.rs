@@ -280,7 +280,7 @@ pub(super) fn tree_changed(state: &State, cut: &Cut, generation: Generation, fau
     if cut.target.generation == generation {
         let Transition { mut state, ended } = faulted(state, cut, fault, Process::Alive);
         if let Phase::Maintenance(maintenance) = &mut state.phase {
-            maintenance.coherent = maintenance.coherent.filter(|coherent| *coherent != generation);
+            maintenance.doubt(generation);
         }
         return Transition { state, ended };
     }

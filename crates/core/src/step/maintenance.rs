@@ -99,7 +99,7 @@ pub(super) fn ordered(
         }
         Order::Update { wanted, .. } => {
             // Its data is laid down, and nothing but its tree keeps it from being started: another one may be.
-            if !is_doubted(state, maintenance) {
+            if !is_doubted(maintenance) {
                 in_step(state, maintenance)?;
             }
             let run = Run {
@@ -153,7 +153,7 @@ fn retry(
         let run = Run { snapshot: run.id.clone(), ..run };
         return Ok(Phase::Preparing(resting::preparation(run, aim, Base::Maintenance(maintenance.clone()))));
     }
-    Err(not_coherent(state, maintenance))
+    Err(not_coherent(maintenance))
 }
 
 /// Resumes at Start: the snapshot of the run stays what it was, from the first start of its target on.
@@ -187,15 +187,15 @@ fn in_step(state: &State, maintenance: &Maintenance) -> Result<(), Refusal> {
     if maintenance.coherent.is_some() && maintenance.coherent == state.current_generation() {
         Ok(())
     } else {
-        Err(not_coherent(state, maintenance))
+        Err(not_coherent(maintenance))
     }
 }
 
-fn not_coherent(state: &State, maintenance: &Maintenance) -> Refusal {
+fn not_coherent(maintenance: &Maintenance) -> Refusal {
     let why = if super::is_reseal(&maintenance.run) {
         "the tree is not what was sealed: use `recover --retry`"
-    } else if is_doubted(state, maintenance) {
-        "the old version's tree is not what was sealed: `update` to it has it anew"
+    } else if is_doubted(maintenance) {
+        "the installed version's tree is not what was sealed: `update` to it has it anew"
     } else {
         "code and data are not known to fit together: only `recover --rollback` is safe"
     };

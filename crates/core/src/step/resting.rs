@@ -3,7 +3,7 @@
 use super::{Ordering, Transition, cutting_over, preparing, wished};
 use crate::{
     Act, Aim, Base, DataClass, DataOrder, DataWish, Expectation, Fault, Gate, Generation, Installed,
-    Instance, Kept, Kind, Maintenance, Observations, Order, Phase, Preparation, Process, Refusal, Restarts,
+    Instance, Kept, Kind, Observations, Order, Phase, Preparation, Process, Refusal, Restarts,
     RestoreAfterRelease, Retreat, Run, RunId, Serving, Settings, State, Tree, Verdict, Wish, judge, wants,
 };
 
@@ -220,7 +220,8 @@ pub(super) fn watch_ended(state: &State, run: &RunId) -> Result<Transition, Refu
     Ok(Transition::to(next))
 }
 
-/// The watched version fails: go back where the data allows it, else alarm and keep serving (rules 14 and 17).
+/// The watched version fails: go back where the data allows it, else alarm and keep serving (rules 14 and 17). A revert on
+/// its way is the answer to all that is found later.
 pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Transition, Refusal> {
     let reverts = state.previous.as_ref().is_some_and(may_revert);
     let (resting, ended) = match &state.phase {
@@ -231,7 +232,7 @@ pub(super) fn degraded(state: &State, run: &RunId, fault: &Fault) -> Result<Tran
         Phase::Preparing(preparation)
             if reverts
                 && matches!(preparation.base, Base::Watching(_))
-                && !super::is_reseal(&preparation.run) =>
+                && !matches!(preparation.run.kind, Kind::AutoRevert | Kind::TreeChanged) =>
         {
             let Transition { state, ended } = preparing::faulted(state, preparation, fault);
             (state, ended)
@@ -280,7 +281,7 @@ pub(super) fn tree_changed(
             let Transition { state, .. } = tree_changed(&state, run, generation, fault, settings);
             return Transition { state, ended };
         }
-        Phase::Maintenance(maintenance) => return doubted(state, maintenance, generation),
+        Phase::Maintenance(_) => return doubted(state, generation),
         Phase::RollingBack(_) => return Transition::to(state.clone()),
         Phase::Preparing(preparation) if super::is_reseal(&preparation.run) => {
             return Transition::to(state.clone());
@@ -319,14 +320,11 @@ pub(super) fn tree_changed(
     Transition { state: next, ended }
 }
 
-/// A tree that maintenance counted on is damaged: it is coherent no more.
-fn doubted(state: &State, maintenance: &Maintenance, generation: Generation) -> Transition {
+/// A tree that maintenance may have counted on is damaged.
+fn doubted(state: &State, generation: Generation) -> Transition {
     let mut next = state.clone();
-    if maintenance.coherent == Some(generation)
-        && let Phase::Maintenance(maintenance) = &mut next.phase
-    {
-        maintenance.coherent = None;
-        maintenance.coherent_tree = Tree::Damaged;
+    if let Phase::Maintenance(maintenance) = &mut next.phase {
+        maintenance.doubt(generation);
     }
     Transition::to(next)
 }

@@ -47,7 +47,7 @@ pub(crate) fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 29] = [
+pub(crate) const MOVES: [Move; 30] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -68,6 +68,7 @@ pub(crate) const MOVES: [Move; 29] = [
     ("given up writes are told", given_up_writes_are_told),
     ("a person gives the writes up by `recover --rollback`, and nobody else", leave_is_given_by_a_person),
     ("what cannot be reverted is served on", what_cannot_be_reverted_is_served_on),
+    ("a revert on its way is not begun anew", a_revert_is_not_begun_anew),
     ("a changed tree is not served on", a_changed_tree_is_not_served_on),
     (
         "a process is not started again after the exit that forbids it, and after no other",
@@ -414,6 +415,13 @@ fn what_cannot_be_reverted_is_served_on(taken: &Taken<'_>) -> Broken {
     let (Event::Degraded { .. }, Some(after)) = (&taken.case.event, taken.after()) else { return Ok(()) };
     let reverts = matches!(after.phase, Phase::Preparing(_));
     hold(reverts || after.serving == taken.before.serving, "an alarm alone took the service away")
+}
+
+fn a_revert_is_not_begun_anew(taken: &Taken<'_>) -> Broken {
+    let is_reverting =
+        matches!(&taken.before.phase, Phase::Preparing(now) if now.run.kind == Kind::AutoRevert);
+    let is_trouble = matches!(taken.case.event, Event::Degraded { .. });
+    hold(!is_reverting || !is_trouble || taken.result.is_err(), "trouble ended the revert that answers it")
 }
 
 fn a_changed_tree_is_not_served_on(taken: &Taken<'_>) -> Broken {

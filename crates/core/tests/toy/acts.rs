@@ -36,7 +36,9 @@ impl Options<'_> {
             Effect::Switch(installed) => self.point(ticket, Some(installed)),
             Effect::SwitchBack(installed) => self.point(ticket, installed),
             Effect::Start { installed, compare, .. } => self.start(ticket, &installed, compare.as_ref()),
-            Effect::Prove { installed, .. } => self.prove(ticket, &installed),
+            Effect::Prove { installed, .. } | Effect::ProveBack { installed, .. } => {
+                self.prove(ticket, &installed);
+            }
             Effect::Release if self.owner() == Some(Owner::Keeper) => {
                 self.fact(Label("released", None), &Event::Released { ticket: ticket.clone() });
             }
