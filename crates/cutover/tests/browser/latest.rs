@@ -113,7 +113,7 @@ impl Ui {
     async fn ask(&mut self, offered: &str) {
         let begun = Instant::now();
         loop {
-            self.tab.press("#update-now").await.unwrap();
+            self.tab.press_within(CALL, "#update-now").await.unwrap();
             let pressed = Instant::now();
             while pressed.elapsed() < HEARD {
                 match self.look().await.asked {

@@ -123,6 +123,20 @@ impl Tab {
         Ok(())
     }
 
+    /// The same, once it can be pressed, for which it has `limit`: a page that is still being drawn lies over itself.
+    ///
+    /// # Errors
+    /// As [`Tab::press`], still.
+    pub async fn press_within(&mut self, limit: Duration, selector: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            match self.press(selector).await {
+                Err(_) if begun.elapsed() < limit => tokio::time::sleep(LOOK).await,
+                pressed => return pressed,
+            }
+        }
+    }
+
     /// Writes what is seen of the page to a file, as PNG.
     ///
     /// # Errors
