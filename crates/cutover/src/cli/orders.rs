@@ -113,9 +113,9 @@ impl Rest {
                 })
             }
             Self::Served => {
-                // A run out of maintenance that is being prepared goes on by itself.
-                let is_prepared = now.report.phase.starts_with("preparing");
-                let needs_a_person = !now.report.recovery.is_empty() && !is_prepared;
+                // A run out of maintenance that is being prepared goes on by itself, unless it waits to be let.
+                let goes_on = now.report.phase.starts_with("preparing") && now.report.awaits.is_none();
+                let needs_a_person = !now.report.recovery.is_empty() && !goes_on;
                 needs_a_person.then_some(ExitStatus::RestartFailed)
             }
         }

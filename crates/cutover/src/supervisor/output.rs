@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const BLOCK: usize = 64 * 1024;
-/// The bit of a log file's mode (sticky, which means nothing of a file) that says: output is missing in it, or after it. A disk
-/// that takes no byte more still takes this.
+/// The bit of a log file's mode (sticky, which means nothing of a file) that says: output is missing in it, before or after it. A
+/// disk that takes no byte more still takes this; a file system that has become read-only does not.
 pub const OUTPUT_LOST: u32 = 0o1000;
 
 /// A pipe that is copied to a log until its last writer has gone.
@@ -176,6 +176,7 @@ impl Rotation {
         };
         if self.gap > 0 {
             let gap = format!("\n[{} bytes of output were dropped here]\n", self.gap);
+            mark(file)?;
             file.write_all(gap.as_bytes())?;
             self.size += gap.len() as u64;
             self.gap = 0;
@@ -186,16 +187,8 @@ impl Rotation {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let name = |number: u32| -> PathBuf {
-            if number == 0 {
-                return self.log.path.clone();
-            }
-            let mut name = self.log.path.clone().into_os_string();
-            name.push(format!(".{number}"));
-            name.into()
-        };
         for number in (0..self.log.files_max.saturating_sub(1)).rev() {
-            match std::fs::rename(name(number), name(number + 1)) {
+            match std::fs::rename(self.name(number), self.name(number + 1)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -223,13 +216,28 @@ impl Rotation {
 }
 
 impl Rotation {
-    /// Whoever looks for something in the log must not take its absence for evidence.
-    fn mark_lost(&self) {
-        let found = std::fs::metadata(&self.log.path).ok().filter(std::fs::Metadata::is_file);
-        let Some(mode) = found.map(|found| found.permissions().mode()) else { return };
-        // What cannot even be marked is told on the keeper's own log.
-        let _ = std::fs::set_permissions(&self.log.path, Permissions::from_mode(mode | OUTPUT_LOST));
+    /// The file that is written to, or one that was rotated so many times.
+    fn name(&self, number: u32) -> PathBuf {
+        let mut name = self.log.path.clone().into_os_string();
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        name.into()
     }
+
+    /// Whoever looks for something in the log must not take its absence for evidence. Right after a rotation there may be no
+    /// file but the one before; what takes the next output is marked with it.
+    fn mark_lost(&self) {
+        let is_file = |name: &PathBuf| std::fs::metadata(name).is_ok_and(|found| found.is_file());
+        let Some(name) = [self.name(0), self.name(1)].into_iter().find(is_file) else { return };
+        // What cannot even be marked is told on the keeper's own log.
+        let _ = File::open(name).and_then(|file| mark(&file));
+    }
+}
+
+fn mark(file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    file.set_permissions(Permissions::from_mode(mode | OUTPUT_LOST))
 }
 
 fn open(path: &PathBuf) -> io::Result<File> {
@@ -313,6 +321,26 @@ mod tests {
         rotation.take(b"kept\n");
         assert_eq!(content(&log, 0).unwrap(), "\n[5 bytes of output were dropped here]\nkept\n");
         assert_eq!(mode(), 0o600 | OUTPUT_LOST, "what was lost stays lost");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_begun_anew_says_so_by_the_file_before_and_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(&directory, 1000, 2);
+        let mut rotation = Rotation::new(log.clone());
+        rotation.take(b"first\n");
+        rotation.rotate().unwrap();
+        // No file can be made under a name that is taken.
+        std::fs::create_dir(&log.path).unwrap();
+        rotation.take(b"lost\n");
+        let mode = |number| std::fs::metadata(rotation.name(number)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(1), 0o600 | OUTPUT_LOST);
+        std::fs::remove_dir(&log.path).unwrap();
+        let mut rotation = rotation;
+        rotation.take(b"kept\n");
+        let mode = std::fs::metadata(&log.path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o600 | OUTPUT_LOST);
+        assert_eq!(content(&log, 0).unwrap(), "\n[5 bytes of output were dropped here]\nkept\n");
     }
 
     #[test]
