@@ -297,9 +297,11 @@ impl Conductor {
         self.recover().await;
         let mut stats = self.executor.front.watch_stats();
         loop {
+            let was_due_at = self.heeds_at();
             self.follow().await;
             let watch_ends = self.watch_ends.as_ref().map(|(_, at)| *at);
-            let (calms_at, heeds_at) = (self.calms_at(), self.heeds_at());
+            // What fell due while this was followed is due still.
+            let (calms_at, heeds_at) = (self.calms_at(), was_due_at.or_else(|| self.heeds_at()));
             tokio::select! {
                 input = self.inbox.recv() => match input {
                     Some(input) => self.take(input).await,
@@ -334,9 +336,6 @@ impl Conductor {
                 // Whoever has the answer and looks must see the run that it speaks of.
                 self.publish();
                 let _ = reply.send(answer);
-            }
-            Input::Fact { event: Event::Degraded { .. }, reply } if self.is_reverting() => {
-                let _ = reply.send(Err(Refusal::Stale));
             }
             Input::Fact { event, reply } => {
                 let _ = reply.send(self.apply(event).await);

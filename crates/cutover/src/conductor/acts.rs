@@ -79,12 +79,16 @@ pub(super) struct Assignment {
 /// The fault of a tree that a foreign hand changed.
 pub(super) const TREE_CHANGED: &str = "tree_changed";
 
-/// The fault of a program that the kernel does not run.
+/// The fault of a program of its own generation that the kernel does not run.
 pub(super) const EXEC_FAILED: &str = "exec_failed";
+/// The fault of a start that came to nothing for any other reason.
+pub(super) const NOT_STARTED: &str = "not_started";
+/// The fault of a port that a stranger holds.
+pub(super) const PORT_TAKEN: &str = "port_taken";
 /// The fault of a look that could not tell who lives.
 pub(super) const UNTOLD: &str = "identity";
 
-/// The fault of a process that is another, or not alone, or whose port is a stranger's.
+/// The fault of a process that is not the one that was started.
 pub(super) const WRONG_PROCESS: &str = "wrong_process";
 
 /// What an act comes to: a result, or a fault.
@@ -174,6 +178,9 @@ impl Executor {
             Effect::Prove { installed, instance, approved } => {
                 self.still_proven_by(&approved)?;
                 self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Prove, None).await
+            }
+            Effect::ProveBack { installed, instance } => {
+                self.prove(ticket, &installed, instance.as_ref(), settings, Proof::Return, None).await
             }
             Effect::Soak { installed, instance, approved } => {
                 self.still_proven_by(&approved)?;

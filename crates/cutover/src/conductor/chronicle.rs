@@ -93,8 +93,12 @@ impl Chronicle {
         {
             record.add(entry, &before, &self.state, ended.as_ref());
         }
-        if let Some(revert) = ended.as_ref().filter(|ended| ended.kind == Kind::AutoRevert) {
-            self.stays(&revert.run);
+        if let Some(ended) = &ended {
+            let revert = match ended.kind {
+                Kind::AutoRevert => Some(&ended.run),
+                _ => failed_revert(&before),
+            };
+            revert.into_iter().for_each(|revert| self.stays(revert));
         }
         let begun = Record::begun(entry, &before, &self.state);
         self.notifications.add(entry, begun.as_ref(), ended.as_ref());
@@ -160,6 +164,22 @@ impl Chronicle {
             Some(last) if last != boot => Boot::New,
             Some(_) | None => Boot::Same,
         }
+    }
+}
+
+/// The revert out of whose maintenance the open run was ordered.
+fn failed_revert(state: &State) -> Option<&RunId> {
+    let base = match &state.phase {
+        Phase::Preparing(preparation) => &preparation.base,
+        Phase::CuttingOver(cut) => &cut.base,
+        Phase::RollingBack(retreat) => &retreat.cut.base,
+        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => return None,
+    };
+    match base {
+        Base::Maintenance(maintenance) if maintenance.run.kind == Kind::AutoRevert => {
+            Some(&maintenance.run.id)
+        }
+        Base::Maintenance(_) | Base::Idle | Base::Watching(_) => None,
     }
 }
 

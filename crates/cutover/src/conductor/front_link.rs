@@ -73,6 +73,8 @@ enum Order {
     Claim { claim: Claim, reply: oneshot::Sender<()> },
     /// Take the addresses over; answer why that could not be.
     TakeOver { limit: Duration, reply: oneshot::Sender<Result<(), String>> },
+    /// Have another front take the place of the one that stands.
+    Replace,
     /// End; answer why that is not known to be so.
     Quit { reply: Farewell },
 }
@@ -260,6 +262,12 @@ impl FrontLink {
             answer.await.ok().flatten()
         };
         tokio::time::timeout(limit + CALL, answered).await.ok().flatten()
+    }
+
+    /// Ends the front that stands, for another on the same sockets. What is in flight is lost.
+    pub(super) async fn replace(&self) {
+        // Whoever is busy putting one up needs not be told.
+        let _ = self.orders.try_send(Order::Replace);
     }
 
     /// Sets what is claimed of the clients' calls, by this front and by one that takes its place.

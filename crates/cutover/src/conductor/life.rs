@@ -133,12 +133,12 @@ impl Conductor {
             true => self.crashes.add_wish(self.born.elapsed(), told.clone(), &policy),
             false => self.crashes.add(self.born.elapsed(), told.clone(), &policy),
         }
-        if self.crashes.recent() >= policy.crash_limit as usize && !self.is_reverting() {
+        if self.crashes.recent() >= policy.crash_limit as usize {
             let (count, window) = (self.crashes.recent(), policy.crash_window);
             let detail = format!("{count} exits within {window:?}, the last: {told}");
             let fault = Fault { code: "crash_limit".into(), detail };
             let run = fresh_run();
-            // Refused where nothing is watched: then a restart with back-off is all there is to do.
+            // Refused where nothing is watched, or a revert is on its way: a restart with back-off is all there is to do.
             let _ = self.apply(Event::Degraded { run, fault }).await;
         }
     }
@@ -156,22 +156,17 @@ impl Conductor {
         if self.halt_heeded.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
-        if self.is_reverting() {
-            return;
-        }
         let detail = format!("it ended with exit code {code}, after which it is not started again");
         let event = Event::Degraded { run: fresh_run(), fault: Fault { code: "halted".into(), detail } };
         // Where there is nothing to go back to, nothing would change, again and again.
         let changes = self.chronicle.foresee(&event).is_ok_and(|next| next.state != self.chronicle.state);
-        if changes && self.ledger.has_room() {
-            self.halt_heeded = Some(Instant::now());
+        if !changes {
+            return;
+        }
+        self.halt_heeded = Some(Instant::now());
+        if self.ledger.has_room() {
             let _ = self.apply(event).await;
         }
-    }
-
-    /// Whether a revert is being prepared: it is the answer to whatever else is found wrong with the watched version.
-    pub(super) fn is_reverting(&self) -> bool {
-        matches!(&self.chronicle.state.phase, Phase::Preparing(now) if now.run.kind == Kind::AutoRevert)
     }
 
     fn halt_pause(&self) -> Duration {

@@ -1,7 +1,8 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
 use super::acts::{
-    self, EXEC_FAILED, Enough, Executor, Proof, Prover, Starting, TREE_CHANGED, UNTOLD, WRONG_PROCESS, fault,
+    self, EXEC_FAILED, Enough, Executor, PORT_TAKEN, Proof, Prover, Starting, TREE_CHANGED, UNTOLD,
+    WRONG_PROCESS, fault,
 };
 use super::alarm::{CUT_OFF, UNREADY};
 use super::inbox::Input;
@@ -9,8 +10,8 @@ use super::ledger::fresh_run;
 use super::seal_watch::{Look, SealWatch, WHOLE};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, FactName, Fault, Installed, Instance, Policy, Process, Serving, Settings, State, Verdict, judge,
-    wants,
+    Event, FactName, Fault, Installed, Instance, Listener, Owner, Policy, Process, Serving, Settings, State,
+    Verdict, judge, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -146,8 +147,11 @@ pub(super) async fn tend(
                 let is_late = begun.is_some_and(|begun| begun.elapsed() > policy.start_deadline);
                 if is_to_serve && is_late && fault.code != TREE_CHANGED {
                     let blame = Blame::of(&fault);
-                    let fault = if fault.code == CUT_OFF { fault } else { acts::fault(UNREADY, told) };
-                    executor.unready(fault, blame).await;
+                    if fault.code == CUT_OFF {
+                        executor.cut_off().await;
+                    } else {
+                        executor.unready(acts::fault(UNREADY, told), blame).await;
+                    }
                     begun = None;
                 }
                 tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
@@ -165,6 +169,8 @@ struct Looked {
     ended: Instant,
     /// For how long nothing is to be looked for then.
     pause: Duration,
+    /// Why it is not known whether the tree is what was sealed.
+    unknown: Option<String>,
 }
 
 /// A look at a tree under way. A whole tree takes seconds, or minutes on a busy disk: what is served is watched meanwhile.
@@ -189,7 +195,7 @@ async fn pause_beside(pause: Duration, looking: &mut Option<Looking>) -> Option<
 /// How a process does, in the eyes of its clients.
 enum Health {
     Well,
-    /// Asked directly it is well: the front is no evidence against it.
+    /// Asked directly it is well, and its clients do not get through: the front is no evidence against it.
     CutOff,
     /// In which way.
     Sick(String),
@@ -202,13 +208,15 @@ impl Health {
         if !is_sick(&facts) {
             return Self::Well;
         }
-        if prover.asks_elsewhere() {
-            let seen = prover.look_directly().await;
-            if !is_sick(&judge(&prover.expectation, &seen)) {
-                return Self::CutOff;
-            }
+        let directly = prover.directly(seen);
+        if !prover.asks_elsewhere() || is_sick(&judge(&prover.expectation, &directly)) {
+            return Self::Sick(facts.shortfall());
         }
-        Self::Sick(facts.shortfall())
+        // The way that a proof takes through the front is not that of its clients.
+        match prover.look_in_public().await {
+            Some(seen) if !is_sick(&judge(&prover.expectation, &seen)) => Self::Well,
+            Some(_) | None => Self::CutOff,
+        }
     }
 }
 
@@ -220,21 +228,23 @@ fn is_sick(verdict: &Verdict) -> bool {
 
 /// What is to be told of a process that did not prove itself: nothing against it, if it does when asked directly.
 async fn unproven(prover: &mut Prover, why: Fault) -> Fault {
-    // A stranger on its port is no evidence against it either.
     if [UNTOLD, WRONG_PROCESS].contains(&why.code.as_str()) {
         return why;
     }
-    if prover.asks_elsewhere() {
-        let seen = prover.look_directly().await;
-        if matches!(judge(&prover.expectation, &seen), Verdict::Verified(_)) {
-            return cut_off();
-        }
+    let seen = prover.look_directly().await;
+    if prover.asks_elsewhere() && matches!(judge(&prover.expectation, &seen), Verdict::Verified(_)) {
+        return cut_off();
+    }
+    // A stranger on its port is no evidence against it either.
+    let is_foreign = |listener: &Listener| matches!(listener.owner, Owner::Foreign { .. });
+    if seen.listeners.value().is_some_and(|listeners| listeners.iter().any(is_foreign)) {
+        return fault(PORT_TAKEN, why.detail);
     }
     fault(UNREADY, format!("{}: {}", why.code, why.detail))
 }
 
 fn cut_off() -> Fault {
-    fault(CUT_OFF, "it is well, and clients do not get through to it: its front does not let them")
+    fault(CUT_OFF, "it is well, and nobody gets through its front to it: another front takes its place")
 }
 
 impl Executor {
@@ -301,7 +311,7 @@ impl Executor {
         let deadline = settings.policy.start_deadline;
         let (mut ready_at, mut through_at) = (Instant::now(), Instant::now());
         let mut seal = SealWatch::begun(ready_at, self.read_whole_ago(installed.generation));
-        let mut looking = None;
+        let (mut looking, mut unknown) = (None, None);
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
         loop {
@@ -315,16 +325,16 @@ impl Executor {
             let now = Instant::now();
             match health {
                 Health::Well => {
-                    (ready_at, through_at) = (now, now);
+                    (ready_at, through_at, old_lines) = (now, now, Some(lines));
                     if !std::mem::replace(&mut is_ready_told, true) {
                         self.reporter.send(Input::Unready(None)).await;
                     }
                 }
                 Health::CutOff => {
-                    ready_at = now;
+                    (ready_at, old_lines) = (now, Some(lines));
                     if through_at.elapsed() > deadline {
                         (through_at, is_ready_told) = (now, false);
-                        self.reporter.send(Input::Unready(Some(cut_off()))).await;
+                        self.cut_off().await;
                     }
                 }
                 Health::Sick(shortfall) => {
@@ -335,8 +345,12 @@ impl Executor {
                 }
             }
             let pause = LOOK.max(settings.policy.probe_interval);
-            if let Some(Looked { look, begun, ended, pause }) = pause_beside(pause, &mut looking).await {
-                seal.looked(look, begun, ended, pause);
+            if let Some(looked) = pause_beside(pause, &mut looking).await {
+                seal.looked(looked.look, looked.begun, looked.ended, looked.pause);
+                if looked.unknown != unknown {
+                    unknown.clone_from(&looked.unknown);
+                    self.reporter.send(Input::Trouble(looked.unknown)).await;
+                }
             }
         }
     }
@@ -345,14 +359,15 @@ impl Executor {
         let (executor, installed) = (self.clone(), installed.clone());
         let looking = async move {
             let begun = Instant::now();
-            let pause = executor.look_at_tree(&installed, look).await;
-            Looked { look, begun, ended: Instant::now(), pause }
+            let (pause, unknown) = executor.look_at_tree(&installed, look).await;
+            Looked { look, begun, ended: Instant::now(), pause, unknown }
         };
         AbortOnDropHandle::new(tokio::spawn(looking))
     }
 
-    /// Tells a tree that is not what was sealed; returns for how long nothing is to be looked for then.
-    async fn look_at_tree(&self, installed: &Installed, look: Look) -> Duration {
+    /// Tells a tree that is not what was sealed; returns for how long nothing is to be looked for then, and why it is not
+    /// known whether it is.
+    async fn look_at_tree(&self, installed: &Installed, look: Look) -> (Duration, Option<String>) {
         let looked = match look {
             Look::Entries => self.sealed(installed.generation).await,
             // It may have been read since this was found to be due.
@@ -361,14 +376,20 @@ impl Executor {
         match looked {
             Err(fault) if fault.code == TREE_CHANGED => {
                 self.tree_changed(installed, fault).await;
-                TOLD
+                (TOLD, None)
             }
             Err(fault) => {
                 acts::warn(self, "tree", &fault);
-                LOOK
+                (LOOK, Some(format!("{}: {}", fault.code, fault.detail)))
             }
-            Ok(()) => LOOK,
+            Ok(()) => (LOOK, None),
         }
+    }
+
+    /// Tells a front through which nobody gets to a service that is well, and has another take its place.
+    async fn cut_off(&self) {
+        self.reporter.send(Input::Unready(Some(cut_off()))).await;
+        self.front.replace().await;
     }
 
     /// Tells that it is not ready for longer than it may: a person, and whoever watches its version if that is to blame.
@@ -379,7 +400,7 @@ impl Executor {
         }
         let run = fresh_run();
         if let Err(refusal) = self.reporter.fact(Event::Degraded { run, fault }).await {
-            tracing::warn!(service = self.site.settings.name, %refusal, "degraded, and not watched: alarm only");
+            tracing::warn!(service = self.site.settings.name, %refusal, "degraded: alarm only");
         }
     }
 
@@ -402,7 +423,7 @@ mod tests {
     async fn a_look_that_takes_long_keeps_nobody_from_watching_and_is_told_when_it_is_done() {
         let (finish, finished) = tokio::sync::oneshot::channel();
         let now = Instant::now();
-        let looked = move || Looked { look: Look::Bytes, begun: now, ended: now, pause: TOLD };
+        let looked = move || Looked { look: Look::Bytes, begun: now, ended: now, pause: TOLD, unknown: None };
         let look = async { finished.await.unwrap() };
         let mut looking = Some(AbortOnDropHandle::new(tokio::spawn(look)));
         let pause = Duration::from_millis(1);

@@ -35,6 +35,8 @@ pub struct Observer {
     clock: fn() -> u64,
     tripwires: Option<TripwireScanner>,
     failed_elsewhere: Failed,
+    /// Whether it was live and ready at its own address in the last round.
+    direct: Option<(Seen<bool>, Seen<bool>)>,
 }
 
 impl Observer {
@@ -43,7 +45,7 @@ impl Observer {
     #[must_use]
     pub fn new(sight: Sight, root: &Path, clock: fn() -> u64) -> Self {
         let tripwires = Some(TripwireScanner::whole(sight.log.clone(), root));
-        Self { sight, clock, tripwires, failed_elsewhere: Failed::default() }
+        Self { sight, clock, tripwires, failed_elsewhere: Failed::default(), direct: None }
     }
 
     /// The process.
@@ -83,10 +85,23 @@ impl Observer {
         self.round(None).await
     }
 
+    /// One round at its own address and at this one.
+    pub async fn look_at(&mut self, address: Address) -> Observations {
+        self.round(Some(address)).await
+    }
+
+    /// The last round with the liveness and readiness that it had at its own address.
+    #[must_use]
+    pub fn directly(&self, seen: Observations) -> Observations {
+        let Some((live, ready)) = self.direct.clone() else { return seen };
+        Observations { live, ready, ..seen }
+    }
+
     async fn round(&mut self, elsewhere: Option<Address>) -> Observations {
         let clock = self.clock;
         let Sight { settings, direct, port, live, before, .. } = self.sight.clone();
         let answers = observe_service(&settings, &direct, &clock).await;
+        self.direct = Some((answers.live.clone(), answers.ready.clone()));
         let mut others = Vec::new();
         if let Some(elsewhere) = &elsewhere {
             let said = observe_service(&settings, elsewhere, &clock).await;

@@ -1,15 +1,16 @@
 //! Processes that do not end, do not start, do not stay, and those that shall not run.
 
 use crate::stage::{
-    assert_told, eventually, get, is_alive, processes, reported, service_log, serving, signal, starts_of,
-    told, update, view, with_policy, world,
+    assert_told, eventually, get, is_alive, logs, processes, reported, service_log, serving, signal,
+    starts_of, told, update, view, with_policy, world,
 };
 use cutover::conductor::View;
 use cutover::demo::{SERVICE, World};
-use cutover_core::{Act, Kind, Report, Resolution, Status};
+use cutover::supervisor;
+use cutover_core::{Act, FactName, Kind, Reading, Report, Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -539,8 +540,7 @@ async fn a_revert_that_takes_its_time_is_not_begun_anew_by_the_trouble_that_it_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_on_its_port_is_no_evidence_against_a_watched_version() -> anyhow::Result<()> {
-    let rules =
-        with_policy("", &[("start_deadline", "\"1s\""), ("hard_cap", "\"2s\""), ("crash_limit", "99")]);
+    let rules = with_policy("", &[("start_deadline", "\"1s\""), ("crash_limit", "99")]);
     let world = world(&rules, &[("1.0.0", good()), ("2.0.0", good())]).await?;
     let committed = update(&world, "2.0.0").await?;
     assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
@@ -564,5 +564,47 @@ async fn a_stranger_on_its_port_is_no_evidence_against_a_watched_version() -> an
     drop(stranger);
     let now = serving(&world, "2.0.0").await?;
     assert_eq!(now.report.run_id, committed.0.run_id);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_beside_it_on_its_port_is_no_evidence_against_a_watched_version() -> anyhow::Result<()> {
+    let (_home, mark) = mark()?;
+    let rules = with_policy("", &[("start_deadline", "\"5s\"")]);
+    let world = world(&rules, &[("1.0.0", good()), ("2.0.0", bound_by(&mark))]).await?;
+    let committed = update(&world, "2.0.0").await?;
+    assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    let address = serving(&world, "2.0.0").await?.address.unwrap();
+    std::fs::remove_file(&mark)?;
+    crash(&world).await?;
+    // The next one was started on a free port, and is not alone there when it binds.
+    let stranger = TcpListener::bind((Ipv6Addr::LOCALHOST, address.port()))?;
+    std::fs::write(&mark, "")?;
+    let told = world.until("the alarm", |view| view.alarm.is_some()).await?;
+    assert_eq!(told.alarm.unwrap().fault.code, "not_ready");
+    assert!(told.trouble.unwrap().contains("port_taken"));
+    drop(stranger);
+    let now = serving(&world, "2.0.0").await?;
+    assert_eq!(now.report.run_id, committed.0.run_id, "nothing is taken back");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_version_whose_log_takes_nothing_more_is_gone_back_to() -> anyhow::Result<()> {
+    let (_home, mark) = mark()?;
+    let bad = Knobs { crash_at_boot: Some(1), ..good() };
+    let world = world(&with_policy("", &[]), &[("1.0.0", bound_by(&mark)), ("2.0.0", bad)]).await?;
+    serving(&world, "1.0.0").await?;
+    std::fs::remove_file(&mark)?;
+    let run = world.update("2.0.0").await?;
+    world.until("the old version's proof", |view| view.report.phase == "rolling back: prove").await?;
+    // What is said of a full disk.
+    let log = logs(&world).pop().unwrap();
+    std::fs::set_permissions(&log, PermissionsExt::from_mode(0o600 | supervisor::OUTPUT_LOST))?;
+    std::fs::write(&mark, "")?;
+    let report = world.end_of(&run).await?;
+    assert_eq!(report.resolution, Resolution::OldVerified, "{report:#?}");
+    let tripwires = report.facts.iter().find(|fact| fact.name == FactName::Tripwires).unwrap();
+    assert_eq!(tripwires.reading, Reading::NotApplicable, "{tripwires:?}");
     Ok(())
 }

@@ -5,8 +5,9 @@ use crate::stage::{
     world,
 };
 use anyhow::Context;
+use cutover::conductor::View;
 use cutover::demo::{Plan, World};
-use cutover_core::{FactName, Level, Reading, Report, Resolution, Status};
+use cutover_core::{FactName, Generation, Level, Reading, Report, Resolution, Status};
 use sample_gateway::Knobs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -195,18 +196,44 @@ async fn few_exchanges_say_nothing_and_are_said_to() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn r16_a_tree_that_is_changed_in_the_soak_is_taken_back_and_never_verified() -> anyhow::Result<()> {
+/// What becomes of an update whose new tree meets this in its soak.
+async fn soaked(meet: impl FnOnce(&World) -> anyhow::Result<()>) -> anyhow::Result<Report> {
     let rules = with_policy("", &[("soak", "\"3s\"")]);
     let world = serving_world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
     let run = world.update("2.0.0").await?;
     world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
-    change_a_file(&world, 2)?;
+    meet(&world)?;
     let report = world.end_of(&run).await?;
     assert_eq!(report.status, Some(Status::RestartFailed), "{report:#?}");
-    assert_eq!(
-        (report.resolution, report.causes[0].fault.code.as_str()),
-        (Resolution::OldVerified, "tree_changed")
-    );
+    assert_eq!(report.resolution, Resolution::OldVerified, "{report:#?}");
+    Ok(report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_tree_that_is_changed_in_the_soak_is_taken_back_and_never_verified() -> anyhow::Result<()> {
+    let report = soaked(|world| change_a_file(world, 2).map(drop)).await?;
+    assert_eq!(report.causes[0].fault.code, "tree_changed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_tree_that_cannot_be_compared_after_the_soak_is_taken_back_and_never_verified()
+-> anyhow::Result<()> {
+    let report = soaked(|world| Ok(std::fs::remove_file(world.generation(2).join("manifest"))?)).await?;
+    assert_eq!(report.causes[0].fault.code, "tree_unreadable");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_cannot_be_compared_while_it_serves_is_told_and_had_anew_by_an_update()
+-> anyhow::Result<()> {
+    let world = serving_world(&with_policy("", &[]), &[("1.0.0", good())]).await?;
+    std::fs::remove_file(world.generation(1).join("manifest"))?;
+    let troubled = |view: &View| view.trouble.as_ref().is_some_and(|told| told.contains("tree_unreadable"));
+    world.until("that it is told", troubled).await?;
+    let ended = update(&world, "1.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let now = world.until("that all is well", |view| view.trouble.is_none()).await?;
+    assert_eq!(now.current.unwrap().generation, Generation(2));
     Ok(())
 }

@@ -81,7 +81,7 @@ impl Executor {
         match self.still_proven(&served.installed, instance, policy).await {
             Ok(()) => true,
             Err(fault) => {
-                super::warn(self, "what serves is the wanted release and does not prove itself", &fault);
+                super::warn(self, "what serves is the wanted release and is not proven", &fault);
                 false
             }
         }
@@ -97,6 +97,8 @@ impl Executor {
         let Some(live) = running.into_iter().find(|live| live.instance() == instance) else {
             return Err(fault("gone", format!("{instance} does not live any more")));
         };
+        // What is not known to be what was sealed is had anew.
+        self.sealed(installed.generation).await?;
         let mut prover = Prover::new(self, live, installed, Proof::Ready).await?;
         let enough = Enough::rounds(1, policy);
         tokio::select! {

@@ -21,6 +21,11 @@ use std::time::Duration;
 /// How long the keeper may take to write down an exit.
 const EXIT_RECORD: Duration = Duration::from_secs(2);
 
+/// Between two looks at a tree that could not be read.
+const TREE_PAUSE: Duration = Duration::from_millis(300);
+/// So often it is looked at before it counts as no evidence. The act's own time is nearly over by then.
+const TREE_LOOKS: u32 = 3;
+
 /// Lines of a log that are told with a process's end.
 const LAST_WORDS_MAX: usize = 3;
 
@@ -29,6 +34,8 @@ const LAST_WORDS_MAX: usize = 3;
 pub(in super::super) enum Proof {
     /// That the process is what it should be: behind a front that holds.
     Prove,
+    /// The same of the old version, which has served before: that its log could not take its output stands in nobody's way.
+    Return,
     /// That it stays so, under traffic where it is released.
     Soak,
     /// That a resting service's process may be served (rule 3).
@@ -82,13 +89,15 @@ impl Executor {
                 let soak = self.soak(policy, released);
                 (Enough::time(soak, policy), policy.start_deadline + soak)
             }
-            Proof::Prove | Proof::Ready => (Enough::rounds(policy.streak, policy), policy.start_deadline),
+            Proof::Prove | Proof::Return | Proof::Ready => {
+                (Enough::rounds(policy.streak, policy), policy.start_deadline)
+            }
         };
         let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
         if proof == Proof::Soak {
             self.stays_sealed(installed).await?;
         }
-        if proof == Proof::Prove
+        if matches!(proof, Proof::Prove | Proof::Return)
             && let Some(record) = self.predecessor_gone().await?
             && record.is_in_charge()
         {
@@ -97,18 +106,21 @@ impl Executor {
         Ok(Done::Observed { expectation: prover.expectation, observations })
     }
 
-    /// What was proven must still be what was sealed. That it cannot be read says nothing against it; it is looked at on.
+    /// What was proven must still be what was sealed. A tree that cannot be compared is looked at again, and is no evidence then.
     async fn stays_sealed(&self, installed: &Installed) -> Result<(), Fault> {
-        match self.sealed(installed.generation).await {
-            Err(fault) if fault.code == super::TREE_CHANGED => {
+        let mut looks = 1;
+        loop {
+            let Err(fault) = self.sealed(installed.generation).await else { return Ok(()) };
+            if fault.code == super::TREE_CHANGED {
                 self.tree_changed(installed, fault.clone()).await;
-                Err(fault)
+                return Err(fault);
             }
-            Err(fault) => {
-                super::warn(self, "whether its tree is as it was sealed", &fault);
-                Ok(())
+            if looks == TREE_LOOKS {
+                return Err(fault);
             }
-            Ok(()) => Ok(()),
+            super::warn(self, "whether its tree is as it was sealed", &fault);
+            looks += 1;
+            tokio::time::sleep(TREE_PAUSE).await;
         }
     }
 
@@ -240,7 +252,19 @@ impl Prover {
 
     /// One round at its own address alone.
     pub(in super::super) async fn look_directly(&mut self) -> Observations {
-        self.observer.look_directly().await
+        let seen = self.observer.look_directly().await;
+        self.as_it_counts(seen)
+    }
+
+    /// One round at its own address and at that of its clients; `None` where nobody can name that.
+    pub(in super::super) async fn look_in_public(&mut self) -> Option<Observations> {
+        let seen = self.observer.look_at(self.executor.site.public()?).await;
+        Some(self.as_it_counts(seen))
+    }
+
+    /// How the last round was at its own address alone.
+    pub(in super::super) fn directly(&self, seen: Observations) -> Observations {
+        self.observer.directly(seen)
     }
 
     /// One round.
@@ -261,11 +285,22 @@ impl Prover {
             let (at_ms, source) = (wall_ms(), source.display().to_string());
             seen.plugins = Seen::Missing { why: why.into(), at_ms, source };
         }
+        self.as_it_counts(seen)
+    }
+
+    /// A round without what says nothing about this process now.
+    fn as_it_counts(&mut self, mut seen: Observations) -> Observations {
         self.tripped = seen.tripwires.value().map_or(0, Vec::len);
         // Logs hold users' text: later such a line asks for a closer look, which each round is, and refutes nothing by itself.
-        if self.proof != Proof::Prove {
-            let why =
-                format!("refutes only before the traffic is let through; {} lines so far", self.tripped);
+        let why = match (self.proof, &seen.tripwires) {
+            (Proof::Prove, _) | (Proof::Return, Seen::Yes { .. } | Seen::NotApplicable { .. }) => None,
+            (Proof::Return, Seen::Missing { why, .. }) => Some(format!("{why}; it has served before")),
+            (Proof::Soak | Proof::Ready, _) => {
+                let lines = self.tripped;
+                Some(format!("refutes only before the traffic is let through; {lines} lines so far"))
+            }
+        };
+        if let Some(why) = why {
             seen.tripwires = Seen::NotApplicable { why };
         }
         if self.is_waived {

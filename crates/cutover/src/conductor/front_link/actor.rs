@@ -148,6 +148,8 @@ pub(super) async fn listeners(
 enum Steered {
     /// It went, or it does not answer.
     Lost,
+    /// It answers, and lets nobody through.
+    Useless,
     /// Nobody wants it any more.
     Unwanted,
     /// It is to end, for whoever waits for that.
@@ -208,6 +210,7 @@ impl Actor {
                 let _ = reply.send(());
             }
             Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
+            Order::Replace => {}
             Order::Quit { reply } => return Some(reply),
         }
         None
@@ -285,6 +288,10 @@ impl Actor {
                     return;
                 }
                 Ok(Steered::Lost) => tracing::warn!(service = self.site.settings.name, "the front is lost"),
+                Ok(Steered::Useless) => {
+                    let left = ended(client.clone()).await;
+                    tracing::warn!(service = self.site.settings.name, ?left, "nobody gets through the front");
+                }
                 Err(error) => {
                     tracing::warn!(service = self.site.settings.name, %error, "the front is lost")
                 }
@@ -418,6 +425,7 @@ impl Actor {
                         let _ = reply.send(counted.as_ref().map(exchanges));
                     }
                     Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
+                    Order::Replace => return Ok(Steered::Useless),
                     Order::Quit { reply } => return Ok(Steered::Left(reply)),
                 },
                 _ = look.tick() => if !self.is_heard(client).await {
