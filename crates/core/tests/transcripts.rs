@@ -450,6 +450,7 @@ macro_rules! transcripts {
 
 transcripts! {
     a_hold_stops_a_run_before_the_cut
+    a_way_back_that_is_interrupted_thrice_forgets_where_the_pointer_is
     a_tree_that_is_changed_in_the_soak_can_be_had_anew
     a_tree_that_is_changed_while_going_back_has_a_way_out
     an_approval_of_something_else_is_refused

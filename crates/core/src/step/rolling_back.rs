@@ -71,6 +71,10 @@ fn finished(state: &State, retreat: &Retreat, done: &Done) -> Result<Transition,
     }
     let Some(act) = act::after(&act::ROLLING_BACK, retreat.cut.act) else { return Err(Refusal::Stale) };
     retreat.cut.act = act;
+    // Whatever becomes of the daemon from here on, it is not known any more that the pointer is at the target.
+    if act == Act::SwitchBack && retreat.cut.switch == Extent::Finished {
+        retreat.cut.switch = Extent::Begun;
+    }
     next.phase = Phase::RollingBack(retreat);
     Ok(Transition::to(next))
 }
