@@ -265,6 +265,8 @@ fn forward(cut: &Cut) -> Option<Effect> {
                 .then(|| cut.run.snapshot.clone());
             Effect::Start { installed, compare, approved }
         }
+        // Nobody approves a revert.
+        Act::Prove if cut.run.kind == Kind::AutoRevert => Effect::ProveBack { installed, instance },
         Act::Prove => Effect::Prove { installed, instance, approved },
         Act::Release => Effect::Release,
         Act::Soak => Effect::Soak { installed, instance, approved },

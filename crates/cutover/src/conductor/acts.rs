@@ -79,10 +79,8 @@ pub(super) struct Assignment {
 /// The fault of a tree that a foreign hand changed.
 pub(super) const TREE_CHANGED: &str = "tree_changed";
 
-/// The fault of a program of its own generation that the kernel does not run.
-pub(super) const EXEC_FAILED: &str = "exec_failed";
-/// The fault of a start that came to nothing for any other reason.
-pub(super) const NOT_STARTED: &str = "not_started";
+/// The fault of a program that did not come to run. Its tree was compared right before: it is the machine's.
+const EXEC_FAILED: &str = "exec_failed";
 /// The fault of a port that a stranger holds.
 pub(super) const PORT_TAKEN: &str = "port_taken";
 /// The fault of a look that could not tell who lives.

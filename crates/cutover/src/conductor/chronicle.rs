@@ -4,7 +4,7 @@
 use crate::journal;
 use cutover_core::{
     Base, Boot, BootId, Ending, Entry, Event, Kind, Mismatch, Notifications, Phase, Preparation, Record,
-    Recorded, Refusal, RunId, State, Transition, fingerprint, replay_entry, step,
+    Recorded, Refusal, Run, RunId, State, Transition, fingerprint, replay_entry, step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,11 +94,11 @@ impl Chronicle {
             record.add(entry, &before, &self.state, ended.as_ref());
         }
         if let Some(ended) = &ended {
-            let revert = match ended.kind {
-                Kind::AutoRevert => Some(&ended.run),
-                _ => failed_revert(&before),
-            };
-            revert.into_iter().for_each(|revert| self.stays(revert));
+            self.stays(&ended.run);
+            // Whoever goes on with a revert that ended in maintenance bears the name of its snapshot.
+            if let Some(run) = going_on(&before) {
+                self.stays(&run.snapshot);
+            }
         }
         let begun = Record::begun(entry, &before, &self.state);
         self.notifications.add(entry, begun.as_ref(), ended.as_ref());
@@ -167,19 +167,12 @@ impl Chronicle {
     }
 }
 
-/// The revert out of whose maintenance the open run was ordered.
-fn failed_revert(state: &State) -> Option<&RunId> {
-    let base = match &state.phase {
-        Phase::Preparing(preparation) => &preparation.base,
-        Phase::CuttingOver(cut) => &cut.base,
-        Phase::RollingBack(retreat) => &retreat.cut.base,
-        Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => return None,
-    };
-    match base {
-        Base::Maintenance(maintenance) if maintenance.run.kind == Kind::AutoRevert => {
-            Some(&maintenance.run.id)
-        }
-        Base::Maintenance(_) | Base::Idle | Base::Watching(_) => None,
+/// The run past its cut.
+fn going_on(state: &State) -> Option<&Run> {
+    match &state.phase {
+        Phase::CuttingOver(cut) => Some(&cut.run),
+        Phase::RollingBack(retreat) => Some(&retreat.cut.run),
+        Phase::Preparing(_) | Phase::Idle | Phase::Watching(_) | Phase::Maintenance(_) => None,
     }
 }
 

@@ -13,7 +13,7 @@ use cutover_front::{Claim, Stats};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Limit of one call to a front.
 const CALL: Duration = Duration::from_secs(5);
@@ -56,6 +56,8 @@ pub(super) struct FrontLink {
     trouble: watch::Receiver<Option<String>>,
     lately: Arc<Mutex<Lately>>,
     orders: mpsc::Sender<Order>,
+    /// Told of a front that is to be replaced.
+    useless: Arc<Notify>,
 }
 
 /// Who waits for a front's end.
@@ -73,8 +75,6 @@ enum Order {
     Claim { claim: Claim, reply: oneshot::Sender<()> },
     /// Take the addresses over; answer why that could not be.
     TakeOver { limit: Duration, reply: oneshot::Sender<Result<(), String>> },
-    /// Have another front take the place of the one that stands.
-    Replace,
     /// End; answer why that is not known to be so.
     Quit { reply: Farewell },
 }
@@ -104,7 +104,7 @@ impl FrontLink {
         let (_, trouble) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
         let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        Self { wanted: None, stance, stats, trouble, lately, orders }
+        Self { wanted: None, stance, stats, trouble, lately, orders, useless: Arc::default() }
     }
 
     /// The link to a front, and the one who keeps it, who is still to be set to work.
@@ -121,7 +121,7 @@ impl FrontLink {
         let (complaint, trouble) = watch::channel(None);
         let (orders, inbox) = mpsc::channel(4);
         let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        let looks = Arc::clone(&lately);
+        let (looks, useless) = (Arc::clone(&lately), Arc::<Notify>::default());
         let actor = Actor {
             site,
             listeners,
@@ -132,10 +132,11 @@ impl FrontLink {
             silences: 0,
             looks,
             orders: inbox,
+            useless: Arc::clone(&useless),
             reporter,
             interceptor,
         };
-        (Self { wanted: Some(wanted), stance, stats, trouble, lately, orders }, actor)
+        (Self { wanted: Some(wanted), stance, stats, trouble, lately, orders, useless }, actor)
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
@@ -264,10 +265,10 @@ impl FrontLink {
         tokio::time::timeout(limit + CALL, answered).await.ok().flatten()
     }
 
-    /// Ends the front that stands, for another on the same sockets. What is in flight is lost.
-    pub(super) async fn replace(&self) {
-        // Whoever is busy putting one up needs not be told.
-        let _ = self.orders.try_send(Order::Replace);
+    /// Ends the front that stands, for another on the same sockets. What is in flight is lost. One that is being put up, or is
+    /// busy, stays: whoever still misses something asks again.
+    pub(super) fn replace(&self) {
+        self.useless.notify_waiters();
     }
 
     /// Sets what is claimed of the clients' calls, by this front and by one that takes its place.

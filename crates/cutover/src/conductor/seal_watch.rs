@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 pub(super) const WHOLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A tree is looked at by its entries at most so often that looking takes this share of the time.
 const SHARE: u32 = 50;
+/// After bytes that could not be read.
+const UNREAD: Duration = Duration::from_secs(5 * 60);
 
 /// How a tree is compared with what was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,13 @@ impl SealWatch {
             }
         }
     }
+
+    /// It came to nothing, at `now`: bytes are not left unread for a day.
+    pub(super) fn again(&mut self, look: Look, now: Instant) {
+        if look == Look::Bytes {
+            self.bytes_at = now + UNREAD;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +79,17 @@ mod tests {
         watch.looked(Look::Bytes, day, day + 7 * second, second);
         assert_eq!(watch.due(day + 8 * second), Some(Look::Entries));
         assert_eq!(watch.due(day + WHOLE + 7 * second), Some(Look::Bytes));
+    }
+
+    #[test]
+    fn bytes_that_could_not_be_read_are_due_again_soon() {
+        let (second, start) = (Duration::from_secs(1), Instant::now());
+        let mut watch = SealWatch::begun(start, None);
+        assert_eq!(watch.due(start), Some(Look::Bytes));
+        watch.looked(Look::Bytes, start, start + second, second);
+        watch.again(Look::Bytes, start + second);
+        assert_eq!(watch.due(start + UNREAD), Some(Look::Entries));
+        assert_eq!(watch.due(start + second + UNREAD), Some(Look::Bytes));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
 use super::acts::{
-    self, EXEC_FAILED, Enough, Executor, PORT_TAKEN, Proof, Prover, Starting, TREE_CHANGED, UNTOLD,
-    WRONG_PROCESS, fault,
+    self, Enough, Executor, PORT_TAKEN, Proof, Prover, Starting, TREE_CHANGED, UNTOLD, WRONG_PROCESS, fault,
 };
 use super::alarm::{CUT_OFF, UNREADY};
 use super::inbox::Input;
@@ -58,7 +57,7 @@ enum Blame {
 impl Blame {
     fn of(fault: &Fault) -> Self {
         match fault.code.as_str() {
-            UNREADY | EXEC_FAILED => Self::Version,
+            UNREADY => Self::Version,
             _ => Self::Other,
         }
     }
@@ -214,8 +213,16 @@ impl Health {
         }
         // The way that a proof takes through the front is not that of its clients.
         match prover.look_in_public().await {
-            Some(seen) if !is_sick(&judge(&prover.expectation, &seen)) => Self::Well,
-            Some(_) | None => Self::CutOff,
+            Some(seen) => {
+                let facts = judge(&prover.expectation, &seen);
+                let directly = prover.directly(seen);
+                match (is_sick(&facts), is_sick(&judge(&prover.expectation, &directly))) {
+                    (false, _) => Self::Well,
+                    (true, false) => Self::CutOff,
+                    (true, true) => Self::Sick(facts.shortfall()),
+                }
+            }
+            None => Self::CutOff,
         }
     }
 }
@@ -311,7 +318,7 @@ impl Executor {
         let deadline = settings.policy.start_deadline;
         let (mut ready_at, mut through_at) = (Instant::now(), Instant::now());
         let mut seal = SealWatch::begun(ready_at, self.read_whole_ago(installed.generation));
-        let (mut looking, mut unknown) = (None, None);
+        let (mut looking, mut unread): (_, Option<(Look, String)>) = (None, None);
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
         loop {
@@ -338,6 +345,7 @@ impl Executor {
                     }
                 }
                 Health::Sick(shortfall) => {
+                    through_at = now;
                     if tripped || ready_at.elapsed() > deadline {
                         (ready_at, old_lines, is_ready_told) = (now, Some(lines), false);
                         self.unready(fault(UNREADY, shortfall), Blame::Version).await;
@@ -347,9 +355,16 @@ impl Executor {
             let pause = LOOK.max(settings.policy.probe_interval);
             if let Some(looked) = pause_beside(pause, &mut looking).await {
                 seal.looked(looked.look, looked.begun, looked.ended, looked.pause);
-                if looked.unknown != unknown {
-                    unknown.clone_from(&looked.unknown);
-                    self.reporter.send(Input::Trouble(looked.unknown)).await;
+                if looked.unknown.is_some() {
+                    seal.again(looked.look, looked.ended);
+                }
+                // That the entries are in order says nothing about bytes that could not be read.
+                let is_over = unread.as_ref().is_none_or(|(look, _)| *look == looked.look);
+                let now = looked.unknown.map(|why| (looked.look, why));
+                if (now.is_some() || is_over) && now != unread {
+                    unread = now;
+                    let told = unread.as_ref().map(|(_, why)| why.clone());
+                    self.reporter.send(Input::Trouble(told)).await;
                 }
             }
         }
@@ -389,7 +404,7 @@ impl Executor {
     /// Tells a front through which nobody gets to a service that is well, and has another take its place.
     async fn cut_off(&self) {
         self.reporter.send(Input::Unready(Some(cut_off()))).await;
-        self.front.replace().await;
+        self.front.replace();
     }
 
     /// Tells that it is not ready for longer than it may: a person, and whoever watches its version if that is to blame.

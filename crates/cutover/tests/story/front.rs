@@ -267,3 +267,15 @@ async fn a_front_through_which_nothing_is_proven_is_replaced_and_no_evidence_aga
     world.until("the alarm's end", |view| view.alarm.is_none()).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_whose_proof_finds_no_way_through_the_front_has_it_replaced_and_is_verified()
+-> anyhow::Result<()> {
+    let world =
+        world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    std::fs::remove_file(world.state().join("run/fronts/web.probe.sock"))?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}

@@ -598,13 +598,40 @@ async fn an_old_version_whose_log_takes_nothing_more_is_gone_back_to() -> anyhow
     std::fs::remove_file(&mark)?;
     let run = world.update("2.0.0").await?;
     world.until("the old version's proof", |view| view.report.phase == "rolling back: prove").await?;
-    // What is said of a full disk.
-    let log = logs(&world).pop().unwrap();
-    std::fs::set_permissions(&log, PermissionsExt::from_mode(0o600 | supervisor::OUTPUT_LOST))?;
+    lose_output(&world)?;
     std::fs::write(&mark, "")?;
     let report = world.end_of(&run).await?;
     assert_eq!(report.resolution, Resolution::OldVerified, "{report:#?}");
     let tripwires = report.facts.iter().find(|fact| fact.name == FactName::Tripwires).unwrap();
     assert_eq!(tripwires.reading, Reading::NotApplicable, "{tripwires:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_to_a_version_whose_log_takes_nothing_more_comes_to_its_end() -> anyhow::Result<()> {
+    let (_home, mark) = mark()?;
+    let rules = with_policy("", &[("crash_limit", "1")]);
+    let world = world(&rules, &[("1.0.0", bound_by(&mark)), ("2.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    let committed = update(&world, "2.0.0").await?;
+    assert_told(&committed, Status::RestartVerified, Resolution::None, 0);
+    std::fs::remove_file(&mark)?;
+    let process = serving(&world, "2.0.0").await?.process.unwrap();
+    signal(process.pid, Signal::KILL)?;
+    let is_proving = |view: &View| {
+        view.report.trigger == Some(Kind::AutoRevert) && view.report.phase == "cutting over: prove"
+    };
+    world.until("the revert's proof", is_proving).await?;
+    lose_output(&world)?;
+    std::fs::write(&mark, "")?;
+    let reverted = reverted(&world).await?;
+    assert_eq!(reverted.report.resolution, Resolution::OldVerified, "{:#?}", reverted.report);
+    Ok(())
+}
+
+/// Says of the youngest log what is said of one on a full disk.
+fn lose_output(world: &World) -> anyhow::Result<()> {
+    let log = logs(world).pop().unwrap();
+    std::fs::set_permissions(log, PermissionsExt::from_mode(0o600 | supervisor::OUTPUT_LOST))?;
     Ok(())
 }

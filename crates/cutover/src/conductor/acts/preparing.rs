@@ -77,8 +77,13 @@ impl Executor {
         policy: &Policy,
     ) -> bool {
         let Some(served) = served.filter(|served| served.installed.release == *release) else { return false };
-        let Some(instance) = &served.instance else { return true };
-        match self.still_proven(&served.installed, instance, policy).await {
+        let proven = async {
+            // What is not known to be what was sealed is had anew.
+            self.sealed(served.installed.generation).await?;
+            let Some(instance) = &served.instance else { return Ok(()) };
+            self.still_proven(&served.installed, instance, policy).await
+        };
+        match proven.await {
             Ok(()) => true,
             Err(fault) => {
                 super::warn(self, "what serves is the wanted release and is not proven", &fault);
@@ -97,8 +102,6 @@ impl Executor {
         let Some(live) = running.into_iter().find(|live| live.instance() == instance) else {
             return Err(fault("gone", format!("{instance} does not live any more")));
         };
-        // What is not known to be what was sealed is had anew.
-        self.sealed(installed.generation).await?;
         let mut prover = Prover::new(self, live, installed, Proof::Ready).await?;
         let enough = Enough::rounds(1, policy);
         tokio::select! {

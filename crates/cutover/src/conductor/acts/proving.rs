@@ -16,15 +16,14 @@ use cutover_core::{
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::net::UnixStream;
 
 /// How long the keeper may take to write down an exit.
 const EXIT_RECORD: Duration = Duration::from_secs(2);
 
 /// Between two looks at a tree that could not be read.
 const TREE_PAUSE: Duration = Duration::from_millis(300);
-/// So often it is looked at before it counts as no evidence. The act's own time is nearly over by then.
-const TREE_LOOKS: u32 = 3;
 
 /// Lines of a log that are told with a process's end.
 const LAST_WORDS_MAX: usize = 3;
@@ -80,6 +79,10 @@ impl Executor {
         {
             return Err(fault("front_closed", "the front did not confirm that it serves"));
         }
+        if matches!(proof, Proof::Prove | Proof::Return) && !self.reaches_the_lane().await {
+            // Behind a front without its lane nothing can be proven, and nobody is served meanwhile.
+            self.front.replace();
+        }
         let mut prover = Prover::new(self, live, installed, proof).await?;
         if proof == Proof::Soak && self.site.has_front() && released {
             prover.go_public(before).await;
@@ -95,7 +98,8 @@ impl Executor {
         };
         let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
         if proof == Proof::Soak {
-            self.stays_sealed(installed).await?;
+            // The act has as much time as a start may take, beside the soak.
+            self.stays_sealed(installed, policy.start_deadline / 2).await?;
         }
         if matches!(proof, Proof::Prove | Proof::Return)
             && let Some(record) = self.predecessor_gone().await?
@@ -106,20 +110,25 @@ impl Executor {
         Ok(Done::Observed { expectation: prover.expectation, observations })
     }
 
+    /// Whether somebody listens on the front's lane for proofs; so it is where there is no front.
+    async fn reaches_the_lane(&self) -> bool {
+        let lane = self.site.layout.probe_lane(&self.site.settings.name);
+        !self.site.has_front() || UnixStream::connect(lane).await.is_ok()
+    }
+
     /// What was proven must still be what was sealed. A tree that cannot be compared is looked at again, and is no evidence then.
-    async fn stays_sealed(&self, installed: &Installed) -> Result<(), Fault> {
-        let mut looks = 1;
+    async fn stays_sealed(&self, installed: &Installed, limit: Duration) -> Result<(), Fault> {
+        let begun = Instant::now();
         loop {
             let Err(fault) = self.sealed(installed.generation).await else { return Ok(()) };
             if fault.code == super::TREE_CHANGED {
                 self.tree_changed(installed, fault.clone()).await;
                 return Err(fault);
             }
-            if looks == TREE_LOOKS {
+            if begun.elapsed() > limit {
                 return Err(fault);
             }
             super::warn(self, "whether its tree is as it was sealed", &fault);
-            looks += 1;
             tokio::time::sleep(TREE_PAUSE).await;
         }
     }
@@ -146,7 +155,7 @@ impl Executor {
 
     /// What the log of an ended process says of missing code, as the end of a sentence; empty if it says nothing.
     pub(in super::super) async fn last_words(&self, mark: &str, generation: Generation) -> String {
-        let root = self.site.store.generation_dir(generation);
+        let root = real(&self.site.store.generation_dir(generation));
         let mut scanner = TripwireScanner::whole(self.site.log(mark), &root);
         let looked = tokio::task::spawn_blocking(move || scanner.look(wall_ms())).await;
         let looked = looked.expect("BUG: looking at a log panicked");
@@ -166,7 +175,7 @@ impl Prover {
         proof: Proof,
     ) -> Result<Self, Fault> {
         let site = &executor.site;
-        let root = site.store.generation_dir(installed.generation);
+        let root = real(&site.store.generation_dir(installed.generation));
         let nonce = live.record.nonce.clone();
         let failed = |error: anyhow::Error| fault("probe", format!("{error:#}"));
         let launch = site
@@ -319,6 +328,11 @@ impl Prover {
     }
 }
 
+/// As processes name it themselves.
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn forget_what_it_says(seen: &mut Observations) {
     fn waived<T>() -> Seen<T> {
         Seen::NotApplicable { why: "a person accepted it without".into() }
@@ -342,7 +356,6 @@ pub(super) fn expectation(
     proof: Proof,
 ) -> Result<Expectation, Fault> {
     let entry = supervisor::identify(&launch.entry).map_err(chain("code"))?;
-    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (exe, cwd) = (real(&launch.program), real(&launch.cwd));
     let mut required =
         BTreeSet::from([FactName::Identity, FactName::Code, FactName::Port, FactName::Version]);

@@ -1,6 +1,6 @@
 //! Two-phase start: who will run is journaled before anything runs.
 
-use super::{EXEC_FAILED, Executor, NOT_STARTED, PORT_TAKEN, Reported, chain, fault};
+use super::{EXEC_FAILED, Executor, PORT_TAKEN, Reported, chain, fault};
 use crate::conductor::inbox::Input;
 use crate::store::snapshot::{Comparison, Content, Mended};
 use crate::supervisor::{self, Live};
@@ -121,7 +121,6 @@ impl Executor {
         self.port_free(limit).await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let directory = self.site.instances().join(&nonce);
-        let root = self.site.store.generation_dir(generation);
         let launch =
             self.site.launch(generation, nonce).map_err(|error| fault("launch", format!("{error:#}")))?;
         let prepared = supervisor::prepare(&self.site.executable, &directory, &launch, KEEPER)
@@ -140,7 +139,7 @@ impl Executor {
         let live = match prepared.go(KEEPER).await {
             Ok(live) => live,
             Err(supervisor::Error::Undecided { .. }) => self.decided(&directory).await?,
-            Err(error) => return Err(chain(not_started(&error, &launch.program, &root))(error)),
+            Err(error) => return Err(chain(EXEC_FAILED)(error)),
         };
         crate::crash_point!("start: gone");
         let live = Arc::new(live);
@@ -152,7 +151,7 @@ impl Executor {
     async fn decided(&self, directory: &Path) -> Result<Live, Fault> {
         match supervisor::adopt(directory, KEEPER).await.map_err(chain("keeper"))? {
             supervisor::Adopted::Running(live) => Ok(live),
-            other => Err(fault(NOT_STARTED, format!("the keeper did not start it: {other:?}"))),
+            other => Err(fault(EXEC_FAILED, format!("the keeper did not start it: {other:?}"))),
         }
     }
 
@@ -173,14 +172,6 @@ impl Executor {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PORT_PAUSE_MAX);
         }
-    }
-}
-
-/// Whether it is the version's own program that cannot be executed, or something that another version would meet too.
-fn not_started(error: &supervisor::Error, program: &Path, root: &Path) -> &'static str {
-    match error {
-        supervisor::Error::NotExecuted { .. } if program.starts_with(root) => EXEC_FAILED,
-        _ => NOT_STARTED,
     }
 }
 
@@ -224,16 +215,6 @@ fn started_by(directory: &Path, run: &RunId) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::supervisor::{ExecRecord, Moment};
-
-    #[test]
-    fn a_start_is_held_against_a_version_only_where_its_own_program_cannot_be_executed() {
-        let (root, own) = (Path::new("/g/0002"), Path::new("/g/0002/core/bin/gateway"));
-        let not_executed = supervisor::Error::NotExecuted { why: "no such file".into() };
-        assert_eq!(not_started(&not_executed, own, root), EXEC_FAILED);
-        assert_eq!(not_started(&not_executed, Path::new("/usr/bin/node"), root), NOT_STARTED);
-        let not_started_at_all = supervisor::Error::NotStarted { why: "no memory".into() };
-        assert_eq!(not_started(&not_started_at_all, own, root), NOT_STARTED);
-    }
 
     #[test]
     fn a_target_has_run_if_this_run_executed_it_whatever_the_clock_said() {

@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// The same for one that has already let a call pass.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -168,6 +168,7 @@ pub(super) struct Actor {
     pub silences: u32,
     pub looks: Arc<Mutex<Lately>>,
     pub orders: mpsc::Receiver<Order>,
+    pub useless: Arc<Notify>,
     pub reporter: Reporter,
     pub interceptor: Option<Interceptor>,
 }
@@ -210,7 +211,6 @@ impl Actor {
                 let _ = reply.send(());
             }
             Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
-            Order::Replace => {}
             Order::Quit { reply } => return Some(reply),
         }
         None
@@ -425,9 +425,9 @@ impl Actor {
                         let _ = reply.send(counted.as_ref().map(exchanges));
                     }
                     Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
-                    Order::Replace => return Ok(Steered::Useless),
                     Order::Quit { reply } => return Ok(Steered::Left(reply)),
                 },
+                () = self.useless.notified() => return Ok(Steered::Useless),
                 _ = look.tick() => if !self.is_heard(client).await {
                     return Ok(Steered::Lost);
                 },
