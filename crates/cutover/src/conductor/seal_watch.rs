@@ -22,6 +22,8 @@ pub(super) enum Look {
 pub(super) struct SealWatch {
     entries_at: Instant,
     bytes_at: Instant,
+    /// The look that could not tell whether the tree is what was sealed, and why.
+    unknown: Option<(Look, String)>,
 }
 
 impl SealWatch {
@@ -29,7 +31,7 @@ impl SealWatch {
     /// did it: a process that starts often is not read all the time, and one that starts daily is read.
     pub(super) fn begun(now: Instant, read_ago: Option<Duration>) -> Self {
         let left = read_ago.map_or(Duration::ZERO, |ago| WHOLE.saturating_sub(ago));
-        Self { entries_at: now, bytes_at: now + left }
+        Self { entries_at: now, bytes_at: now + left, unknown: None }
     }
 
     /// The look that is due.
@@ -52,11 +54,19 @@ impl SealWatch {
         }
     }
 
-    /// It came to nothing, at `now`: bytes are not left unread for a day.
-    pub(super) fn again(&mut self, look: Look, now: Instant) {
-        if look == Look::Bytes {
+    /// Takes in why a look that ended `now` could not tell; returns what is to be told where that is news. Bytes are not left
+    /// unread for a day then, and that the entries are in order says nothing about them.
+    pub(super) fn news(&mut self, look: Look, why: Option<String>, now: Instant) -> Option<Option<String>> {
+        if why.is_some() && look == Look::Bytes {
             self.bytes_at = now + UNREAD;
         }
+        let is_of_another = self.unknown.as_ref().is_some_and(|(known, _)| *known != look);
+        let found = why.map(|why| (look, why));
+        if found == self.unknown || (found.is_none() && is_of_another) {
+            return None;
+        }
+        self.unknown.clone_from(&found);
+        Some(found.map(|(_, why)| why))
     }
 }
 
@@ -87,9 +97,12 @@ mod tests {
         let mut watch = SealWatch::begun(start, None);
         assert_eq!(watch.due(start), Some(Look::Bytes));
         watch.looked(Look::Bytes, start, start + second, second);
-        watch.again(Look::Bytes, start + second);
+        let why = Some("no".to_owned());
+        assert_eq!(watch.news(Look::Bytes, why.clone(), start + second), Some(why));
+        assert_eq!(watch.news(Look::Entries, None, start + second), None, "that says nothing about bytes");
         assert_eq!(watch.due(start + UNREAD), Some(Look::Entries));
         assert_eq!(watch.due(start + second + UNREAD), Some(Look::Bytes));
+        assert_eq!(watch.news(Look::Bytes, None, start + UNREAD), Some(None));
     }
 
     #[test]

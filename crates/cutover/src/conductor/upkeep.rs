@@ -9,8 +9,8 @@ use super::ledger::fresh_run;
 use super::seal_watch::{Look, SealWatch, WHOLE};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, FactName, Fault, Installed, Instance, Listener, Owner, Policy, Process, Serving, Settings, State,
-    Verdict, judge, wants,
+    Event, FactName, Fault, Installed, Instance, Listener, Observations, Owner, Policy, Process, Serving,
+    Settings, State, Verdict, judge, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -145,11 +145,10 @@ pub(super) async fn tend(
                 let is_to_serve = matches!(upkeep, Upkeep::Start(_) | Upkeep::Ready(..));
                 let is_late = begun.is_some_and(|begun| begun.elapsed() > policy.start_deadline);
                 if is_to_serve && is_late && fault.code != TREE_CHANGED {
-                    let blame = Blame::of(&fault);
                     if fault.code == CUT_OFF {
                         executor.cut_off().await;
                     } else {
-                        executor.unready(acts::fault(UNREADY, told), blame).await;
+                        executor.unready(acts::fault(UNREADY, told), Blame::of(&fault)).await;
                     }
                     begun = None;
                 }
@@ -203,26 +202,26 @@ enum Health {
 impl Health {
     async fn of(prover: &mut Prover) -> Self {
         let seen = prover.look().await;
+        match Self::in_round(prover, seen) {
+            // The way that a proof takes through the front is not that of its clients.
+            Self::CutOff => match prover.look_in_public().await {
+                Some(seen) => Self::in_round(prover, seen),
+                None => Self::CutOff,
+            },
+            told => told,
+        }
+    }
+
+    /// How it did in the last round.
+    fn in_round(prover: &Prover, seen: Observations) -> Self {
         let facts = judge(&prover.expectation, &seen);
         if !is_sick(&facts) {
             return Self::Well;
         }
         let directly = prover.directly(seen);
-        if !prover.asks_elsewhere() || is_sick(&judge(&prover.expectation, &directly)) {
-            return Self::Sick(facts.shortfall());
-        }
-        // The way that a proof takes through the front is not that of its clients.
-        match prover.look_in_public().await {
-            Some(seen) => {
-                let facts = judge(&prover.expectation, &seen);
-                let directly = prover.directly(seen);
-                match (is_sick(&facts), is_sick(&judge(&prover.expectation, &directly))) {
-                    (false, _) => Self::Well,
-                    (true, false) => Self::CutOff,
-                    (true, true) => Self::Sick(facts.shortfall()),
-                }
-            }
-            None => Self::CutOff,
+        match prover.asks_elsewhere() && !is_sick(&judge(&prover.expectation, &directly)) {
+            true => Self::CutOff,
+            false => Self::Sick(facts.shortfall()),
         }
     }
 }
@@ -318,7 +317,7 @@ impl Executor {
         let deadline = settings.policy.start_deadline;
         let (mut ready_at, mut through_at) = (Instant::now(), Instant::now());
         let mut seal = SealWatch::begun(ready_at, self.read_whole_ago(installed.generation));
-        let (mut looking, mut unread): (_, Option<(Look, String)>) = (None, None);
+        let mut looking = None;
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
         loop {
@@ -355,16 +354,8 @@ impl Executor {
             let pause = LOOK.max(settings.policy.probe_interval);
             if let Some(looked) = pause_beside(pause, &mut looking).await {
                 seal.looked(looked.look, looked.begun, looked.ended, looked.pause);
-                if looked.unknown.is_some() {
-                    seal.again(looked.look, looked.ended);
-                }
-                // That the entries are in order says nothing about bytes that could not be read.
-                let is_over = unread.as_ref().is_none_or(|(look, _)| *look == looked.look);
-                let now = looked.unknown.map(|why| (looked.look, why));
-                if (now.is_some() || is_over) && now != unread {
-                    unread = now;
-                    let told = unread.as_ref().map(|(_, why)| why.clone());
-                    self.reporter.send(Input::Trouble(told)).await;
+                if let Some(trouble) = seal.news(looked.look, looked.unknown, looked.ended) {
+                    self.reporter.send(Input::Trouble(trouble)).await;
                 }
             }
         }
