@@ -118,6 +118,12 @@ fn power_lost_twice_and_one_order_break_nothing() {
 }
 
 #[test]
+fn power_lost_thrice_and_one_order_break_nothing() {
+    let budget = Budget { crashes: 3, orders: 1, ..Budget::default() };
+    all_hold("three crashes, one order", budget, &services());
+}
+
+#[test]
 fn power_lost_once_between_two_orders_breaks_nothing() {
     let budget = Budget { crashes: 1, orders: 2, ..Budget::default() };
     all_hold("one crash, two orders", budget, &services());
@@ -146,8 +152,6 @@ fn the_full_bounds_break_nothing() {
         return;
     }
     let services = services();
-    let crashes = Budget { crashes: 3, orders: 1, ..Budget::default() };
-    all_hold("three crashes, one order", crashes, &services);
     let both = Budget { crashes: 2, orders: 2, faults: 1, back_faults: 1, ..Budget::default() };
     all_hold("two crashes, two orders, a fault each way", both, &services);
     let hits = Budget { crashes: 1, orders: 2, hits: 1, ..Budget::default() };
