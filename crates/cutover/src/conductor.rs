@@ -8,6 +8,7 @@ mod chronicle;
 mod crashes;
 mod following;
 mod front_link;
+mod health;
 mod inbox;
 mod interception;
 mod lately;

@@ -49,7 +49,8 @@ pub struct Limits {
     pub held_max: usize,
     /// Bytes of headers that a waiting request may have.
     pub held_head_max: usize,
-    /// How long a client may take for a request's head, and how long it may be idle between two.
+    /// How long a client may take for a request's head, and how long it may be idle between two: longer than clients keep an
+    /// idle connection (90 s in the libraries of Go and Rust), since one that sends into a connection's end gets no answer.
     pub head_timeout: Duration,
     /// How long open exchanges may take to end when the front is told to.
     pub farewell: Duration,
@@ -60,7 +61,7 @@ impl Default for Limits {
         Self {
             held_max: 4096,
             held_head_max: 64 * 1024,
-            head_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(120),
             farewell: Duration::from_secs(5),
         }
     }

@@ -83,7 +83,7 @@ pub(crate) const MOVES: [Move; 30] = [
     ("a hold is obeyed or refused", gate::a_hold_is_obeyed),
 ];
 
-pub(crate) const PLACES: [Place; 15] = [
+pub(crate) const PLACES: [Place; 16] = [
     ("the front serves only a proven or waived live process", serve_needs_a_live_process),
     ("every state that does not rest has an act", every_restless_state_has_an_act),
     ("every act has a limit", every_act_has_a_limit),
@@ -97,9 +97,23 @@ pub(crate) const PLACES: [Place; 15] = [
     ("a damaged tree is not served", a_damaged_tree_is_not_served),
     ("data is laid down only where it must be", data_is_laid_down_where_it_must),
     ("acknowledged writes are given up with leave only", writes_are_given_up_with_leave_only),
+    ("only what goes back by itself is proven as such", what_goes_back_is_proven_as_such),
     ("waiting changes nothing for clients", gate::waiting_changes_nothing_for_clients),
     ("what is awaited is told, and taken by the name that is told", gate::what_is_awaited_is_told),
 ];
+
+fn what_goes_back_is_proven_as_such(state: &State) -> Broken {
+    let by_itself = match &state.phase {
+        Phase::CuttingOver(cut) => cut.run.kind == Kind::AutoRevert,
+        Phase::RollingBack(_) => true,
+        _ => return Ok(()),
+    };
+    match wants(state).act {
+        Some((_, Effect::Prove { .. })) => hold(!by_itself, "an old version must prove more than it can"),
+        Some((_, Effect::ProveBack { .. })) => hold(by_itself, "a version that a person wants proves less"),
+        _ => Ok(()),
+    }
+}
 
 fn a_stale_answer_is_refused(taken: &Taken<'_>) -> Broken {
     hold(

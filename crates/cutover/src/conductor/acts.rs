@@ -9,6 +9,7 @@ mod going;
 mod house;
 mod preflight;
 mod preparing;
+mod prover;
 mod proving;
 mod rehearsing;
 mod repairing;
@@ -22,7 +23,7 @@ mod trial;
 pub(super) use crate::causes::told;
 pub(super) use going::stop_limits;
 pub(super) use preparing::{Served, served};
-pub(super) use proving::{Proof, Prover};
+pub(super) use prover::{Proof, Prover};
 use starting::Origin;
 pub(super) use starting::Starting;
 pub(super) use trial::Enough;
@@ -79,8 +80,8 @@ pub(super) struct Assignment {
 /// The fault of a tree that a foreign hand changed.
 pub(super) const TREE_CHANGED: &str = "tree_changed";
 
-/// The fault of a program that did not come to run. Its tree was compared right before: it is the machine's.
-const EXEC_FAILED: &str = "exec_failed";
+/// The fault of a program that did not come to run. Its tree was compared right before, by its entries.
+pub(super) const EXEC_FAILED: &str = "exec_failed";
 /// The fault of a port that a stranger holds.
 pub(super) const PORT_TAKEN: &str = "port_taken";
 /// The fault of a look that could not tell who lives.

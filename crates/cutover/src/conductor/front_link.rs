@@ -13,7 +13,7 @@ use cutover_front::{Claim, Stats};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Limit of one call to a front.
 const CALL: Duration = Duration::from_secs(5);
@@ -56,8 +56,10 @@ pub(super) struct FrontLink {
     trouble: watch::Receiver<Option<String>>,
     lately: Arc<Mutex<Lately>>,
     orders: mpsc::Sender<Order>,
-    /// Told of a front that is to be replaced.
-    useless: Arc<Notify>,
+    /// The front that stands, by its number; they are counted.
+    standing: watch::Receiver<Option<u64>>,
+    /// The front that is to be replaced, by its number.
+    useless: watch::Sender<Option<u64>>,
 }
 
 /// Who waits for a front's end.
@@ -102,9 +104,11 @@ impl FrontLink {
         let (_, stance) = watch::channel(Stance::Closed);
         let (_, stats) = watch::channel(None);
         let (_, trouble) = watch::channel(None);
+        let (_, standing) = watch::channel(None);
+        let (useless, _) = watch::channel(None);
         let (orders, _) = mpsc::channel(1);
         let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        Self { wanted: None, stance, stats, trouble, lately, orders, useless: Arc::default() }
+        Self { wanted: None, stance, stats, trouble, lately, orders, standing, useless }
     }
 
     /// The link to a front, and the one who keeps it, who is still to be set to work.
@@ -121,7 +125,9 @@ impl FrontLink {
         let (complaint, trouble) = watch::channel(None);
         let (orders, inbox) = mpsc::channel(4);
         let lately = Arc::new(Mutex::new(Lately::of(site.settings.policy.soak)));
-        let (looks, useless) = (Arc::clone(&lately), Arc::<Notify>::default());
+        let (stands, standing) = watch::channel(None);
+        let (useless, to_replace) = watch::channel(None);
+        let looks = Arc::clone(&lately);
         let actor = Actor {
             site,
             listeners,
@@ -132,11 +138,12 @@ impl FrontLink {
             silences: 0,
             looks,
             orders: inbox,
-            useless: Arc::clone(&useless),
+            stands,
+            useless: to_replace,
             reporter,
             interceptor,
         };
-        (Self { wanted: Some(wanted), stance, stats, trouble, lately, orders, useless }, actor)
+        (Self { wanted: Some(wanted), stance, stats, trouble, lately, orders, standing, useless }, actor)
     }
 
     /// Binds the public addresses (or takes them back from a front that still stands) and keeps a front up from now on.
@@ -265,10 +272,21 @@ impl FrontLink {
         tokio::time::timeout(limit + CALL, answered).await.ok().flatten()
     }
 
-    /// Ends the front that stands, for another on the same sockets. What is in flight is lost. One that is being put up, or is
-    /// busy, stays: whoever still misses something asks again.
-    pub(super) fn replace(&self) {
-        self.useless.notify_waiters();
+    /// Ends the front that stands, for another on the same sockets. What it has in flight or holds is lost. One that is being
+    /// put up stays. Answers whether another stands within `limit`.
+    pub(super) async fn replace(&self, limit: Duration) -> bool {
+        let mut standing = self.standing.clone();
+        let old = *standing.borrow();
+        if old.is_some() {
+            self.useless.send_replace(old);
+        }
+        let other = standing.wait_for(|now| now.is_some() && *now != old);
+        tokio::time::timeout(limit, other).await.is_ok_and(|stands| stands.is_ok())
+    }
+
+    /// Whether the front confirmed that it serves, or may do so.
+    pub(super) fn serves(&self) -> bool {
+        matches!(*self.stance.borrow(), Stance::Is(_, Posture::Serve) | Stance::Unknown)
     }
 
     /// Sets what is claimed of the clients' calls, by this front and by one that takes its place.

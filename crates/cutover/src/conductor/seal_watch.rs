@@ -18,12 +18,24 @@ pub(super) enum Look {
     Bytes,
 }
 
+/// What came of a look at a tree.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Looked {
+    pub look: Look,
+    pub begun: Instant,
+    pub ended: Instant,
+    /// For how long nothing is to be looked for then.
+    pub pause: Duration,
+    /// Why it is not known whether the tree is what was sealed.
+    pub unknown: Option<String>,
+}
+
 /// The next looks at a tree.
 pub(super) struct SealWatch {
     entries_at: Instant,
     bytes_at: Instant,
-    /// The look that could not tell whether the tree is what was sealed, and why.
-    unknown: Option<(Look, String)>,
+    /// Why the last look at the entries could not tell whether the tree is what was sealed, and the last at the bytes.
+    unknown: [Option<String>; 2],
 }
 
 impl SealWatch {
@@ -31,7 +43,7 @@ impl SealWatch {
     /// did it: a process that starts often is not read all the time, and one that starts daily is read.
     pub(super) fn begun(now: Instant, read_ago: Option<Duration>) -> Self {
         let left = read_ago.map_or(Duration::ZERO, |ago| WHOLE.saturating_sub(ago));
-        Self { entries_at: now, bytes_at: now + left, unknown: None }
+        Self { entries_at: now, bytes_at: now + left, unknown: [None, None] }
     }
 
     /// The look that is due.
@@ -43,30 +55,27 @@ impl SealWatch {
         }
     }
 
-    /// Takes in that a look was taken from `begun` to `now`; the next one is no sooner than after `pause`.
-    pub(super) fn looked(&mut self, look: Look, begun: Instant, now: Instant, pause: Duration) {
-        match look {
-            Look::Entries => self.entries_at = now + ((now - begun) * SHARE).max(pause),
-            Look::Bytes => {
-                self.bytes_at = now + WHOLE;
-                self.entries_at = now + pause;
-            }
+    /// Takes in what came of a look; returns what is to be told of what is not known, where that is news. Bytes that could not
+    /// be read are due again soon, and that the entries are in order says nothing about them.
+    pub(super) fn looked(&mut self, looked: Looked) -> Option<Option<String>> {
+        let Looked { look, begun, ended, pause, unknown } = looked;
+        let rest = (ended - begun) * SHARE;
+        self.entries_at = match look {
+            Look::Entries => ended + rest.max(pause),
+            Look::Bytes => ended + pause,
+        };
+        if look == Look::Bytes {
+            self.bytes_at = ended + if unknown.is_some() { rest.max(UNREAD) } else { WHOLE };
         }
+        let before = self.worst();
+        self.unknown[look as usize] = unknown;
+        let now = self.worst();
+        (now != before).then_some(now)
     }
 
-    /// Takes in why a look that ended `now` could not tell; returns what is to be told where that is news. Bytes are not left
-    /// unread for a day then, and that the entries are in order says nothing about them.
-    pub(super) fn news(&mut self, look: Look, why: Option<String>, now: Instant) -> Option<Option<String>> {
-        if why.is_some() && look == Look::Bytes {
-            self.bytes_at = now + UNREAD;
-        }
-        let is_of_another = self.unknown.as_ref().is_some_and(|(known, _)| *known != look);
-        let found = why.map(|why| (look, why));
-        if found == self.unknown || (found.is_none() && is_of_another) {
-            return None;
-        }
-        self.unknown.clone_from(&found);
-        Some(found.map(|(_, why)| why))
+    fn worst(&self) -> Option<String> {
+        let [entries, bytes] = &self.unknown;
+        bytes.clone().or_else(|| entries.clone())
     }
 }
 
@@ -74,19 +83,23 @@ impl SealWatch {
 mod tests {
     use super::*;
 
+    fn looked(look: Look, begun: Instant, ended: Instant, unknown: Option<&str>) -> Looked {
+        Looked { look, begun, ended, pause: Duration::from_secs(1), unknown: unknown.map(str::to_owned) }
+    }
+
     #[test]
     fn entries_are_looked_at_for_a_fiftieth_of_the_time_and_bytes_once_a_day() {
         let (second, start) = (Duration::from_secs(1), Instant::now());
         let mut watch = SealWatch::begun(start, Some(Duration::ZERO));
         assert_eq!(watch.due(start), Some(Look::Entries));
-        watch.looked(Look::Entries, start, start + 2 * second, second);
+        watch.looked(looked(Look::Entries, start, start + 2 * second, None));
         assert_eq!(watch.due(start + 101 * second), None);
         assert_eq!(watch.due(start + 102 * second), Some(Look::Entries));
-        watch.looked(Look::Entries, start, start, second);
+        watch.looked(looked(Look::Entries, start, start, None));
         assert_eq!(watch.due(start + second / 2), None, "the pause is kept where a look takes no time");
         let day = start + WHOLE;
         assert_eq!(watch.due(day), Some(Look::Bytes));
-        watch.looked(Look::Bytes, day, day + 7 * second, second);
+        watch.looked(looked(Look::Bytes, day, day + 7 * second, None));
         assert_eq!(watch.due(day + 8 * second), Some(Look::Entries));
         assert_eq!(watch.due(day + WHOLE + 7 * second), Some(Look::Bytes));
     }
@@ -96,13 +109,23 @@ mod tests {
         let (second, start) = (Duration::from_secs(1), Instant::now());
         let mut watch = SealWatch::begun(start, None);
         assert_eq!(watch.due(start), Some(Look::Bytes));
-        watch.looked(Look::Bytes, start, start + second, second);
-        let why = Some("no".to_owned());
-        assert_eq!(watch.news(Look::Bytes, why.clone(), start + second), Some(why));
-        assert_eq!(watch.news(Look::Entries, None, start + second), None, "that says nothing about bytes");
+        let unread = looked(Look::Bytes, start, start + second, Some("no"));
+        assert_eq!(watch.looked(unread), Some(Some("no".to_owned())));
+        for unknown in [None, Some("nor this"), None] {
+            let entries = looked(Look::Entries, start, start + second, unknown);
+            assert_eq!(watch.looked(entries), None, "that says nothing about bytes");
+        }
         assert_eq!(watch.due(start + UNREAD), Some(Look::Entries));
         assert_eq!(watch.due(start + second + UNREAD), Some(Look::Bytes));
-        assert_eq!(watch.news(Look::Bytes, None, start + UNREAD), Some(None));
+        let long = looked(Look::Bytes, start, start + UNREAD, Some("no"));
+        assert_eq!(watch.looked(long), None);
+        assert_eq!(
+            watch.due(start + 50 * UNREAD),
+            Some(Look::Entries),
+            "a tree that takes long is read rarely"
+        );
+        let read = looked(Look::Bytes, start, start + UNREAD, None);
+        assert_eq!(watch.looked(read), Some(None));
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The process of a resting service: started with capped back-off, proven once before it is served, watched after.
 
 use super::acts::{
-    self, Enough, Executor, PORT_TAKEN, Proof, Prover, Starting, TREE_CHANGED, UNTOLD, WRONG_PROCESS, fault,
+    self, EXEC_FAILED, Enough, Executor, PORT_TAKEN, Proof, Prover, Starting, TREE_CHANGED, UNTOLD,
+    WRONG_PROCESS, fault,
 };
 use super::alarm::{CUT_OFF, UNREADY};
+use super::health::{Ailing, Health, cut_off};
 use super::inbox::Input;
 use super::ledger::fresh_run;
-use super::seal_watch::{Look, SealWatch, WHOLE};
+use super::seal_watch::{Look, Looked, SealWatch, WHOLE};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, FactName, Fault, Installed, Instance, Listener, Observations, Owner, Policy, Process, Serving,
-    Settings, State, Verdict, judge, wants,
+    Event, Fault, Installed, Instance, Listener, Owner, Policy, Process, Serving, Settings, State, Verdict,
+    judge, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +20,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Between two looks at a served process.
 const LOOK: Duration = Duration::from_secs(1);
+/// A tree whose bytes were read so lately is not read again because its program did not come to run.
+const LATELY: Duration = Duration::from_secs(5 * 60);
+/// How long another front may take to stand.
+const FRONT: Duration = Duration::from_secs(20);
 /// After a changed tree was told: what follows from it is decided elsewhere.
 const TOLD: Duration = Duration::from_secs(60);
 
@@ -145,11 +151,9 @@ pub(super) async fn tend(
                 let is_to_serve = matches!(upkeep, Upkeep::Start(_) | Upkeep::Ready(..));
                 let is_late = begun.is_some_and(|begun| begun.elapsed() > policy.start_deadline);
                 if is_to_serve && is_late && fault.code != TREE_CHANGED {
-                    if fault.code == CUT_OFF {
-                        executor.cut_off().await;
-                    } else {
-                        executor.unready(acts::fault(UNREADY, told), Blame::of(&fault)).await;
-                    }
+                    let blame = Blame::of(&fault);
+                    let told = if fault.code == CUT_OFF { fault } else { acts::fault(UNREADY, told) };
+                    executor.unready(told, blame).await;
                     begun = None;
                 }
                 tokio::time::sleep(supervisor::backoff(failures, policy.backoff_first, policy.backoff_cap))
@@ -157,18 +161,6 @@ pub(super) async fn tend(
             }
         }
     }
-}
-
-/// What came of a look at a tree.
-#[derive(Debug, PartialEq, Eq)]
-struct Looked {
-    look: Look,
-    begun: Instant,
-    ended: Instant,
-    /// For how long nothing is to be looked for then.
-    pause: Duration,
-    /// Why it is not known whether the tree is what was sealed.
-    unknown: Option<String>,
 }
 
 /// A look at a tree under way. A whole tree takes seconds, or minutes on a busy disk: what is served is watched meanwhile.
@@ -190,48 +182,6 @@ async fn pause_beside(pause: Duration, looking: &mut Option<Looking>) -> Option<
     Some(looked)
 }
 
-/// How a process does, in the eyes of its clients.
-enum Health {
-    Well,
-    /// Asked directly it is well, and its clients do not get through: the front is no evidence against it.
-    CutOff,
-    /// In which way.
-    Sick(String),
-}
-
-impl Health {
-    async fn of(prover: &mut Prover) -> Self {
-        let seen = prover.look().await;
-        match Self::in_round(prover, seen) {
-            // The way that a proof takes through the front is not that of its clients.
-            Self::CutOff => match prover.look_in_public().await {
-                Some(seen) => Self::in_round(prover, seen),
-                None => Self::CutOff,
-            },
-            told => told,
-        }
-    }
-
-    /// How it did in the last round.
-    fn in_round(prover: &Prover, seen: Observations) -> Self {
-        let facts = judge(&prover.expectation, &seen);
-        if !is_sick(&facts) {
-            return Self::Well;
-        }
-        let directly = prover.directly(seen);
-        match prover.asks_elsewhere() && !is_sick(&judge(&prover.expectation, &directly)) {
-            true => Self::CutOff,
-            false => Self::Sick(facts.shortfall()),
-        }
-    }
-}
-
-fn is_sick(verdict: &Verdict) -> bool {
-    verdict.facts().iter().any(|fact| {
-        matches!(fact.name, FactName::Readiness | FactName::Liveness) && !fact.reading.is_in_order()
-    })
-}
-
 /// What is to be told of a process that did not prove itself: nothing against it, if it does when asked directly.
 async fn unproven(prover: &mut Prover, why: Fault) -> Fault {
     if [UNTOLD, WRONG_PROCESS].contains(&why.code.as_str()) {
@@ -249,10 +199,6 @@ async fn unproven(prover: &mut Prover, why: Fault) -> Fault {
     fault(UNREADY, format!("{}: {}", why.code, why.detail))
 }
 
-fn cut_off() -> Fault {
-    fault(CUT_OFF, "it is well, and nobody gets through its front to it: another front takes its place")
-}
-
 impl Executor {
     /// Starts it, unless it lives already and nobody had told.
     async fn resume(&self, installed: &Installed, policy: &Policy) -> Result<(), Fault> {
@@ -261,12 +207,24 @@ impl Executor {
             return Ok(());
         }
         if let Err(fault) = self.spawn(&Starting { installed, policy, mended: Vec::new() }).await {
+            let fault = self.by_its_bytes(installed, fault).await;
             if fault.code == TREE_CHANGED {
                 self.tree_changed(installed, fault.clone()).await;
             }
             return Err(fault);
         }
         Ok(())
+    }
+
+    /// Why a program did not come to run: bytes that a disk has lost change no time of any file.
+    async fn by_its_bytes(&self, installed: &Installed, fault: Fault) -> Fault {
+        if fault.code != EXEC_FAILED {
+            return fault;
+        }
+        match self.read_whole(installed.generation, LATELY).await {
+            Err(changed) if changed.code == TREE_CHANGED => changed,
+            Err(_) | Ok(()) => fault,
+        }
     }
 
     async fn end(&self, settings: &Settings) -> Result<(), Fault> {
@@ -314,9 +272,9 @@ impl Executor {
     ) -> Result<(), Fault> {
         let Some(live) = live else { return Ok(()) };
         let mut prover = Prover::new(self, live.clone(), installed, Proof::Ready).await?;
-        let deadline = settings.policy.start_deadline;
-        let (mut ready_at, mut through_at) = (Instant::now(), Instant::now());
-        let mut seal = SealWatch::begun(ready_at, self.read_whole_ago(installed.generation));
+        let begun = Instant::now();
+        let mut ailing = Ailing::begun(begun, settings.policy.start_deadline);
+        let mut seal = SealWatch::begun(begun, self.read_whole_ago(installed.generation));
         let mut looking = None;
         // That it is ready is news too: an alarm may last from before.
         let (mut old_lines, mut is_ready_told) = (None, false);
@@ -324,39 +282,38 @@ impl Executor {
             if looking.is_none() {
                 looking = seal.due(Instant::now()).map(|look| self.begin_look(installed, look));
             }
-            let health = Health::of(&mut prover).await;
+            let health = prover.health_now().await;
             // What stood in the log before is no news.
             let lines = prover.tripped();
             let tripped = lines > *old_lines.get_or_insert(lines);
             let now = Instant::now();
             match health {
                 Health::Well => {
-                    (ready_at, through_at, old_lines) = (now, now, Some(lines));
+                    ailing.over(now);
+                    old_lines = Some(lines);
                     if !std::mem::replace(&mut is_ready_told, true) {
                         self.reporter.send(Input::Unready(None)).await;
                     }
                 }
                 Health::CutOff => {
-                    (ready_at, old_lines) = (now, Some(lines));
-                    if through_at.elapsed() > deadline {
-                        (through_at, is_ready_told) = (now, false);
+                    old_lines = Some(lines);
+                    if ailing.is_cut_off_too_long(now) {
+                        is_ready_told = false;
                         self.cut_off().await;
                     }
                 }
                 Health::Sick(shortfall) => {
-                    through_at = now;
-                    if tripped || ready_at.elapsed() > deadline {
-                        (ready_at, old_lines, is_ready_told) = (now, Some(lines), false);
+                    if ailing.is_sick_too_long(now) || tripped {
+                        (old_lines, is_ready_told) = (Some(lines), false);
                         self.unready(fault(UNREADY, shortfall), Blame::Version).await;
                     }
                 }
             }
             let pause = LOOK.max(settings.policy.probe_interval);
-            if let Some(looked) = pause_beside(pause, &mut looking).await {
-                seal.looked(looked.look, looked.begun, looked.ended, looked.pause);
-                if let Some(trouble) = seal.news(looked.look, looked.unknown, looked.ended) {
-                    self.reporter.send(Input::Trouble(trouble)).await;
-                }
+            if let Some(looked) = pause_beside(pause, &mut looking).await
+                && let Some(trouble) = seal.looked(looked)
+            {
+                self.reporter.send(Input::Trouble(trouble)).await;
             }
         }
     }
@@ -392,10 +349,11 @@ impl Executor {
         }
     }
 
-    /// Tells a front through which nobody gets to a service that is well, and has another take its place.
-    async fn cut_off(&self) {
+    /// Tells a front through which nobody gets to a service that is well, and has another take its place. Answers whether it
+    /// stands.
+    pub(super) async fn cut_off(&self) -> bool {
         self.reporter.send(Input::Unready(Some(cut_off()))).await;
-        self.front.replace();
+        self.front.replace(FRONT).await
     }
 
     /// Tells that it is not ready for longer than it may: a person, and whoever watches its version if that is to blame.

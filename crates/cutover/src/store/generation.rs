@@ -100,6 +100,15 @@ impl Store {
         self.generations_dir().join(generation.to_string())
     }
 
+    /// The same of one that is there, as the processes that are started from it name it: with every link on the way resolved.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if it is not there.
+    pub fn tree(&self, generation: Generation) -> Result<PathBuf> {
+        let path = self.generation_dir(generation);
+        fs::canonicalize(&path).map_err(Error::read(&path))
+    }
+
     /// What a sealed release says is new in it; none, if it says nothing.
     #[must_use]
     pub fn notes(&self, record: &GenerationRecord) -> Option<String> {

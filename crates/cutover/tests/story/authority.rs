@@ -9,6 +9,7 @@ use cutover_core::{FactName, Reading, Resolution, Status};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 
 fn good() -> Knobs {
     Knobs::default()
@@ -153,6 +154,22 @@ async fn a_current_release_that_does_not_run_is_not_already_current() -> anyhow:
         .await?;
     let (report, code) = update(&world, "1.0.0").await?;
     assert!(!report.ok && code != 0, "{report:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_current_release_whose_tree_is_changed_is_not_already_current_where_it_is_kept_stopped()
+-> anyhow::Result<()> {
+    let world = world(&with_policy("", &[]), &[("1.0.0", good())]).await?;
+    serving(&world, "1.0.0").await?;
+    assert_eq!(world.cutover(&["stop"]).await?.status.code(), Some(0));
+    update(&world, "1.0.0").await?;
+    assert!(!world.generation(2).exists(), "nothing was fetched");
+    let entry = world.generation(1).join("core/bin/gateway");
+    std::fs::set_permissions(&entry, PermissionsExt::from_mode(0o755))?;
+    std::fs::write(&entry, "changed")?;
+    let (report, _) = update(&world, "1.0.0").await?;
+    assert_eq!(report.target.unwrap().generation.to_string(), "0002", "it is had anew");
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use cutover_testkit::openclaw::{Answer, Client};
 use rustix::process::Signal;
 use sample_gateway::Knobs;
 use serde_json::json;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 fn lazy() -> Knobs {
@@ -277,5 +278,40 @@ async fn an_update_whose_proof_finds_no_way_through_the_front_has_it_replaced_an
     std::fs::remove_file(world.state().join("run/fronts/web.probe.sock"))?;
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}
+
+/// A lane for proofs on which somebody listens and nobody is answered.
+fn deaf_lane(world: &World) -> anyhow::Result<UnixListener> {
+    let lane = world.state().join("run/fronts/web.probe.sock");
+    std::fs::remove_file(&lane)?;
+    Ok(UnixListener::bind(lane)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_takes_proofs_in_and_lets_none_through_is_replaced_and_the_update_verified()
+-> anyhow::Result<()> {
+    let world =
+        world(&with_policy("", &[]), &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+    serving(&world, "1.0.0").await?;
+    let front = processes(&world, "front")[0];
+    let _deaf = deaf_lane(&world)?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    assert!(!is_alive(front));
+    world.until("the alarm's end", |view| view.alarm.is_none()).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_clients_get_through_the_front_it_is_proven_as_they_ask_and_the_front_stays()
+-> anyhow::Result<()> {
+    let (world, _updated) = watched().await?;
+    let front = processes(&world, "front")[0];
+    let _deaf = deaf_lane(&world)?;
+    // It is asked whether that is current already.
+    let ended = update(&world, "2.0.0").await?;
+    assert_eq!((ended.0.status, ended.0.ok, ended.1), (None, true, 0), "{:#?}", ended.0);
+    assert!(is_alive(front), "whoever is served is not thrown out");
     Ok(())
 }

@@ -301,7 +301,7 @@ async fn r38_r43_a_slow_service_is_neither_killed_nor_given_up_while_it_boots() 
     let slow = Knobs { ready_delay_ms: 1500, ..good() };
     let service = with_policy("", &[("start_deadline", "\"2500ms\"")]);
     let mut world = world(&service, &[("1.0.0", slow)]).await?;
-    serving(&world, "1.0.0").await?;
+    let before = serving(&world, "1.0.0").await?.process;
     // From now on readiness takes longer than the deadline: at rest that is no reason to end anybody.
     world.kill_daemon()?;
     let config = std::fs::read_to_string(world.config())?
@@ -309,7 +309,8 @@ async fn r38_r43_a_slow_service_is_neither_killed_nor_given_up_while_it_boots() 
     std::fs::write(world.config(), config)?;
     signal(processes(&world, "sample-gateway")[0], Signal::KILL)?;
     world.start_daemon().await?;
-    let born = world.until("the next process", |view| view.process.is_some()).await?.process;
+    let is_next = |view: &View| view.process.is_some() && view.process != before;
+    let born = world.until("the next process", is_next).await?.process;
     let after = serving(&world, "1.0.0").await?;
     assert_eq!(after.process, born, "the same process was waited for");
     assert_eq!(starts_of(&world, "1.0.0"), 2);

@@ -75,9 +75,7 @@ impl Executor {
         program: &Path,
     ) -> Result<Sandbox, Fault> {
         let site = &self.site;
-        let generation = site.store.generation_dir(installed.generation);
-        // By the name that it is started under.
-        let generation = generation.canonicalize().map_err(chain("store"))?;
+        let generation = site.store.tree(installed.generation).map_err(chain("store"))?;
         let mut env = launch.env.clone();
         env.remove(cutover_intent::FILE_VARIABLE);
         let private = self.private(launch);

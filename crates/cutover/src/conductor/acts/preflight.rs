@@ -1,8 +1,8 @@
 //! The preflight act: everything that is looked at before anything stops, and what weighs how much here.
 
-use super::proving::{Proof, Prover};
 use super::repairing::Patient;
 use super::{Executor, Outcome, blocking, chain, fault};
+use super::{Proof, Prover};
 use crate::config::{self, PluginSettings, SourceSettings};
 use crate::predecessor::{Predecessor, Record};
 use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Use};

@@ -1,8 +1,7 @@
 //! Before anything stops: resolve, stage, look.
 
 use super::super::inbox::{Progress, Unit};
-use super::proving::{Proof, Prover};
-use super::{Enough, Executor, Outcome, blocking, chain, fault};
+use super::{Enough, Executor, Outcome, Proof, Prover, blocking, chain, fault};
 use crate::config;
 use crate::store;
 use crate::supervisor::process;
@@ -10,6 +9,10 @@ use cutover_core::{
     Base, Done, Fault, Installed, Instance, Phase, Policy, Preparation, Release, Serving, State, Ticket,
     Wanted, Wish,
 };
+use std::time::Duration;
+
+/// How long a tree that cannot be compared is looked at again before what serves is had anew.
+const TREE: Duration = Duration::from_secs(5);
 
 /// What an update to the same release would find in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +82,7 @@ impl Executor {
         let Some(served) = served.filter(|served| served.installed.release == *release) else { return false };
         let proven = async {
             // What is not known to be what was sealed is had anew.
-            self.sealed(served.installed.generation).await?;
+            self.sealed_within(served.installed.generation, TREE).await?;
             let Some(instance) = &served.instance else { return Ok(()) };
             self.still_proven(&served.installed, instance, policy).await
         };

@@ -5,7 +5,7 @@
 
 use super::house::{Purpose, Right};
 use super::preflight::family;
-use super::proving::{Proof, expectation};
+use super::prover::{Proof, expectation};
 use super::repairing::{Patient, unshown};
 use super::trial::{Standing, Trial};
 use super::{Enough, Executor, Outcome, chain, fault};
@@ -232,7 +232,7 @@ impl Executor {
         let order = rehearsal::Order {
             questions: self.site.questions(),
             address: self.site.address(),
-            root: self.site.store.generation_dir(installed.generation),
+            root: self.site.store.tree(installed.generation).map_err(chain("store"))?,
             place: ours.join(KIND),
             pause: policy.probe_interval,
             grace: policy.stop_grace,

@@ -5,7 +5,10 @@ use crate::conductor::ledger::wall_ms;
 use crate::store;
 use cutover_core::{Fault, Generation};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Before a tree that could not be compared is looked at again; then twice as long.
+const PAUSE: Duration = Duration::from_millis(300);
 
 impl Executor {
     /// Whether a generation's tree still is what was sealed, by size, inode and times of every entry.
@@ -13,6 +16,22 @@ impl Executor {
         let store = self.site.store.clone();
         let compared = tokio::task::spawn_blocking(move || store.compare(generation)).await;
         compared.expect("BUG: comparing a tree panicked").map_err(untrue)
+    }
+
+    /// The same, where a tree that cannot be compared is looked at again for `limit`. Answers how many looks it took.
+    pub(super) async fn sealed_within(&self, generation: Generation, limit: Duration) -> Result<u32, Fault> {
+        let (begun, mut looks, mut pause) = (Instant::now(), 1, PAUSE);
+        loop {
+            match self.sealed(generation).await {
+                Ok(()) => return Ok(looks),
+                Err(fault) if fault.code == TREE_CHANGED || begun.elapsed() + pause > limit => {
+                    return Err(fault);
+                }
+                Err(fault) => warn(self, "whether its tree is as it was sealed", &fault),
+            }
+            tokio::time::sleep(pause).await;
+            (looks, pause) = (looks + 1, pause * 2);
+        }
     }
 
     /// The same by the hash of every byte. It is read and noted to its end even if nobody waits for that any more, and by

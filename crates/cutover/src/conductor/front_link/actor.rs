@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 /// The same for one that has already let a call pass.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -168,7 +168,10 @@ pub(super) struct Actor {
     pub silences: u32,
     pub looks: Arc<Mutex<Lately>>,
     pub orders: mpsc::Receiver<Order>,
-    pub useless: Arc<Notify>,
+    /// Which front stands, by its number.
+    pub stands: watch::Sender<Option<u64>>,
+    /// Which front is to be replaced.
+    pub useless: watch::Receiver<Option<u64>>,
     pub reporter: Reporter,
     pub interceptor: Option<Interceptor>,
 }
@@ -259,6 +262,7 @@ impl Actor {
     }
 
     pub(super) async fn run(mut self, mut standing: Option<ControlClient>) {
+        let mut number = 0;
         loop {
             let client = match standing.take() {
                 Some(client) => Ok(client),
@@ -281,7 +285,10 @@ impl Actor {
             let process = process::identify(client.hello().pid).ok().flatten();
             self.silences = 0;
             self.trouble.send_replace(None);
-            match self.steer(&client).await {
+            number += 1;
+            let steered = self.steer(&client, number).await;
+            self.stands.send_replace(None);
+            match steered {
                 Ok(Steered::Left(farewell)) => return self.leave(farewell, Some(client)).await,
                 Ok(Steered::Unwanted) => {
                     self.confirm.send_replace(Stance::Closed);
@@ -373,10 +380,11 @@ impl Actor {
     }
 
     /// Keeps one front in the wanted posture until it is lost or nobody steers it any more.
-    async fn steer(&mut self, client: &ControlClient) -> Result<Steered, Error> {
+    async fn steer(&mut self, client: &ControlClient, number: u64) -> Result<Steered, Error> {
         // What an earlier daemon claimed is not claimed any more, and nobody is let in before what is.
         client.claim(self.interceptor.as_ref().map(|ours| ours.claim.clone()), CALL).await?;
         client.pass_listeners(&self.listeners, CALL).await?;
+        self.stands.send_replace(Some(number));
         self.desires.mark_changed();
         let mut look = tokio::time::interval(STATS);
         loop {
@@ -427,7 +435,9 @@ impl Actor {
                     Order::TakeOver { reply, .. } => drop(reply.send(Ok(()))),
                     Order::Quit { reply } => return Ok(Steered::Left(reply)),
                 },
-                () = self.useless.notified() => return Ok(Steered::Useless),
+                Ok(()) = self.useless.changed() => if *self.useless.borrow_and_update() == Some(number) {
+                    return Ok(Steered::Useless);
+                },
                 _ = look.tick() => if !self.is_heard(client).await {
                     return Ok(Steered::Lost);
                 },
