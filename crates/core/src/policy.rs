@@ -113,7 +113,7 @@ pub enum Intake {
 pub enum RestoreAfterRelease {
     /// Never: maintenance instead, with both choices laid out.
     Refused,
-    /// Yes; the report names the window whose intake is lost.
+    /// Yes; the report says that they were, and where what was replaced is kept.
     Allowed,
 }
 

@@ -113,6 +113,16 @@ impl Report {
         self.awaits.as_ref().is_some_and(|awaits| awaits.plan.is_some())
     }
 
+    /// The same with `flags` (quoted for a shell; may be empty) in each command, so that it finds the places that they name.
+    #[must_use]
+    pub fn typed(mut self, flags: &str) -> Self {
+        let awaited = self.awaits.iter_mut().flat_map(|awaits| &mut awaits.commands);
+        for command in self.recovery.iter_mut().chain(awaited).filter(|_| !flags.is_empty()) {
+            *command = command.replacen("cutover ", &format!("cutover {flags} "), 1);
+        }
+        self
+    }
+
     /// The same with what is told of its run.
     #[must_use]
     pub fn told(mut self, notifications: &Notifications) -> Self {

@@ -124,6 +124,6 @@ pub struct Ending {
 pub enum Writes {
     /// All are there.
     Kept,
-    /// Those of a window named in the report were given up with the restored data.
+    /// Those since the snapshot were given up: it was laid down, and what it replaced is kept beside it.
     GivenUp,
 }

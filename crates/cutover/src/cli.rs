@@ -12,6 +12,7 @@ mod orders;
 pub(crate) mod outlet;
 mod print;
 mod serve;
+mod typed;
 
 pub use client::Client;
 pub use exit::ExitStatus;
@@ -82,7 +83,8 @@ pub(crate) struct Scene {
 impl Scene {
     /// Arguments go before the file, the file before what is usual.
     fn of(arguments: &Arguments, file: &Directories) -> Result<Self, crate::config::Error> {
-        let layout = layout(arguments.state.as_ref(), arguments.runtime.as_ref(), file)?;
+        let mut layout = layout(arguments.state.as_ref(), arguments.runtime.as_ref(), file)?;
+        layout.flags = typed::flags(arguments, file);
         let json = if arguments.json { arguments::Output::Json } else { arguments::Output::Text };
         Ok(Self { layout, json })
     }
@@ -97,7 +99,7 @@ fn layout(
     let state = state.or(file.state.as_ref());
     let runtime = runtime.or(file.runtime.as_ref());
     let mut layout = match state {
-        Some(state) => Layout { state: state.clone(), runtime: state.join("run") },
+        Some(state) => Layout::at(state.clone(), state.join("run")),
         None => Layout::default_for(&variable, account())?,
     };
     if let Some(runtime) = runtime {

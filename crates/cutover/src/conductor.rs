@@ -243,7 +243,9 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
     let settings = site.settings.for_run();
     View {
         service: name.to_owned(),
-        report: report(name, &chronicle.state, chronicle.latest()).told(&chronicle.notifications),
+        report: report(name, &chronicle.state, chronicle.latest())
+            .told(&chronicle.notifications)
+            .typed(&site.layout.flags),
         current: chronicle.state.current.clone(),
         progress: None,
         front: None,
@@ -263,6 +265,7 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
         address: Some(site.address()),
         listen: site.settings.listen.clone(),
         seq: 0,
+        flags: site.layout.flags.clone(),
         chronicle: Arc::clone(chronicle),
     }
 }

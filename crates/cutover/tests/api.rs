@@ -65,7 +65,7 @@ policy = {{ soak = "300ms", probe_interval = "50ms", keep = 1 }}
 
     fn layout(&self) -> Layout {
         let state = self.directory.path().join("state");
-        Layout { runtime: state.join("run"), state }
+        Layout::at(state.clone(), state.join("run"))
     }
 
     fn address(&self) -> SocketAddr {

@@ -11,14 +11,14 @@ mod undo;
 
 use super::arguments::{ADOPTED, ADOPTED_PORT, Adopt, Arguments, Output};
 use super::exit::{self, ExitStatus};
-use super::{Scene, account, config_file, layout, offline, outlet, variable};
+use super::{Scene, config_file, offline, outlet};
 use crate::conductor::Chronicle;
-use crate::config::{Directories, Layout, ServiceSettings};
+use crate::config::ServiceSettings;
 use crate::predecessor::{self, Record, Search, Step};
 use crate::shell;
 use crate::store::Store;
 use cutover_core::{Installed, RunId};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use takeover::{Takeover, Wanted};
 
 /// The package that a preset is about.
@@ -33,8 +33,6 @@ struct Desk {
     config: PathBuf,
     /// Flags that the daemon is started with, so that it finds the same places.
     flags: Vec<String>,
-    /// Of those, the ones that a person has to type to have the same places.
-    typed: Vec<String>,
 }
 
 impl Desk {
@@ -79,8 +77,7 @@ impl Desk {
 
     /// What a person types to have this program do something in the same places.
     fn line(&self, words: &str) -> String {
-        let flags = self.typed.iter().fold(String::new(), |text, word| text + &shell::quoted(word) + " ");
-        format!("cutover {flags}{words}")
+        self.scene.layout.command(words)
     }
 
     /// What a person types about this take-over, up to the flag that says what is to be done.
@@ -153,8 +150,7 @@ async fn considered(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<(Des
             flags.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
         }
     }
-    let typed = typed(arguments, &config, &file)?;
-    let desk = Desk { scene, name: adopt.name.clone(), config, flags, typed };
+    let desk = Desk { scene, name: adopt.name.clone(), config, flags };
     let record = Record::read(&desk.service())?;
     if adopt.undo {
         let record = undo::allowed(&desk, record)?;
@@ -208,28 +204,4 @@ async fn considered(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<(Des
     }
     apply::may_begin(&desk, &takeover).await?;
     Ok((desk, Way::Begin(Box::new(takeover))))
-}
-
-/// The flags that a person has to type to have the same places: those that differ from what is usual, whether they came from the
-/// command line or from the environment of this one command.
-fn typed(arguments: &Arguments, config: &Path, file: &Directories) -> anyhow::Result<Vec<String>> {
-    let mut typed = Vec::new();
-    let mut add = |flag: &str, path: &Path| -> anyhow::Result<()> {
-        typed.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
-        Ok(())
-    };
-    if Layout::config_file(&variable, account()).ok().as_deref() != Some(config) {
-        add("--config", config)?;
-    }
-    let usual = layout(None, None, file).ok();
-    let usual = |of: fn(&Layout) -> &PathBuf| usual.as_ref().map(of);
-    let state = arguments.state.as_ref().filter(|path| usual(|layout| &layout.state) != Some(path));
-    if let Some(path) = state {
-        add("--state", path)?;
-    }
-    let is_runtime_usual = |path: &&PathBuf| state.is_none() && usual(|layout| &layout.runtime) == Some(path);
-    if let Some(path) = arguments.runtime.as_ref().filter(|path| !is_runtime_usual(path)) {
-        add("--runtime", path)?;
-    }
-    Ok(typed)
 }

@@ -176,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn the_control_socket_takes_a_dead_daemon_s_place_and_is_found_only_when_it_is_private() {
         let ground = tempfile::tempdir().unwrap();
-        let layout = Layout { state: ground.path().into(), runtime: ground.path().into() };
+        let layout = Layout::at(ground.path().into(), ground.path().into());
         drop(std::os::unix::net::UnixListener::bind(layout.control()).unwrap());
         // Others may pass through the runtime directory, so the socket may not be born in it.
         conductor::passage(&layout.runtime).unwrap();

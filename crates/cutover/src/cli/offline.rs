@@ -61,14 +61,14 @@ fn names(chronicles: &[(String, Chronicle)]) -> impl Iterator<Item = &str> {
 /// How every service (or one) stands, as far as that can be seen.
 pub(super) fn standing(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
     let wanted = wanted(layout, service)?.into_iter();
-    Ok(wanted.map(|(name, chronicle)| told(&name, &chronicle, chronicle.latest())).collect())
+    Ok(wanted.map(|(name, chronicle)| told(layout, &name, &chronicle, chronicle.latest())).collect())
 }
 
 /// The reports of all runs of a service (or of all services), newest first.
 pub(super) fn reports(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
     let mut reports = Vec::new();
     for (name, chronicle) in wanted(layout, service)? {
-        reports.extend(chronicle.records.iter().map(|record| told(&name, &chronicle, Some(record))));
+        reports.extend(chronicle.records.iter().map(|record| told(layout, &name, &chronicle, Some(record))));
     }
     reports.sort_by_key(|report| std::cmp::Reverse(report.started));
     Ok(reports)
@@ -94,8 +94,8 @@ fn wanted(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<(String,
     Ok(chronicles)
 }
 
-fn told(name: &str, chronicle: &Chronicle, record: Option<&Record>) -> Report {
-    report(name, &chronicle.state, record).told(&chronicle.notifications)
+fn told(layout: &Layout, name: &str, chronicle: &Chronicle, record: Option<&Record>) -> Report {
+    report(name, &chronicle.state, record).told(&chronicle.notifications).typed(&layout.flags)
 }
 
 /// One run's report.

@@ -1,7 +1,7 @@
 //! Words for people.
 
 use crate::conductor::{Telling, View};
-use cutover_core::{CopiedBytes, Finding, Level, Outcome, Reading, Report, Status};
+use cutover_core::{CopiedBytes, Finding, Level, Outcome, Reading, Report, Status, Writes};
 use std::fmt::Write;
 
 /// One line of a service's status.
@@ -94,6 +94,11 @@ pub(super) fn ending(report: &Report) -> String {
     }
     if let Some(downtime) = report.downtime_ms {
         let _ = write!(text, "\nheld for {downtime} ms");
+    }
+    if report.writes == Writes::GivenUp {
+        text.push_str(
+            "\nwrites since the snapshot were given up; what was replaced is kept beside what was laid down",
+        );
     }
     if report.awaits.is_none() {
         commands(&mut text, report);

@@ -154,7 +154,8 @@ impl Conductor {
 
     fn notice(&self, state: &State) -> Notice {
         let name = &self.executor.site.settings.name;
-        let report = report(name, state, self.chronicle.latest());
+        let flags = &self.executor.site.layout.flags;
+        let report = report(name, state, self.chronicle.latest()).typed(flags);
         // A run that is over explains nothing any more, except where it left the service in maintenance.
         let about_a_run = state.open_run().is_some() || matches!(state.phase, Phase::Maintenance(_));
         let trouble = trouble(&report).filter(|_| about_a_run);

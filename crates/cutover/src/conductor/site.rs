@@ -316,7 +316,7 @@ mod tests {
         );
         let settings =
             config::parse(Path::new("cutover.toml"), &text).unwrap().services.remove("web").unwrap();
-        let layout = Layout { state: ground.join("state"), runtime: ground.join("run") };
+        let layout = Layout::at(ground.join("state"), ground.join("run"));
         Site::new(settings, layout, "/bin/true".into(), &[]).unwrap()
     }
 

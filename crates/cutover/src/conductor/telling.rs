@@ -156,7 +156,7 @@ fn message(view: &View, notification: &Notification, site: &Site) -> Message {
     let told = match notification.about.run() {
         // So old that nothing else is known of it.
         Some(run) => view.run(run),
-        None => Some(report(&view.service, view.state(), None)),
+        None => Some(report(&view.service, view.state(), None).typed(&view.flags)),
     };
     let fault = match &notification.about {
         About::AlarmRaised { fault } | About::AlarmCleared { fault } => Some(fault),

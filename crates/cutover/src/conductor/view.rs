@@ -69,6 +69,9 @@ pub struct View {
     pub listen: Vec<std::net::SocketAddr>,
     /// Grows with every change.
     pub seq: u64,
+    /// What commands are told with, so that they find the daemon's places.
+    #[serde(skip)]
+    pub(crate) flags: String,
     /// All runs, newest last.
     #[serde(skip)]
     pub(crate) chronicle: Arc<Chronicle>,
@@ -98,6 +101,8 @@ impl View {
     }
 
     fn of(&self, record: &Record) -> Report {
-        report(&self.service, &self.chronicle.state, Some(record)).told(&self.chronicle.notifications)
+        report(&self.service, &self.chronicle.state, Some(record))
+            .told(&self.chronicle.notifications)
+            .typed(&self.flags)
     }
 }

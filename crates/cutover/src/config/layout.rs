@@ -73,22 +73,41 @@ pub struct Layout {
     pub state: PathBuf,
     /// Sockets and intents (0700).
     pub runtime: PathBuf,
+    /// What a person has to type behind `cutover` for a command to find these places, quoted for a shell; empty where they are
+    /// the usual ones.
+    pub flags: String,
 }
 
 impl Layout {
+    /// These directories, which commands find without flags.
+    #[must_use]
+    pub fn at(state: PathBuf, runtime: PathBuf) -> Self {
+        Self { state, runtime, flags: String::new() }
+    }
+
+    /// What a person types for `cutover WORDS` in these places.
+    #[must_use]
+    pub fn command(&self, words: &str) -> String {
+        ["cutover", &self.flags, words]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
     /// The default directories: XDG for a user, `/var/lib` and `/run` for root.
     ///
     /// # Errors
     /// [`Misplaced::NoState`].
     pub fn default_for(env: &dyn Fn(&str) -> Option<OsString>, account: Account) -> Result<Self, Misplaced> {
         match account {
-            Account::Root => Ok(Self { state: "/var/lib/cutover".into(), runtime: "/run/cutover".into() }),
+            Account::Root => Ok(Self::at("/var/lib/cutover".into(), "/run/cutover".into())),
             Account::User => {
                 let state = own(env, "XDG_STATE_HOME", ".local/state").ok_or(Misplaced::NoState)?;
                 let state = state.join("cutover");
                 let runtime = absolute(env, "XDG_RUNTIME_DIR")
                     .map_or_else(|| state.join("run"), |directory| directory.join("cutover"));
-                Ok(Self { state, runtime })
+                Ok(Self::at(state, runtime))
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::cli::Client;
 use crate::conductor::{View, free_port};
+use crate::shell;
 use anyhow::{Context, bail};
 use cutover_core::{Report, RunId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -246,6 +247,12 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(&self.state().join("run/control.sock"))
+    }
+
+    /// What a person types for `cutover WORDS` in this world, as its daemon tells it.
+    #[must_use]
+    pub fn typed(&self, words: &str) -> String {
+        format!("cutover --config {} {words}", shell::quoted(&self.config().to_string_lossy()))
     }
 
     /// Runs the command line as a person does.

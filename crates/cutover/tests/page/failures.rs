@@ -149,7 +149,7 @@ async fn m10_maintenance_is_a_banner_until_a_person_has_resolved_it() -> anyhow:
     assert_eq!(viewer.marked("maintenance").await?, "bad");
     never_looked_complete(&mut viewer).await?;
     let banner = viewer.text_of(".banner.bad").await?;
-    for said in [M10, "Serving now: nothing that is proven", "cutover recover web --rollback"] {
+    for said in [M10, "Serving now: nothing that is proven", "recover web --rollback"] {
         assert!(banner.contains(said), "{said}: {banner}");
     }
     let role = "document.querySelector('.banner.bad').getAttribute('role')";

@@ -86,7 +86,7 @@ state = [{ path = "{world}/data/state.db", kind = "sqlite" }]"#;
     world
         .until("maintenance", |view| view.report.phase == "maintenance" || view.report.recovery.len() == 1)
         .await?;
-    world.until("the command", |view| view.report.recovery == ["cutover recover web --retry"]).await?;
+    world.until("the command", |view| view.report.recovery == [world.typed("recover web --retry")]).await?;
     std::fs::rename(&away, &release)?;
     let retried = reported(&world, &["recover", "web", "--retry"]).await?;
     assert_told(&retried, Status::RestartVerified, Resolution::None, 0);

@@ -193,7 +193,7 @@ async fn r46_r80_every_channel_tells_the_same_word_and_the_commands_in_it_are_ac
     assert!(page.head.contains("retry-after"), "{}", page.head);
     assert!(page.body.contains("manual restart required"), "{}", page.body);
     assert!(ended.0.causes[0].fault.detail.contains("Code(9)"), "{:?}", ended.0.causes);
-    let typed = "cutover recover web --rollback".to_owned();
+    let typed = world.typed("recover web --rollback");
     assert!(ended.0.recovery.contains(&typed) && page.body.contains(&typed), "{}", page.body);
     let recovered = reported(&world, &["recover", "web", "--rollback"]).await?;
     assert_eq!(recovered.0.resolution, Resolution::OldVerified, "{:#?}", recovered.0);

@@ -108,7 +108,7 @@ async fn r16_a_tree_whose_source_is_gone_is_maintenance_until_retry_finds_it_aga
     std::fs::rename(&release, &away)?;
     change_a_file(&world, 1)?;
     let lost = world.until("maintenance", |view| view.report.resolution == Resolution::Maintenance).await?;
-    assert_eq!(lost.report.recovery, ["cutover recover web --retry"]);
+    assert_eq!(lost.report.recovery, [world.typed("recover web --retry")]);
     eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;
     std::fs::rename(&away, &release)?;
     let retried = reported(&world, &["recover", "web", "--retry"]).await?;

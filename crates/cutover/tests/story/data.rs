@@ -81,7 +81,7 @@ async fn a_target_that_said_neutral_and_migrated_is_maintenance_and_old_code_nev
     );
     let why = &report.causes.last().unwrap().fault;
     assert!(why.code == "migrated" && why.detail.contains("state.db"), "{why:?}");
-    let ways = ["--retry", "--rollback", "--accept"].map(|way| format!("cutover recover web {way}"));
+    let ways = ["--retry", "--rollback", "--accept"].map(|way| world.typed(&format!("recover web {way}")));
     assert_eq!(report.recovery, ways);
     assert!(processes(&world, "sample-gateway").is_empty());
     let back = reported(&world, &["recover", "web", "--rollback"]).await?;

@@ -43,12 +43,7 @@ async fn typed(world: &World, way: &str) -> anyhow::Result<Output> {
         std::fs::create_dir(&bin)?;
         std::os::unix::fs::symlink(executable(), bin.join("cutover"))?;
     }
-    let shell = Command::new("/bin/sh")
-        .args(["-c", command])
-        .env("PATH", &bin)
-        .env("CUTOVER_CONFIG", world.config())
-        .kill_on_drop(true)
-        .output();
+    let shell = Command::new("/bin/sh").args(["-c", command]).env("PATH", &bin).kill_on_drop(true).output();
     Ok(tokio::time::timeout(LIMIT, shell).await.context("the shell does not end")??)
 }
 
@@ -126,7 +121,7 @@ async fn maintenance_is_told_also_while_a_run_out_of_it_waits_for_a_person() -> 
     let told = object.json();
     assert!(told.to_string().contains("manual restart required"), "{told}");
     assert_eq!(told["commands"], serde_json::json!(held.report.awaits.unwrap().commands), "{told}");
-    assert_eq!(told["commands"][1], "cutover cancel web", "{told}");
+    assert_eq!(told["commands"][1], world.typed("cancel web"), "{told}");
     Ok(())
 }
 
@@ -140,7 +135,7 @@ async fn an_old_version_whose_tree_is_changed_while_its_update_fails_is_had_anew
     change_a_file(&world, 1)?;
     let failed = world.end_of(&run).await?;
     assert_eq!((failed.status, failed.resolution), (Some(Status::RestartFailed), Resolution::Maintenance));
-    let anew = "cutover update web --to 1.0.0";
+    let anew = &world.typed("update web --to 1.0.0");
     world.until("the way out", |view| view.report.recovery.iter().any(|one| one == anew)).await?;
     assert_ended(&typed(&world, anew).await?, 0);
     let again = serving(&world, "1.0.0").await?;

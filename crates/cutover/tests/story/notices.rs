@@ -214,7 +214,7 @@ async fn with_the_service_dead_and_in_maintenance_the_operator_gets_what_to_type
     let told = receiver.has("run.ended", 2).await?.pop().unwrap();
     let (report, text) = (&told.body["report"], told.body["text"].as_str().unwrap());
     assert_eq!((report["ok"].as_bool(), report["resolution"].as_str()), (Some(false), Some("maintenance")));
-    assert!(text.contains("manual restart required") && text.contains("cutover recover web"), "{text}");
+    assert!(text.contains("manual restart required") && text.contains(&world.typed("recover web")), "{text}");
     assert_eq!(report["recovery"], serde_json::to_value(&ended.0.recovery)?);
     let whole = told.body.to_string();
     assert!(ended.0.causes.iter().any(|cause| cause.fault.detail.contains("Cannot find module")));
@@ -376,7 +376,7 @@ async fn whoever_is_told_learns_once_that_a_run_waits_for_a_person_and_what_to_t
     let asked = receiver.has("run.awaiting", 1).await?[0].clone();
     let plan = asked.body["report"]["awaits"]["plan"].as_str().context("a plan")?.to_owned();
     let text = asked.body["text"].as_str().unwrap_or_default();
-    assert!(text.contains(&format!("cutover approve web --plan {plan}")), "{text}");
+    assert!(text.contains(&world.typed(&format!("approve web --plan {plan}"))), "{text}");
     let is_told = |view: &View| {
         let asked = view.report.notices.iter().find(|notice| notice.about.word() == "run.awaiting");
         asked.is_some_and(|notice| notice.deliveries.iter().all(|delivery| delivery.outcome.is_some()))

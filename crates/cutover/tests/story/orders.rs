@@ -158,10 +158,12 @@ async fn strangers_read_what_failed_and_nothing_of_logs_and_paths() -> anyhow::R
     for answer in [get_from_afar(&world, "/").await?, get(&world, "/").await?] {
         assert_eq!(answer.status, 503);
         assert!(answer.body.contains(&cause.code), "{answer:?}");
-        assert!(!answer.body.contains(&place) && !answer.body.contains("Cannot find"), "{answer:?}");
+        // Who sits at this machine is told what to type, wherever its daemon has its configuration.
+        let said = answer.body.replace(&world.typed(""), "");
+        assert!(!said.contains(&place) && !said.contains("Cannot find"), "{answer:?}");
     }
     let afar = get_from_afar(&world, "/").await?;
-    assert!(!afar.body.contains("cutover recover"), "{afar:?}");
+    assert!(!afar.body.contains("recover web") && !afar.body.contains(&place), "{afar:?}");
     Ok(())
 }
 

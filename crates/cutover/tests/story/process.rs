@@ -75,7 +75,9 @@ async fn r85_a_resting_service_that_exits_78_is_not_started_again_until_a_person
     signal(processes(&world, "sample-gateway")[0], Signal::KILL)?;
     world.start_daemon().await?;
     let halted = world
-        .until("the halt", |view| view.report.recovery.iter().any(|command| command == "cutover start web"))
+        .until("the halt", |view| {
+            view.report.recovery.iter().any(|command| *command == world.typed("start web"))
+        })
         .await?;
     assert_eq!(halted.report.serving.posture, "maintain");
     assert!(halted.report.condition.contains("exit code 78"), "{}", halted.report.condition);
@@ -290,7 +292,7 @@ async fn a_stop_while_a_run_prepares_is_obeyed_and_the_run_parks() -> anyhow::Re
         return Ok(());
     }
     let parked = world.until("the parking", |view| view.report.phase == "parked").await?;
-    assert_eq!(parked.report.recovery, ["cutover start web"]);
+    assert_eq!(parked.report.recovery, [world.typed("start web")]);
     eventually("its end", async || processes(&world, "sample-gateway").is_empty()).await?;
     assert_eq!(starts_of(&world, "2.0.0"), 0);
     Ok(())
@@ -354,7 +356,7 @@ async fn r45_a_rollback_that_fails_is_maintenance_with_both_causes_and_ends_by_i
     );
     assert!(report.causes.len() >= 2, "{:?}", report.causes);
     assert!(
-        report.recovery.iter().any(|command| command == "cutover recover web --rollback"),
+        report.recovery.iter().any(|command| *command == world.typed("recover web --rollback")),
         "{:?}",
         report.recovery
     );

@@ -88,7 +88,11 @@ async fn a_fault_after_the_release_of_migrated_data_is_maintenance_and_both_ways
         "{report:#?}"
     );
     for way in ["--retry", "--rollback", "--accept"] {
-        assert!(report.recovery.contains(&format!("cutover recover web {way}")), "{:?}", report.recovery);
+        assert!(
+            report.recovery.contains(&world.typed(&format!("recover web {way}"))),
+            "{:?}",
+            report.recovery
+        );
     }
     let refused = get(&world, "/state").await?;
     assert_eq!(refused.status, 503);
@@ -102,6 +106,8 @@ async fn a_fault_after_the_release_of_migrated_data_is_maintenance_and_both_ways
         back.0
     );
     assert_eq!(back.0.writes, Writes::GivenUp, "what is lost is told");
+    let shown = told(&world.cutover(&["show", &back.0.run_id.as_ref().unwrap().0]).await?);
+    assert!(shown.contains("writes since the snapshot were given up"), "{shown}");
     serving(&world, "1.0.0").await?;
     let state = get(&world, "/state").await?.json();
     assert_eq!((&state["schema"], &state["rows"], &state["lastText"]), (&1.into(), &1.into(), &"old".into()));
