@@ -7,7 +7,8 @@ use crate::conductor::inbox::Input;
 use crate::conductor::ledger::wall_ms;
 use crate::conductor::site::Site;
 use crate::config::{PluginPolicy, PluginSettings};
-use crate::probe::{Address, Observer, Sight, TripwireScanner};
+use crate::predecessor::{Record, Step};
+use crate::probe::{Address, Observer, Sight, TripwireScanner, places};
 use crate::store::snapshot::Seat;
 use crate::supervisor::{self, Launch, Live};
 use cutover_core::{
@@ -24,6 +25,9 @@ const EXIT_RECORD: Duration = Duration::from_secs(2);
 
 /// Between two looks at a tree that could not be read.
 const TREE_PAUSE: Duration = Duration::from_millis(300);
+
+/// Between two questions where a process's files lie.
+const PLACES_PAUSE: Duration = Duration::from_millis(300);
 
 /// Lines of a log that are told with a process's end.
 const LAST_WORDS_MAX: usize = 3;
@@ -101,11 +105,8 @@ impl Executor {
             // The act has as much time as a start may take, beside the soak.
             self.stays_sealed(installed, policy.start_deadline / 2).await?;
         }
-        if matches!(proof, Proof::Prove | Proof::Return)
-            && let Some(record) = self.predecessor_gone().await?
-            && record.is_in_charge()
-        {
-            return Err(fault("predecessor", "the old service runs again, by its unit"));
+        if matches!(proof, Proof::Prove | Proof::Return) {
+            self.has_the_place_of_the_predecessor(policy).await?;
         }
         Ok(Done::Observed { expectation: prover.expectation, observations })
     }
@@ -130,6 +131,43 @@ impl Executor {
             }
             super::warn(self, "whether its tree is as it was sealed", &fault);
             tokio::time::sleep(TREE_PAUSE).await;
+        }
+    }
+
+    /// Where somebody else served before, they must be gone, and what took their place must be on their files.
+    async fn has_the_place_of_the_predecessor(&self, policy: &Policy) -> Result<(), Fault> {
+        let Some(record) = self.predecessor_gone().await? else { return Ok(()) };
+        if record.is_in_charge() {
+            return Err(fault("predecessor", "the old service runs again, by its unit"));
+        }
+        // Once it is taken, where its files lie is the configuration's to say.
+        match record.step() {
+            Step::Gone => self.works_on_the_same(&record, policy.start_deadline / 2).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What takes a predecessor's place must work on its files: the right version on other state is no take-over. One that cannot be
+    /// asked is asked again.
+    async fn works_on_the_same(&self, record: &Record, limit: Duration) -> Result<(), Fault> {
+        if record.terms.told.are_untold() {
+            return Ok(());
+        }
+        let settings = self.site.probe().map_err(|error| fault("probe", format!("{error:#}")))?;
+        let begun = Instant::now();
+        loop {
+            let error = match places(&settings, &Address::Tcp(self.site.address())).await {
+                Ok(now) => return record.moved(&now).map_or(Ok(()), |why| Err(fault("predecessor", why))),
+                Err(error) => error,
+            };
+            if begun.elapsed() > limit {
+                let why = super::told(&error);
+                return Err(fault(
+                    "predecessor",
+                    format!("where the copy's files lie is not to be had: {why}"),
+                ));
+            }
+            tokio::time::sleep(PLACES_PAUSE).await;
         }
     }
 
