@@ -51,15 +51,17 @@ pub fn noted(service: &ServiceSettings) -> Vec<String> {
         return Vec::new();
     }
     let own = match service.port {
-        Port::Fixed(port) => format!("{}, two above `port`", port.saturating_add(BROWSER_CONTROL)),
-        Port::Auto => "two above the port that is chosen for it (name `port` to know it)".to_owned(),
+        Port::Fixed(port) => format!("127.0.0.1:{}, two above `port`", port.saturating_add(BROWSER_CONTROL)),
+        Port::Auto => {
+            "127.0.0.1, two above the port that is chosen for it (name `port` to know it)".to_owned()
+        }
     };
     let public =
         service.listen.iter().map(|address| address.port().saturating_add(BROWSER_CONTROL).to_string());
     let public: std::collections::BTreeSet<String> = public.collect();
     let public: Vec<String> = public.into_iter().collect();
     vec![format!(
-        "service.{}: browser control of OpenClaw 5.x has no front; it listens on 127.0.0.1:{own}, no longer on {}",
+        "service.{}: browser control of OpenClaw 5.x has no front; it listens on {own}, no longer on {}",
         service.name,
         public.join(", ")
     )]
