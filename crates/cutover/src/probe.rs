@@ -7,6 +7,7 @@ mod hello;
 mod http;
 mod idle;
 mod observer;
+mod places;
 mod process;
 mod questions;
 mod settings;
@@ -17,6 +18,7 @@ pub use answers::{Clock, Failed, ServiceAnswers, observe_service};
 pub use assembly::assemble;
 pub use idle::{IdleAsk, IdleQuestion, is_idle};
 pub use observer::{Observer, Sight};
+pub use places::{Places, places};
 pub use process::{Before, ProcessFacts, observe_process};
 pub use questions::{Greeting, Questions, VersionQuestion};
 pub use settings::{

@@ -2,6 +2,8 @@
 //! the preset asks, and a fake service manager.
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
+#[path = "adopt/places.rs"]
+mod places;
 #[path = "adopt/plugins.rs"]
 mod plugins;
 #[path = "adopt/process.rs"]

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
 use cutover::probe::{
-    Address, Ask, Failed, Fields, FirstFrame, Hello, HttpCheck, IdleAsk, IdleQuestion, Pointer,
-    ProbeSettings, ServiceAnswers, Token, VersionProbe, is_idle, observe_service,
+    Address, Ask, Failed, Fields, FirstFrame, Hello, HttpCheck, IdleAsk, IdleQuestion, Places, Pointer,
+    ProbeSettings, ServiceAnswers, Token, VersionProbe, is_idle, observe_service, places,
 };
 use cutover_core::Seen;
 use futures_util::{SinkExt, StreamExt};
@@ -151,6 +151,41 @@ async fn the_handshake_is_that_of_the_simplest_client_and_waits_for_the_challeng
     let known =
         ["minProtocol", "maxProtocol", "client", "role", "scopes", "caps", "auth", "locale", "userAgent"];
     assert!(params.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{params}");
+}
+
+/// A gateway that tells where its files lie to whom it grants `operator.admin`, as all measured ones do.
+async fn with_places(snapshot: Value) -> Address {
+    gateway(move |mut socket| {
+        let snapshot = snapshot.clone();
+        async move {
+            challenge(&mut socket).await;
+            let request = hear(&mut socket).await;
+            let mut answer = hello_ok(json!({"version": "2026.9.6"}));
+            if request["params"]["scopes"] == json!(["operator.admin"]) {
+                answer["payload"]["snapshot"] = snapshot;
+            }
+            answer["type"] = "res".into();
+            answer["id"] = request["id"].clone();
+            say(&mut socket, answer).await;
+            linger(socket).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn where_a_gateway_s_files_lie_is_told_to_its_operators_and_only_by_absolute_paths() {
+    let told = |snapshot: Value| async move { places(&settings(LIMIT), &with_places(snapshot).await).await };
+    let both = told(json!({"stateDir": "/claw", "configPath": "/claw/openclaw.json"})).await.unwrap();
+    let expected = Places { state: Some("/claw".into()), configuration: Some("/claw/openclaw.json".into()) };
+    assert_eq!(both, expected);
+    let odd = told(json!({"stateDir": "claw", "configPath": 7})).await.unwrap();
+    assert!(odd == Places::default() && odd.are_untold());
+    let refusing = answering(json!({"ok": false, "error": {"code": "NO"}})).await;
+    assert!(places(&settings(LIMIT), &refusing).await.is_err());
+    let silent = gateway(linger).await;
+    let late = places(&settings(SHORT), &silent).await.unwrap_err().to_string();
+    assert!(late.contains("no answer within"), "{late}");
 }
 
 #[tokio::test]

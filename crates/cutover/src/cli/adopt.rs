@@ -8,6 +8,7 @@ mod plan;
 mod plugins;
 mod takeover;
 mod undo;
+mod whereabouts;
 
 use super::arguments::{ADOPTED, ADOPTED_PORT, Adopt, Arguments, Output};
 use super::exit::{self, ExitStatus};

@@ -84,7 +84,8 @@ impl Site {
             *project = at_home(project, &env)
                 .with_context(|| format!("service.{name}.plugins: nothing says where {} is", config::HOME))?;
         }
-        if let Some(problem) = config::scripted(&settings, &env) {
+        let problem = config::scripted(&settings, &env).or_else(|| config::uncovered(&settings, &env));
+        if let Some(problem) = problem {
             bail!(problem);
         }
         let port = match settings.port {

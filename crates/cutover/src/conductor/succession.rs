@@ -424,6 +424,7 @@ mod tests {
             files: Vec::new(),
             after: Some(RunId("before".into())),
             along: Vec::new(),
+            told: crate::probe::Places::default(),
             command: "adopt".into(),
         };
         let mut record = Record::begin(ground, predecessor.unwrap(), terms).unwrap();

@@ -1,6 +1,8 @@
 //! Presets: what is known of a service, as a fragment that lies below what the file says of it.
 
 use super::fragment::Preset;
+use super::gateway::{CONFIGURATION, STATE};
+use std::path::Path;
 use toml::{Table, Value};
 
 /// Keys of which a service has one: where the file names one of them, the preset's other one is no part of it.
@@ -47,6 +49,7 @@ pub(super) fn expand<'a>(file: &mut Table, presets: impl Iterator<Item = (&'a St
             choose(&mut whole, own, path, alternatives);
         }
         without_handshake(&mut whole, own);
+        with_its_configuration(&mut whole, own);
         merge(&mut whole, own);
         *own = whole;
     }
@@ -70,6 +73,29 @@ fn without_handshake(below: &mut Table, own: &Table) {
     let has_another = version.is_some_and(|version| version.get("http").is_some());
     if let Some(probe) = below.get_mut("probe").and_then(Value::as_table_mut).filter(|_| has_another) {
         probe.remove("idle");
+    }
+}
+
+/// A gateway's configuration that `env` has elsewhere than in its state is state, and is what is mended.
+fn with_its_configuration(below: &mut Table, own: &Table) {
+    let in_env = |table: &Table, name: &str| Some(table.get("env")?.get(name)?.as_str()?.to_owned());
+    let Some(configuration) = in_env(own, CONFIGURATION).filter(|path| !path.is_empty()) else { return };
+    let named = format!("{{env:{CONFIGURATION}}}");
+    let repair = below.get_mut("preflight").and_then(|preflight| preflight.get_mut("repair"));
+    if let Some(repair) = repair.and_then(Value::as_table_mut) {
+        repair.insert("files".into(), vec![named.clone()].into());
+    }
+    let state = in_env(own, STATE).or_else(|| in_env(below, STATE)).unwrap_or_default();
+    let states = below.get_mut("state").and_then(Value::as_array_mut);
+    if let Some(states) = states.filter(|_| !Path::new(&configuration).starts_with(state)) {
+        let entry = [("path", named), ("kind", "files".to_owned())];
+        states.push(
+            entry
+                .map(|(key, value)| (key.to_owned(), Value::from(value)))
+                .into_iter()
+                .collect::<Table>()
+                .into(),
+        );
     }
 }
 
@@ -125,7 +151,6 @@ fn hide_webhooks(ways: &mut Value) {
 mod tests {
     use super::*;
     use crate::config::{IdleAskSettings, SourceSettings, VersionSettings, parse, shown};
-    use std::path::Path;
 
     const LEAST: &str =
         "[service.gate]\npreset = \"openclaw\"\nnode = \"/opt/node\"\nlisten = \"127.0.0.1:18789\"\n";
@@ -165,6 +190,21 @@ mod tests {
         assert_eq!(own.state[0].path, Path::new("/var/lib/claw"), "the state lies where the gateway has it");
         assert_eq!((own.env["MORE"].as_str(), own.env["OPENCLAW_NO_AUTO_UPDATE"].as_str()), ("1", "1"));
         assert_eq!((own.policy.soak.as_secs(), own.policy.hold.as_secs()), (5, 120));
+    }
+
+    #[test]
+    fn a_configuration_that_lies_elsewhere_is_state_and_is_what_is_mended() {
+        let at = |path: &str| gate(&format!("[service.gate.env]\nOPENCLAW_CONFIG_PATH = \"{path}\"\n"));
+        let paths = |path: &str| -> Vec<String> {
+            at(path).state.iter().map(|state| state.path.display().to_string()).collect()
+        };
+        assert_eq!(paths("/etc/claw.json"), ["{home}/.openclaw", "/etc/claw.json"]);
+        assert_eq!(paths("{home}/claw.json"), ["{home}/.openclaw", "{home}/claw.json"]);
+        assert_eq!(paths("{home}/.openclaw/clawdbot.json"), ["{home}/.openclaw"], "it lies in it");
+        assert_eq!(paths(""), ["{home}/.openclaw"]);
+        let inside = at("{home}/.openclaw/clawdbot.json").repair.unwrap().files;
+        assert_eq!(inside, [Path::new("{home}/.openclaw/clawdbot.json")]);
+        assert_eq!(at("/etc/claw.json").repair.unwrap().files, [Path::new("/etc/claw.json")]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) fn service(name: &str, fragment: Service) -> Result<ServiceSettings, 
     let entry = keep(entry(&fragment), &mut complaints).unwrap_or_default();
     rules(&fragment, &listen, port, &mut complaints);
     complaints.extend(super::trust::exposed(&fragment, &listen));
+    complaints.extend(super::gateway::refused(&fragment));
     let intake = intake(fragment.inputs, &listen);
     let clearance = clearance(&fragment.policy).unwrap_or_else(|more| {
         complaints.extend(more);

@@ -2,49 +2,66 @@
 //! this machine only, unless the service learns who its clients are.
 
 use super::complaint::Complaint;
-use super::fragment::{ButtonFragment, ForwardedFragment, Service};
-use super::settings::{Button, Port, ServiceSettings, VersionSettings};
+use super::fragment::{ForwardedFragment, Service};
+use super::gateway::{is_gateway, is_openclaw};
+use super::settings::{Port, ServiceSettings};
 use std::net::SocketAddr;
 
 /// Ports of 5.x above the gateway's own that have no front: its browser control.
 const BROWSER_CONTROL: u16 = 2;
 
-/// What is wrong with a front that strangers reach, if the service would take them for this machine's own.
+/// What is wrong with a front that strangers reach, if the service would take them for this machine's own, or could not tell
+/// them from those.
 pub(super) fn exposed(service: &Service, listen: &[SocketAddr]) -> Option<Complaint> {
-    let is_openclaw = service.probe.version.openclaw.is_some()
-        || matches!(service.update_button, Some(ButtonFragment::OpenClaw));
-    let learns = !matches!(service.forwarded, None | Some(ForwardedFragment::None));
     let open = listen.iter().find(|address| !address.ip().to_canonical().is_loopback())?;
-    (is_openclaw && !learns).then(|| {
-        let problem = format!(
-            "{open} is reached from other machines, and behind the front an OpenClaw gateway takes everybody for a \
-             client of this one, whom it trusts: listen on 127.0.0.1 and [::1] and come in through a tunnel, or let the \
-             gateway learn who comes: forwarded = \"x-forwarded-remote\" here, and \
-             gateway.trustedProxies = [\"127.0.0.1\"] in its own configuration"
-        );
-        Complaint::new("listen", problem)
-    })
+    let (key, problem) = match service.forwarded {
+        _ if !is_openclaw(service) => return None,
+        // It reads X-Forwarded-For.
+        Some(ForwardedFragment::XForwardedRemote) => return None,
+        None | Some(ForwardedFragment::None) => (
+            "listen",
+            format!(
+                "{open} is reached from other machines, and behind the front an OpenClaw gateway takes everybody for a \
+                 client of this one, whom it trusts: listen on 127.0.0.1 and [::1] and come in through a tunnel, or let the \
+                 gateway learn who comes: forwarded = \"x-forwarded-remote\" here, and \
+                 gateway.trustedProxies = [\"127.0.0.1\"] in its own configuration"
+            ),
+        ),
+        Some(ForwardedFragment::XForwarded) => (
+            "forwarded",
+            "with \"x-forwarded\" an OpenClaw gateway finds nobody behind the front's clients of this machine, the daemon's own \
+             questions among them, and refuses them or takes their scopes: write \"x-forwarded-remote\", which leaves those alone"
+                .to_owned(),
+        ),
+        Some(ForwardedFragment::Rfc7239) => (
+            "forwarded",
+            "an OpenClaw gateway reads who comes from X-Forwarded-For alone; of the header of \"rfc7239\" it sees that it is there, \
+             and knows nobody's address then: write \"x-forwarded-remote\""
+                .to_owned(),
+        ),
+    };
+    Some(Complaint::new(key, problem))
 }
 
 /// What is good to know about a service that is configured well.
 #[must_use]
 pub fn noted(service: &ServiceSettings) -> Vec<String> {
-    let is_openclaw = matches!(service.version, VersionSettings::OpenClaw { .. })
-        || matches!(service.button, Some(Button::OpenClaw));
     let skips = service.env.contains_key("OPENCLAW_SKIP_BROWSER_CONTROL_SERVER");
-    if !is_openclaw || skips || service.listen.is_empty() {
+    if !is_gateway(service) || skips || service.listen.is_empty() {
         return Vec::new();
     }
     let own = match service.port {
-        Port::Fixed(port) => format!("{}, two above `port`", port.saturating_add(BROWSER_CONTROL)),
-        Port::Auto => "two above the port that is chosen for it (name `port` to know it)".to_owned(),
+        Port::Fixed(port) => format!("127.0.0.1:{}, two above `port`", port.saturating_add(BROWSER_CONTROL)),
+        Port::Auto => {
+            "127.0.0.1, two above the port that is chosen for it (name `port` to know it)".to_owned()
+        }
     };
     let public =
         service.listen.iter().map(|address| address.port().saturating_add(BROWSER_CONTROL).to_string());
     let public: std::collections::BTreeSet<String> = public.collect();
     let public: Vec<String> = public.into_iter().collect();
     vec![format!(
-        "service.{}: browser control of OpenClaw 5.x has no front; it listens on 127.0.0.1:{own}, no longer on {}",
+        "service.{}: browser control of OpenClaw 5.x has no front; it listens on {own}, no longer on {}",
         service.name,
         public.join(", ")
     )]
@@ -77,15 +94,19 @@ mod tests {
                 let told = gateway(open, lines).expect_err(open);
                 assert!(told.contains("service.gateway.listen: "), "{told}");
                 assert!(told.contains("x-forwarded-remote") && told.contains("trustedProxies"), "{told}");
-                for learns in ["x-forwarded-remote", "x-forwarded", "rfc7239"] {
-                    let lines = format!("forwarded = \"{learns}\"\n{lines}");
-                    assert!(gateway(open, &lines).is_ok(), "{open} {learns}");
+                let with = |forwarded: &str| gateway(open, &format!("forwarded = \"{forwarded}\"\n{lines}"));
+                assert!(with("x-forwarded-remote").is_ok(), "{open}");
+                for (unread, why) in [("x-forwarded", "finds nobody"), ("rfc7239", "X-Forwarded-For alone")] {
+                    let told = with(unread).expect_err(unread);
+                    assert!(told.contains("service.gateway.forwarded: ") && told.contains(why), "{told}");
+                    assert!(told.contains("write \"x-forwarded-remote\""), "{told}");
                 }
                 assert!(gateway(open, &format!("forwarded = \"none\"\n{lines}")).is_err());
             }
             assert!(gateway("[\"127.0.0.1:18789\", \"[::1]:18789\", \"127.0.0.7:18789\"]", lines).is_ok());
         }
         assert!(gateway("\"0.0.0.0:8080\"", OTHER).is_ok(), "others trust nobody by address");
+        assert!(gateway("\"0.0.0.0:8080\"", &format!("forwarded = \"rfc7239\"\n{OTHER}")).is_ok());
     }
 
     #[test]

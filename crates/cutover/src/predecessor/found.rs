@@ -142,12 +142,6 @@ impl Predecessor {
             None => self.command.get(at + 1).map(String::as_str),
         }
     }
-
-    /// Its home.
-    #[must_use]
-    pub fn home(&self) -> Option<&Path> {
-        self.env.get("HOME").map(Path::new)
-    }
 }
 
 /// What ends the process must end neither this program nor anything else that its unit keeps.

@@ -1,6 +1,7 @@
 //! The record of a take-over: lines that are only ever added, each on disk before what it speaks of is begun.
 
 use super::{Error, Predecessor};
+use crate::probe::Places;
 use crate::store::ImportedPlugin;
 use cutover_core::{Generation, RunId};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,9 @@ pub struct Terms {
     /// Plugins that it has installed itself, as they lay then: they are taken over with it.
     #[serde(default)]
     pub along: Vec<ImportedPlugin>,
+    /// Where its files lay, in its own words: what takes its place has to tell the same.
+    #[serde(default)]
+    pub told: Places,
     /// What a person types about it, up to the flag that says what is to be done.
     #[serde(default = "usual_command")]
     pub command: String,
@@ -272,7 +276,13 @@ pub(super) mod tests {
     }
 
     fn terms() -> Terms {
-        Terms { files: Vec::new(), after: None, along: Vec::new(), command: usual_command() }
+        Terms {
+            files: Vec::new(),
+            after: None,
+            along: Vec::new(),
+            told: Places::default(),
+            command: usual_command(),
+        }
     }
 
     /// A record that has just begun.

@@ -1,8 +1,9 @@
 //! One round of questions to a service, and its answers as facts.
 
+use super::Error;
+use super::hello::{self, Scope};
 use super::http::{self, Answer};
 use super::settings::{Address, Ask, Field, FirstFrame, HttpCheck, Pointer, ProbeSettings, VersionProbe};
-use super::{Error, hello};
 use ::http::StatusCode;
 use cutover_core::Seen;
 use serde_json::Value;
@@ -178,7 +179,7 @@ impl<'a> Round<'a> {
             }
             Ask::OpenClawHello(handshake) => {
                 let source = format!("OpenClaw hello at {}", self.address);
-                self.seen(self.talk(hello::greet(self.address, handshake)), source).await
+                self.seen(self.talk(hello::greet(self.address, handshake, Scope::Read)), source).await
             }
         }
     }

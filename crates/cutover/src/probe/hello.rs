@@ -17,13 +17,31 @@ type Socket = WebSocketStream<Box<dyn Wire>>;
 
 /// The most that one frame may hold, in bytes: a hello carries a snapshot of presence and health.
 const FRAME_BYTES_MAX: usize = 4 << 20;
+/// What is asked for with the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// To see how it is.
+    Read,
+    /// To be told what it tells its operators only. Nothing is called with it.
+    Admin,
+}
+
+impl Scope {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Read => "operator.read",
+            Self::Admin => "operator.admin",
+        }
+    }
+}
+
 /// The ids of our requests.
 const CONNECT_ID: &str = "1";
 const CALL_ID: &str = "2";
 
 /// The payload of `hello-ok`. The caller bounds the time.
-pub(super) async fn greet(address: &Address, hello: &Hello) -> Result<Value, Error> {
-    let (mut socket, payload) = shake_hands(address, hello).await?;
+pub(super) async fn greet(address: &Address, hello: &Hello, scope: Scope) -> Result<Value, Error> {
+    let (mut socket, payload) = shake_hands(address, hello, scope).await?;
     // The answer is here; whether the farewell arrives changes nothing.
     let _ = socket.close(None).await;
     Ok(payload)
@@ -31,7 +49,7 @@ pub(super) async fn greet(address: &Address, hello: &Hello) -> Result<Value, Err
 
 /// The payload with which a method without parameters is answered. The caller bounds the time.
 pub(super) async fn call(address: &Address, hello: &Hello, method: &str) -> Result<Value, Error> {
-    let (mut socket, _) = shake_hands(address, hello).await?;
+    let (mut socket, _) = shake_hands(address, hello, Scope::Read).await?;
     let request = json!({"type": "req", "id": CALL_ID, "method": method, "params": {}});
     socket.send(Message::text(request.to_string())).await.map_err(socket_error)?;
     let mut answer = response(&mut socket, CALL_ID).await?;
@@ -43,7 +61,7 @@ pub(super) async fn call(address: &Address, hello: &Hello, method: &str) -> Resu
     Err(Error::CallRefused { method: method.to_owned(), answer: words_of(&answer["error"]) })
 }
 
-async fn shake_hands(address: &Address, hello: &Hello) -> Result<(Socket, Value), Error> {
+async fn shake_hands(address: &Address, hello: &Hello, scope: Scope) -> Result<(Socket, Value), Error> {
     let mut socket = open(address, &hello.path, &HeaderMap::new()).await?;
     loop {
         let frame = next_json(&mut socket).await?;
@@ -51,7 +69,7 @@ async fn shake_hands(address: &Address, hello: &Hello) -> Result<(Socket, Value)
             break;
         }
     }
-    let request = Message::text(connect_request(hello).to_string());
+    let request = Message::text(connect_request(hello, scope).to_string());
     socket.send(request).await.map_err(socket_error)?;
     let mut answer = response(&mut socket, CONNECT_ID).await?;
     if answer["ok"] == true && answer["payload"]["type"] == "hello-ok" {
@@ -79,7 +97,7 @@ pub(super) async fn is_greeted(address: &Address, expected: &FirstFrame) -> Resu
     Ok(frame.pointer(&expected.pointer.0).and_then(Value::as_str) == Some(expected.equals.as_str()))
 }
 
-fn connect_request(hello: &Hello) -> Value {
+fn connect_request(hello: &Hello, scope: Scope) -> Value {
     let mut params = json!({
         "minProtocol": 3,
         "maxProtocol": 99,
@@ -90,7 +108,7 @@ fn connect_request(hello: &Hello) -> Value {
             "mode": "backend",
         },
         "role": "operator",
-        "scopes": ["operator.read"],
+        "scopes": [scope.word()],
         "caps": [],
     });
     if let Some(token) = &hello.token {

@@ -1,6 +1,7 @@
 // What a gateway's preset asks of it, and no more: health, readiness, a hello over a WebSocket that needs the token, and a
-// validator. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
-// it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later), `deaf` (it runs no plugin); and each of them,
+// validator. It finds its state and its configuration as a gateway does, and tells them to whom it grants `operator.admin`; with
+// SAYS_STATE it tells another state, and with MUTE nothing. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
+// it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later), `deaf` (it runs no plugin), `lost` (it tells another state); and each of them,
 // copy or not, to write a title over its command line: `titled`.
 'use strict';
 const crypto = require('node:crypto');
@@ -17,7 +18,10 @@ const version = JSON.parse(fs.readFileSync(path.join(__dirname, '..', 'package.j
 const said = (name) => words[words.indexOf(name) + 1];
 const port = Number(said('--port'));
 const token = process.env.OPENCLAW_GATEWAY_TOKEN || said('--token');
-const state = process.env.OPENCLAW_STATE_DIR;
+const home = path.resolve((process.env.OPENCLAW_HOME || process.env.HOME).replace(/^~(?=$|\/)/, process.env.HOME));
+const profile = words.includes('--profile') ? `-${said('--profile')}` : '';
+const state = process.env.OPENCLAW_STATE_DIR || path.join(home, `.openclaw${profile}`);
+const configuration = path.resolve(process.env.OPENCLAW_CONFIG_PATH || path.join(state, 'openclaw.json'));
 // A line for each start: outside of the state, which is copied and taken back.
 if (process.env.STARTS) {
   try {
@@ -79,7 +83,7 @@ function unmasked(bytes) {
 const server = http.createServer((request, response) => {
   const known = ['/healthz', '/readyz'].includes(request.url);
   response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' });
-  response.end(JSON.stringify({ ok: known, cwd: process.cwd(), argv: process.argv.slice(2), kept: process.env.KEPT }));
+  response.end(JSON.stringify({ ok: known, cwd: process.cwd(), argv: process.argv.slice(2), kept: process.env.KEPT, state, configuration }));
 });
 server.on('upgrade', (request, socket) => {
   const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
@@ -99,6 +103,10 @@ server.on('upgrade', (request, socket) => {
       return socket.end(frame({ type: 'res', id, ok: false, error: { code: 'AUTH_TOKEN_MISMATCH' } }));
     }
     const snapshot = { health: { plugins: { loaded: plugins() } } };
+    if (params.scopes?.includes('operator.admin') && !process.env.MUTE) {
+      snapshot.stateDir = told('lost') ? home : process.env.SAYS_STATE || state;
+      snapshot.configPath = configuration;
+    }
     return socket.write(frame({ type: 'res', id, ok: true, payload: { type: 'hello-ok', protocol: 3, server: { version }, snapshot } }));
   });
 });

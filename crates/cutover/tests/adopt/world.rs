@@ -28,6 +28,16 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(crate) struct World {
     directory: tempfile::TempDir,
     pub(crate) port: u16,
+    manner: Manner,
+}
+
+/// What a gateway is started with beside, or instead of, what every one here has.
+#[derive(Default)]
+pub(crate) struct Manner {
+    /// Variables; one without a value is left out.
+    pub(crate) env: Vec<(&'static str, Option<String>)>,
+    /// Further words of its command line.
+    pub(crate) words: Vec<&'static str>,
 }
 
 /// How the gateway was started.
@@ -55,8 +65,12 @@ pub(crate) const OTHER: u32 = 65_534;
 impl World {
     /// A gateway that serves.
     pub(crate) fn serving(started: Started) -> Self {
-        let directory = tempfile::Builder::new().prefix("cutover-adopt-").tempdir().unwrap();
-        let world = Self { directory, port: free_address().unwrap().port() };
+        Self::serving_so(started, |_| Manner::default())
+    }
+
+    /// The same, started in a manner of its own.
+    pub(crate) fn serving_so(started: Started, manner: impl FnOnce(&Self) -> Manner) -> Self {
+        let world = Self::empty(manner);
         let package = world.package();
         for path in
             [package.join("dist"), world.units(), world.path("claw"), world.path("bin"), world.path("work")]
@@ -126,6 +140,14 @@ impl World {
         world
     }
 
+    fn empty(manner: impl FnOnce(&Self) -> Manner) -> Self {
+        let directory = tempfile::Builder::new().prefix("cutover-adopt-").tempdir().unwrap();
+        let port = free_address().unwrap().port();
+        let mut world = Self { directory, port, manner: Manner::default() };
+        world.manner = manner(&world);
+        world
+    }
+
     fn belongs_to_another(&self) {
         fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for path in ["claw", "claw/openclaw.json", "work", "home"] {
@@ -169,12 +191,13 @@ impl World {
         let entry = self.package().join("dist/index.js").display().to_string();
         let words =
             ["gateway", "--port", &self.port.to_string(), "--bind", "loopback"].map(ToOwned::to_owned);
-        [node().display().to_string(), entry].into_iter().chain(words).collect()
+        let more = self.manner.words.iter().map(|word| (*word).to_owned());
+        [node().display().to_string(), entry].into_iter().chain(words).chain(more).collect()
     }
 
     fn variables(&self) -> BTreeMap<String, String> {
         let text = |path: &str| self.path(path).display().to_string();
-        [
+        let mut variables: BTreeMap<String, String> = [
             ("PATH", "/usr/bin:/bin".to_owned()),
             ("HOME", text("home")),
             ("OPENCLAW_STATE_DIR", text("claw")),
@@ -183,7 +206,12 @@ impl World {
             ("STARTS", text("starts")),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .into();
+        for (name, value) in &self.manner.env {
+            variables.remove(*name);
+            variables.extend(value.clone().map(|value| ((*name).to_owned(), value)));
+        }
+        variables
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {

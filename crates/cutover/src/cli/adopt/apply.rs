@@ -72,8 +72,11 @@ pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<Exi
     for (plugin, why) in &takeover.plugins.left {
         desk.say(&plugins::stays(plugin, why));
     }
-    let along = takeover.import.plugins;
-    let terms = Terms { files: takeover.files, after, along, command: desk.adopting() };
+    for note in takeover.notes() {
+        desk.say(&format!("note: {note}"));
+    }
+    let (along, told) = (takeover.import.plugins, takeover.whereabouts.told);
+    let terms = Terms { files: takeover.files, after, along, told, command: desk.adopting() };
     let record = Record::begin(&desk.service(), takeover.predecessor, terms)?;
     go_on(desk, record).await
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// Variables that are not carried over.
-const LEFT: [&str; 40] = [
+const LEFT: [&str; 41] = [
     "COLORTERM",
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
@@ -20,6 +20,7 @@ const LEFT: [&str; 40] = [
     "MEMORY_PRESSURE_WRITE",
     "NOTIFY_SOCKET",
     "OLDPWD",
+    "OPENCLAW_CONFIG_PATH",
     "OPENCLAW_GATEWAY_PORT",
     "OPENCLAW_GATEWAY_TOKEN",
     "OPENCLAW_NO_AUTO_UPDATE",

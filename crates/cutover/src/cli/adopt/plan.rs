@@ -8,7 +8,7 @@ use super::plugins::{self, Taken};
 use super::takeover::Takeover;
 use crate::shell::shown;
 use crate::store::ImportedPlugin;
-use crate::store::snapshot::{self, StateKind, StatePath};
+use crate::store::snapshot::{self, StatePath};
 use serde_json::json;
 use std::fmt::Write as _;
 
@@ -42,6 +42,7 @@ pub(super) fn print(desk: &Desk, takeover: &Takeover, again: &str) -> ExitStatus
             "apply": applying,
             "undo": undoing,
             "gap": gap,
+            "notes": takeover.notes(),
             "obstacle": takeover.obstacle,
         });
         outlet::result(format_args!("{plan:#}"));
@@ -88,7 +89,10 @@ fn text(
             let _ = writeln!(text, "  {}. {step}", at + 1);
         }
     }
-    let _ = write!(text, "\nThe gap: {gap}\n\nNothing was changed. `{again}` does it.");
+    for note in takeover.notes() {
+        let _ = write!(text, "\nnote: {note}");
+    }
+    let _ = write!(text, "\n\nThe gap: {gap}\n\nNothing was changed. `{again}` does it.");
     text
 }
 
@@ -109,7 +113,12 @@ fn findings(takeover: &Takeover) -> Vec<Finding> {
         "its package.json".into(),
     );
     add("directory", old.cwd.display().to_string(), proc("cwd"));
-    add("state", takeover.state.display().to_string(), proc("environ"));
+    let lies = &takeover.whereabouts;
+    add("state", lies.state.display().to_string(), lies.source.clone());
+    if let Some(path) = lies.elsewhere() {
+        let is = "outside of its state, and copied and taken back with it";
+        add("configured", format!("{}, {is}", path.display()), lies.source.clone());
+    }
     add("token", "[hidden]".into(), takeover.token_source.clone());
     match &old.unit {
         Some(unit) => {
@@ -171,6 +180,8 @@ fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
     let unit = old.unit.as_ref().filter(|unit| unit.is_enabled);
     let settle = unit
         .map(|unit| format!("`{}`: it starts no more {}", unit.command("disable"), unit.manager.starts()));
+    let state = takeover.settings.state.iter();
+    let copied: Vec<String> = state.map(|state| state.path.display().to_string()).collect();
     let listen: Vec<String> = takeover.settings.listen.iter().map(ToString::to_string).collect();
     let mut steps = vec![
         format!(
@@ -180,7 +191,7 @@ fn applying(desk: &Desk, takeover: &Takeover) -> Vec<String> {
         "write the two files; one that is there already is not overwritten".into(),
         format!("copy {from} ({size}) to a sealed generation, while the old process serves"),
         "start the daemon (one that runs has to be ended first: it had no such service when it began)".into(),
-        format!("begin a run: preflight of that generation, copy of {}", takeover.state.display()),
+        format!("begin a run: preflight of that generation, copy of {}", copied.join(" and ")),
         format!("(the gap begins) {end}; it is proven gone; no file of it is changed"),
         format!("put a front on {}: from here requests wait", listen.join(", ")),
     ];
@@ -219,8 +230,9 @@ fn undoing(takeover: &Takeover) -> Vec<String> {
 }
 
 fn gap(takeover: &Takeover) -> String {
-    let path = StatePath { path: takeover.state.clone(), kind: StateKind::Files };
-    let state = snapshot::estimate(&[path]).map_or_else(
+    let paths = takeover.settings.state.iter();
+    let paths: Vec<_> = paths.map(|state| StatePath { path: state.path.clone(), kind: state.kind }).collect();
+    let state = snapshot::estimate(&paths).map_or_else(
         |_| "state of unknown size".to_owned(),
         |size| format!("{} files of state, {} MB, of which what changed", size.files, size.bytes / 1_000_000),
     );

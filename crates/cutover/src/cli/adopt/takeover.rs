@@ -2,22 +2,26 @@
 
 use super::environment::{Carried, carried};
 use super::plugins::{self, Plugins};
+use super::whereabouts::{STATE, Whereabouts};
+use crate::causes;
 use crate::config::{self, ServiceSettings};
 use crate::predecessor::{self, Predecessor, Record, Written};
-use crate::probe::{Ask, Fields, Hello, HttpCheck, ProbeSettings, Token, VersionProbe};
+use crate::probe::{
+    self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe, places,
+};
 use crate::store::{Import, ImportedPlugin};
 use anyhow::{Context, bail};
 use cutover_core::Seen;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// The gateway's token, as the preset's environment has it.
 const TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
-/// Where the gateway's state lies.
-const STATE: &str = "OPENCLAW_STATE_DIR";
+/// What has a configuration of the gateway's take in another file.
+const INCLUDE: &[u8] = b"\"$include\"";
 /// Limit of one question to the old or the new process.
 const QUESTION: Duration = Duration::from_secs(10);
 
@@ -33,7 +37,8 @@ pub(super) struct Takeover {
     pub token_source: String,
     /// Where the command line was read.
     pub command_source: String,
-    pub state: PathBuf,
+    /// Where its state and its configuration lie.
+    pub whereabouts: Whereabouts,
     pub carried: Carried,
     /// Options of the old command line that the preset does not have.
     pub options: Vec<String>,
@@ -63,8 +68,8 @@ impl Takeover {
         wanted: &Wanted<'_>,
         config: &Path,
     ) -> anyhow::Result<Self> {
-        let state = state_of(&predecessor)?;
-        let (token, token_source) = token_of(&predecessor, &state)?;
+        let derived = Whereabouts::derived(&predecessor)?;
+        let (token, token_source) = token_of(&predecessor, &derived.configuration)?;
         let carried = carried(&predecessor.env);
         let command_source = match wanted.command {
             [] => format!("/proc/{}/cmdline", predecessor.instance.pid),
@@ -80,12 +85,19 @@ impl Takeover {
         };
         let begun = configuration(name, &predecessor, &listen, &secret, &options)?;
         let mut rest = wanted.lines.iter().fold(String::new(), |text, line| text + line + "\n");
-        let _ = write!(rest, "\n[service.{name}.env]\n{STATE} = {}\n", quoted(&state.display()));
+        let _ = write!(rest, "\n[service.{name}.env]\n{}", derived.variables());
         let asked = probe(&settings(name, &path, &format!("{begun}{rest}"))?, &token)?;
         let told = told(&predecessor, &asked).await;
+        let whereabouts = match &told {
+            Ok(_) => derived.told(told_places(&predecessor, &asked).await?)?,
+            // It is not taken over as it is.
+            Err(_) => derived,
+        };
         // Whoever names plugins has the last word.
         let plugins = match &told {
-            Ok(told) if !names_plugins(wanted.lines) => plugins::found(&state, &predecessor.package, told),
+            Ok(told) if !names_plugins(wanted.lines) => {
+                plugins::found(&whereabouts.state, &predecessor.package, told)
+            }
             _ => Plugins::default(),
         };
         let text = format!("{begun}{}{rest}", plugins.configuration(&predecessor.package, STATE));
@@ -105,12 +117,28 @@ impl Takeover {
             settings,
             token_source,
             command_source,
-            state,
+            whereabouts,
             carried,
             options,
             plugins,
             obstacle: told.err(),
         })
+    }
+}
+
+impl Takeover {
+    /// What is good to know before it is begun.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let untold = self.whereabouts.untold.as_ref().map(|why| {
+            format!(
+                "where its state and its configuration lie is derived from how it was started, and what the copy works on is not \
+                 compared with it: {why}"
+            )
+        });
+        // What is carried over is not read from its file yet.
+        let mut whole = self.settings.clone();
+        whole.env.extend(self.carried.variables.clone());
+        untold.into_iter().chain(config::noted(&whole)).collect()
     }
 }
 
@@ -135,6 +163,20 @@ async fn told(predecessor: &Predecessor, asked: &ProbeSettings) -> Result<Vec<St
         Seen::Yes { value, .. } => Ok(value),
         Seen::NotApplicable { .. } => Ok(Vec::new()),
         Seen::Missing { why, .. } => Err(format!("which plugins it runs is not to be had: {why}")),
+    }
+}
+
+/// Where its files lie, as it tells; in words, why it refuses to.
+async fn told_places(
+    predecessor: &Predecessor,
+    asked: &ProbeSettings,
+) -> anyhow::Result<Result<Places, String>> {
+    match places(asked, &Address::Tcp(predecessor.addresses[0])).await {
+        Ok(places) => Ok(Ok(places)),
+        Err(error @ probe::Error::Refused { .. }) => Ok(Err(causes::told(&error))),
+        // It has just answered the same question about its version.
+        Err(error) => Err(error)
+            .context("the gateway did not say where its state lies; look again when it has less to do"),
     }
 }
 
@@ -172,16 +214,8 @@ pub(super) fn token_in(record: &Record) -> anyhow::Result<String> {
     Ok(token.context("the record of the take-over holds no token")?.1.to_owned())
 }
 
-fn state_of(predecessor: &Predecessor) -> anyhow::Result<PathBuf> {
-    let home = || predecessor.home().map(|home| home.join(".openclaw"));
-    let state = predecessor.env.get(STATE).filter(|path| !path.is_empty()).map(PathBuf::from).or_else(home);
-    let state = state
-        .context("the process has neither OPENCLAW_STATE_DIR nor HOME: where its state lies is not known")?;
-    Ok(predecessor.cwd.join(state))
-}
-
 /// The token, from the environment, the command line or the gateway's own configuration.
-fn token_of(predecessor: &Predecessor, state: &Path) -> anyhow::Result<(String, String)> {
+fn token_of(predecessor: &Predecessor, configuration: &Path) -> anyhow::Result<(String, String)> {
     let pid = predecessor.instance.pid;
     if let Some(token) = predecessor.env.get(TOKEN).filter(|token| !token.is_empty()) {
         return Ok((token.clone(), format!("/proc/{pid}/environ")));
@@ -189,26 +223,36 @@ fn token_of(predecessor: &Predecessor, state: &Path) -> anyhow::Result<(String, 
     if let Some(token) = predecessor.option("--token") {
         return Ok((token.to_owned(), "its command line".into()));
     }
-    let path = match predecessor.env.get("OPENCLAW_CONFIG_PATH") {
-        Some(path) => predecessor.cwd.join(path),
-        None => state.join("openclaw.json"),
+    let (token, lacks) = match written_token(configuration) {
+        Ok(token) => (token, "it names none (gateway.auth.token)".to_owned()),
+        Err(why) => (None, why),
     };
-    let text = std::fs::read(&path).unwrap_or_default();
-    let written: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let token = written.pointer("/gateway/auth/token").and_then(Value::as_str);
-    let variable = token.and_then(|token| token.strip_prefix("${")?.strip_suffix('}'));
+    let variable = token.as_deref().and_then(|token| token.strip_prefix("${")?.strip_suffix('}'));
     let token = match variable {
-        Some(name) => predecessor.env.get(name).map(String::as_str),
+        Some(name) => predecessor.env.get(name).cloned(),
         None => token,
     };
     let Some(token) = token.filter(|token| !token.is_empty()) else {
         bail!(
-            "the gateway's token is found neither in its environment ({TOKEN}), nor in its command line (--token), nor in {} \
-             (gateway.auth.token): without it nobody can ask which version answers; start the gateway with one",
-            path.display()
+            "the gateway's token is found neither in its environment ({TOKEN}) nor in its command line (--token); and as for {}, {lacks}. \
+             Without it nobody can ask which version answers: start the gateway with {TOKEN} set",
+            configuration.display()
         );
     };
-    Ok((token.to_owned(), path.display().to_string()))
+    Ok((token, configuration.display().to_string()))
+}
+
+/// The token that a configuration names; in words, why that is not known. OpenClaw reads more than plain JSON.
+fn written_token(configuration: &Path) -> Result<Option<String>, String> {
+    let text = std::fs::read(configuration).map_err(|error| format!("it cannot be read: {error}"))?;
+    let written: Value = serde_json::from_slice(&text).map_err(|error| {
+        format!("it could not be read as plain JSON ({error}), so whether it names one is not known")
+    })?;
+    let token = written.pointer("/gateway/auth/token").and_then(Value::as_str).map(ToOwned::to_owned);
+    if token.is_none() && text.windows(INCLUDE.len()).any(|word| word == INCLUDE) {
+        return Err("it includes other files, which are not read here".into());
+    }
+    Ok(token)
 }
 
 /// Options that the preset's command does not have. A way of authentication that it cannot have is refused.
@@ -225,10 +269,14 @@ fn further_options(predecessor: &Predecessor) -> anyhow::Result<Vec<String>> {
     });
     let mut words = predecessor.command.iter().skip(script.map_or(1, |at| at + 1)).map(String::as_str);
     let mut further = Vec::new();
+    let mut is_before_the_word = true;
     while let Some(word) = words.next() {
         let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
         match name {
-            "gateway" | "run" | "--allow-unconfigured" => {}
+            "gateway" => is_before_the_word = false,
+            "run" | "--allow-unconfigured" => {}
+            // Behind `gateway` it is another option of the same name.
+            "--dev" if is_before_the_word => further.extend(["--profile", "dev"].map(ToOwned::to_owned)),
             "--port" | "--bind" | "--token" | "--auth" => {
                 let value = value.or_else(|| words.next());
                 if name == "--auth" && value != Some("token") {

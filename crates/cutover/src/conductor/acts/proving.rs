@@ -2,11 +2,15 @@
 
 use super::{Enough, Executor, Outcome, Proof, Prover, fault};
 use crate::conductor::ledger::wall_ms;
-use crate::probe::TripwireScanner;
+use crate::predecessor::{Record, Step};
+use crate::probe::{Address, TripwireScanner, places};
 use cutover_core::{
     Done, Exchanges, Fault, Generation, Installed, Instance, Policy, ReleaseRule, Settings, Ticket,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Between two questions where a process's files lie.
+const PLACES_PAUSE: Duration = Duration::from_millis(300);
 
 /// Lines of a log that are told with a process's end.
 const LAST_WORDS_MAX: usize = 3;
@@ -54,11 +58,8 @@ impl Executor {
         } else {
             observations
         };
-        if matches!(proof, Proof::Prove | Proof::Return)
-            && let Some(record) = self.predecessor_gone().await?
-            && record.is_in_charge()
-        {
-            return Err(fault("predecessor", "the old service runs again, by its unit"));
+        if matches!(proof, Proof::Prove | Proof::Return) {
+            self.has_the_place_of_the_predecessor(policy).await?;
         }
         Ok(Done::Observed { expectation: prover.expectation, observations })
     }
@@ -80,6 +81,43 @@ impl Executor {
             self.tree_changed(installed, fault.clone()).await;
         }
         Ok(looked? > 1)
+    }
+
+    /// Where somebody else served before, they must be gone, and what took their place must be on their files.
+    async fn has_the_place_of_the_predecessor(&self, policy: &Policy) -> Result<(), Fault> {
+        let Some(record) = self.predecessor_gone().await? else { return Ok(()) };
+        if record.is_in_charge() {
+            return Err(fault("predecessor", "the old service runs again, by its unit"));
+        }
+        // Once it is taken, where its files lie is the configuration's to say.
+        match record.step() {
+            Step::Gone => self.works_on_the_same(&record, policy.start_deadline / 2).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What takes a predecessor's place must work on its files: the right version on other state is no take-over. One that cannot be
+    /// asked is asked again.
+    async fn works_on_the_same(&self, record: &Record, limit: Duration) -> Result<(), Fault> {
+        if record.terms.told.are_untold() {
+            return Ok(());
+        }
+        let settings = self.site.probe().map_err(|error| fault("probe", format!("{error:#}")))?;
+        let begun = Instant::now();
+        loop {
+            let error = match places(&settings, &Address::Tcp(self.site.address())).await {
+                Ok(now) => return record.moved(&now).map_or(Ok(()), |why| Err(fault("predecessor", why))),
+                Err(error) => error,
+            };
+            if begun.elapsed() > limit {
+                let why = super::told(&error);
+                return Err(fault(
+                    "predecessor",
+                    format!("where the copy's files lie is not to be had: {why}"),
+                ));
+            }
+            tokio::time::sleep(PLACES_PAUSE).await;
+        }
     }
 
     /// A soak before the release lasts while clients wait: it leaves them half of their patience.
