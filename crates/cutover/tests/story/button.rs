@@ -219,6 +219,7 @@ async fn a_client_that_follows_gets_the_run_at_once_and_success_only_when_it_is_
     assert_eq!(last["after"]["version"], "2.0.0");
     assert_eq!(last["verification"]["runningVersion"], "2.0.0");
     assert_eq!(last["verification"]["pid"], view(&world).await?.process.unwrap().pid);
+    assert_eq!(last["verification"].get("pluginErrors"), None, "nobody looked at plugins");
     let runs = again.payload("update.runs.list", json!({ "limit": 1 })).await?;
     assert_eq!(runs["runs"], json!([last]));
     Ok(())
