@@ -282,6 +282,34 @@ async fn who_follows_and_stays_connected_is_told_of_a_release_when_there_is_one(
     Ok(())
 }
 
+/// OpenClaw 2026.5 asks the registry itself, whatever it is told: it would offer again what was taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_itself_finds_is_offered_to_nobody() -> anyhow::Result<()> {
+    let noticing = Knobs { own_notice: Some("3.0.0".into()), ..speaking(WAITS) };
+    let service = with_policy("update_button = \"openclaw\"\ncheck_every = \"100ms\"", &[]);
+    let world = world(&service, &[("1.0.0", noticing), ("2.0.0", speaking(WAITS))]).await?;
+    serving(&world, "1.0.0").await?;
+    let mut before = Page::open(&world, ADMIN).await?;
+    assert_eq!(before.hello["snapshot"].get("updateAvailable"), None, "{}", before.hello);
+    before.payload("echo", json!({})).await?;
+    world.name_latest("2.0.0")?;
+    world.until("the offer", |view| view.available.is_some()).await?;
+    // What is claimed of new connections follows at once.
+    let offered = async {
+        loop {
+            let mut page = Page::open(&world, ADMIN).await?;
+            page.payload("echo", json!({})).await?;
+            let events = before.events.iter().chain(&page.events);
+            assert!(events.into_iter().all(|event| event["event"] != "update.available"));
+            if let Some(offer) = page.hello["snapshot"].get("updateAvailable") {
+                break anyhow::Ok(offer["latestVersion"].clone());
+            }
+        }
+    };
+    assert_eq!(timeout(LIMIT, offered).await.context("no offer")??, "2.0.0");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_that_press_together_get_one_run_and_both_an_answer() -> anyhow::Result<()> {
     let world = offering(WAITS, slow(WAITS)).await?;
