@@ -295,8 +295,13 @@ fn traffic_words(compared: Compared) -> String {
     format!("{why}{}; before: {}", words(now), words(before))
 }
 
-/// Which of the expected plugins run. An id without a version is no evidence where versions are expected.
+/// Which of the expected plugins run. An id without a version is no evidence where versions are expected, and that none are
+/// missing where none are expected says nothing of any.
 fn plugins(expectation: &Expectation, running: &[String]) -> (String, Reading) {
+    let count = running.len();
+    if expectation.plugins.is_empty() {
+        return (format!("{count} that run"), Reading::NotApplicable);
+    }
     let is_told = |name: &str| running.iter().any(|one| one == name);
     let runs = |plugin: &str| match expectation.plugins_told {
         PluginsTold::Versions => is_told(plugin),
@@ -304,7 +309,6 @@ fn plugins(expectation: &Expectation, running: &[String]) -> (String, Reading) {
     };
     let missing: Vec<&str> =
         expectation.plugins.iter().map(String::as_str).filter(|plugin| !runs(plugin)).collect();
-    let count = running.len();
     if missing.is_empty() {
         return (format!("all of them, of {count} that run"), Reading::Holds);
     }
@@ -376,6 +380,9 @@ fn build_words(expectation: &Expectation) -> String {
 }
 
 fn plugin_words(expectation: &Expectation) -> String {
+    if expectation.plugins.is_empty() {
+        return "none in particular".to_owned();
+    }
     let words = |plugin: &String| match expectation.plugins_told {
         PluginsTold::Versions => plugin.clone(),
         PluginsTold::Ids => format!("{} (its version is not told)", plugin_id(plugin)),

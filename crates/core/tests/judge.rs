@@ -170,6 +170,24 @@ fn a_plugin_told_without_a_version_is_no_proof_of_one() {
 }
 
 #[test]
+fn that_no_plugin_is_asked_for_says_nothing_of_any() {
+    let required = cast::REQUIRED.into_iter().filter(|name| *name != FactName::Plugins).collect();
+    let none = cutover_core::Expectation { plugins: Vec::new(), required, ..expectation() };
+    let chat = Seen::Yes { value: vec!["chat@1".to_owned()], at_ms: 1, source: "p".into() };
+    let seen = cutover_core::Observations { plugins: chat, ..cast::as_expected(&none) };
+    let verdict = judge(&none, &seen);
+    let fact = cast::fact(&verdict, FactName::Plugins);
+    assert_eq!(
+        (fact.reading, fact.expected.as_str(), fact.observed.as_str()),
+        (Reading::NotApplicable, "none in particular", "1 that run")
+    );
+    assert!(matches!(verdict, Verdict::Verified(_)));
+    // A proof that is said to need them has none.
+    let asked = cutover_core::Expectation { required: cast::REQUIRED.into(), ..none };
+    assert!(matches!(judge(&asked, &seen), Verdict::Inconclusive(_)));
+}
+
+#[test]
 fn where_only_ids_are_told_the_version_is_said_not_to_be() {
     for (running, reading) in [
         (vec!["chat"], Reading::Holds),

@@ -101,6 +101,8 @@ pub(crate) struct Envelope {
     id: Vec<u8>,
     method: Vec<u8>,
     has_method: bool,
+    event: Vec<u8>,
+    has_event: bool,
 }
 
 /// What is read at the top level.
@@ -110,6 +112,7 @@ enum Place {
     Name,
     Id,
     Method,
+    Event,
     Other,
 }
 
@@ -158,6 +161,11 @@ impl Envelope {
                 self.has_method = true;
                 Place::Method
             }
+            Some("event") => {
+                self.event.clear();
+                self.has_event = true;
+                Place::Event
+            }
             _ => Place::Other,
         };
     }
@@ -168,6 +176,7 @@ impl Envelope {
             Place::Name => (&mut self.name, WORD_MAX),
             Place::Id => (&mut self.id, ID_MAX),
             Place::Method => (&mut self.method, WORD_MAX),
+            Place::Event => (&mut self.event, WORD_MAX),
             Place::Other => return,
         };
         if self.depth == 1 && kept.len() <= max {
@@ -179,6 +188,12 @@ impl Envelope {
     pub(crate) fn method(&self) -> Option<String> {
         let is_read = self.place != Place::Method || self.depth == 0;
         (self.has_method && is_read).then(|| word(&self.method)).flatten()
+    }
+
+    /// The name of the event, once its value has been read to its end.
+    pub(crate) fn event(&self) -> Option<String> {
+        let is_read = self.place != Place::Event || self.depth == 0;
+        (self.has_event && is_read).then(|| word(&self.event)).flatten()
     }
 
     /// The id, once its value has been read to its end.

@@ -19,19 +19,22 @@ pub struct Claim {
     pub scopes: String,
     /// JSON pointer to the number of the session's protocol in that answer.
     pub protocol: String,
-    /// What is set in that answer where it has nothing.
+    /// What that answer has in some places, whatever the service put there.
     #[serde(default)]
-    pub fills: Vec<Fill>,
+    pub places: Vec<Place>,
+    /// Events of these names do not pass from the service to a client: the daemon tells them.
+    #[serde(default)]
+    pub silenced: Vec<String>,
 }
 
-/// A value for a place in the answer to the call that opens a session.
+/// A place in the answer to the call that opens a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Fill {
-    /// JSON pointer. Its parent must be an object of the answer; the place itself absent or `null`.
+pub struct Place {
+    /// JSON pointer. Nothing is done where its parent is no object of the answer.
     pub pointer: String,
-    /// What is put there.
-    pub value: Value,
+    /// What is there. Without it there is nothing.
+    pub value: Option<Value>,
 }
 
 /// A claimed call, as the daemon gets it.

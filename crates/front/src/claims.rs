@@ -253,7 +253,8 @@ pub(crate) fn seat() -> (Arc<Seat>, mpsc::UnboundedReceiver<Turn>) {
         hello: "connect".into(),
         scopes: "/scopes".into(),
         protocol: "/protocol".into(),
-        fills: Vec::new(),
+        places: Vec::new(),
+        silenced: vec!["update.available".into()],
     }));
     claims.enter().unwrap()
 }

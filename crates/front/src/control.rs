@@ -11,7 +11,7 @@ use crate::milliseconds;
 use crate::{Claim, Claimed, Drained, Posture, Say, Stats};
 
 /// The protocol's number; a front of another number is not understood.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The front's first line on each connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! What is taken out of a WebSocket whose calls may be claimed: from the client its claimed calls, from the service the
-//! answer that opens the session, for a look at it, and its goodbye while the client waits for the daemon.
+//! answer that opens the session, for a look at it, events that the daemon tells in its place, and its goodbye while the client
+//! waits for the daemon.
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use crate::sieve::{Judgement, Sorter};
 
 /// A call whose method has not come in so many bytes is refused: it might be a claimed one.
 const UNJUDGED_MAX: usize = 256 * 1024;
+/// An event whose name has not come in so many bytes passes. Gateways write it first.
+const UNNAMED_MAX: usize = 64 * 1024;
 /// A longer answer is not looked at.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
@@ -116,10 +119,28 @@ impl Sorter for FromClient {
 /// From the service to the client.
 pub(crate) struct FromService(pub(crate) Arc<Seat>);
 
+impl FromService {
+    fn is_silenced(&self, event: &str) -> bool {
+        self.0.claim.silenced.iter().any(|silenced| silenced == event)
+    }
+
+    /// What is left to judge once the session is open: which event it is, if it is one.
+    fn judge_event(envelope: &Envelope, bytes: usize, is_whole: bool) -> Judgement {
+        let is_known = envelope.event().is_some() || envelope.id().is_some();
+        if is_known || is_whole || bytes > UNNAMED_MAX { Judgement::Pass } else { Judgement::Later }
+    }
+}
+
 impl Sorter for FromService {
     fn judge(&mut self, envelope: &Envelope, bytes: usize, is_whole: bool) -> Judgement {
-        if !self.0.awaits(None) || envelope.is_broken() || bytes > ANSWER_MAX {
+        if envelope.is_broken() || bytes > ANSWER_MAX {
             return Judgement::Pass;
+        }
+        if envelope.event().is_some_and(|event| self.is_silenced(&event)) {
+            return Judgement::Drop;
+        }
+        if !self.0.awaits(None) {
+            return Self::judge_event(envelope, bytes, is_whole);
         }
         match envelope.id() {
             Some(id) if self.0.awaits(Some(&id)) => Judgement::Take,
@@ -153,7 +174,7 @@ impl Sorter for FromService {
         let scopes = granted.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
         let protocol = answer.pointer(&claim.protocol).and_then(Value::as_u64);
         self.0.open(scopes, protocol);
-        if fill(&mut answer, &claim) { text_frame(answer.to_string().as_bytes()) } else { frames }
+        if set(&mut answer, &claim) { text_frame(answer.to_string().as_bytes()) } else { frames }
     }
 
     fn passes(&mut self, control: &[u8]) -> bool {
@@ -166,16 +187,23 @@ impl Sorter for FromService {
     }
 }
 
-/// Puts what is wanted where the answer has nothing; answers whether it was changed.
-fn fill(answer: &mut Value, claim: &Claim) -> bool {
+/// Puts into the answer what it has to have, and takes out what it must not; answers whether it was changed.
+fn set(answer: &mut Value, claim: &Claim) -> bool {
     let mut is_changed = false;
-    for fill in &claim.fills {
-        let Some((parent, name)) = fill.pointer.rsplit_once('/') else { continue };
+    for place in &claim.places {
+        let Some((parent, name)) = place.pointer.rsplit_once('/') else { continue };
         let Some(parent) = answer.pointer_mut(parent).and_then(Value::as_object_mut) else { continue };
-        if parent.get(name).is_none_or(Value::is_null) {
-            parent.insert(name.to_owned(), fill.value.clone());
-            is_changed = true;
+        // `null` is as good as nothing.
+        let there = parent.get(name).filter(|value| !value.is_null());
+        if there == place.value.as_ref() {
+            continue;
         }
+        match &place.value {
+            Some(value) => drop(parent.insert(name.to_owned(), value.clone())),
+            // A schema in which the place may be absent need not allow `null`.
+            None => drop(parent.remove(name)),
+        }
+        is_changed = true;
     }
     is_changed
 }

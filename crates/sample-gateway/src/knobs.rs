@@ -73,6 +73,8 @@ pub struct Knobs {
     pub bind_ipv6: bool,
     /// The event of a WebSocket's first frame; `connect.challenge` when absent.
     pub greeting: Option<String>,
+    /// Has found this newer version itself, and says so in the hello of its WebSocket and by an event after it.
+    pub own_notice: Option<String>,
     /// Every so many-th `/echo` is answered with 500.
     pub bad_echo_every: Option<u64>,
     /// `/idle` says that work is under way until this many milliseconds after bind.

@@ -143,7 +143,7 @@ impl Session {
         }
         self.connected = true;
         let service = &self.service;
-        let hello = json!({
+        let mut hello = json!({
             "type": "hello-ok",
             "protocol": service.knobs.protocol.unwrap_or(PROTOCOL),
             "server": {
@@ -160,7 +160,17 @@ impl Session {
             },
             "policy": {"tickIntervalMs": u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX)},
         });
+        let notice = service.knobs.own_notice.as_ref().map(|latest| {
+            json!({"currentVersion": service.version(), "latestVersion": latest, "channel": "stable"})
+        });
+        if let Some(notice) = &notice {
+            hello["snapshot"]["updateAvailable"] = notice.clone();
+        }
         self.grant(id, hello).await?;
+        if let Some(notice) = notice {
+            let payload = json!({"updateAvailable": notice});
+            self.send(json!({"type": "event", "event": "update.available", "payload": payload})).await?;
+        }
         Ok(Next::Stay)
     }
 

@@ -8,7 +8,7 @@ mod row;
 use super::rpc::Failure;
 use crate::conductor::{Handle, Intercepted, Interceptor, View, wall_ms};
 use cutover_core::{Hold, Kind, Order, Phase, Report, RunId, Wanted};
-use cutover_front::{Claim, Claimed, Fill, Say};
+use cutover_front::{Claim, Claimed, Place, Say};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
@@ -19,6 +19,8 @@ const SCOPE: &str = "operator.admin";
 const FOLLOWING: u64 = 4;
 /// Who asked, in the record of a run.
 const ACTOR: &str = "button";
+/// The event that tells clients what is available.
+const NOTICE: &str = "update.available";
 /// So many connections are told that a run moved on.
 const AUDIENCE_MAX: usize = 256;
 
@@ -65,15 +67,16 @@ impl Button {
     }
 }
 
-/// What is claimed, and what clients are told to be available.
+/// What is claimed, and what clients are told to be available: never what the gateway itself finds, which may be what was
+/// taken back, and which the button would not install.
 fn claim(available: Option<Value>) -> Claim {
-    let fill = |value| Fill { pointer: "/payload/snapshot/updateAvailable".into(), value };
     Claim {
         prefixes: vec!["update.".into()],
         hello: "connect".into(),
         scopes: "/payload/auth/scopes".into(),
         protocol: "/payload/protocol".into(),
-        fills: available.map(fill).into_iter().collect(),
+        places: vec![Place { pointer: "/payload/snapshot/updateAvailable".into(), value: available }],
+        silenced: vec![NOTICE.into()],
     }
 }
 
@@ -257,7 +260,7 @@ impl Desk {
             self.handle.claim(claim.clone()).await;
             self.claim = claim;
             // A page that stays open learns of a release, or that there is none any more, as from the gateway itself.
-            self.announce("update.available", json!({ "updateAvailable": available(view) })).await;
+            self.announce(NOTICE, json!({ "updateAvailable": available(view) })).await;
         }
         self.settle(view).await;
         self.tell(view).await;

@@ -7,7 +7,7 @@ use super::plugins::PluginFragment;
 use super::question::QuestionFragment;
 use super::repair::{RepairFragment, RepairRuleFragment};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -213,7 +213,8 @@ pub(super) struct Probe {
     pub live: Option<String>,
     /// Path of the readiness endpoint.
     pub ready: Option<String>,
-    /// Path of a page that users open: it must be HTML.
+    /// Path of a page that users open: it must be HTML. Empty: none, though the `preset` names one.
+    #[serde(default, deserialize_with = "unless_empty")]
     pub page: Option<String>,
     /// A WebSocket that users' clients open: what it must be greeted with. OpenClaw's handshake is asked without a word here.
     pub websocket: Option<WebSocketFragment>,
@@ -227,6 +228,12 @@ pub(super) struct Probe {
     pub headers: BTreeMap<String, String>,
     /// Limit of one request (default 5s).
     pub timeout: Option<Span>,
+}
+
+/// An empty text says that there is none: so a file takes back what its preset says.
+fn unless_empty<'de, D: Deserializer<'de>>(text: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(text)?;
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 /// What a client that opens a WebSocket gets without asking.

@@ -208,6 +208,14 @@ mod tests {
     }
 
     #[test]
+    fn the_page_is_asked_for_unless_the_file_says_that_there_is_none() {
+        assert_eq!(gate("").page.as_deref(), Some("/"));
+        assert_eq!(gate("[service.gate.probe]\npage = \"/ui/\"\n").page.as_deref(), Some("/ui/"));
+        let headless = gate("[service.gate.probe]\npage = \"\"\n");
+        assert_eq!((headless.page, headless.ready.as_deref()), (None, Some("/readyz")));
+    }
+
+    #[test]
     fn of_alternatives_the_file_s_own_is_taken_alone() {
         let own = gate(
             "source = { directory = \"/srv/gate\" }\n[service.gate.probe]\nversion = { http = \"/version\" }\n",

@@ -1,6 +1,6 @@
-// What a gateway's preset asks of it, and no more: health, readiness, a hello over a WebSocket that needs the token, and a
+// What a gateway's preset asks of it, and no more: health, readiness, a page, a hello over a WebSocket that needs the token, and a
 // validator. It finds its state and its configuration as a gateway does, and tells them to whom it grants `operator.admin`; with
-// SAYS_STATE it tells another state, and with MUTE nothing. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
+// SAYS_STATE it tells another state, with MUTE nothing, and with HEADLESS it serves no page. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
 // it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later), `deaf` (it runs no plugin), `lost` (it tells another state); and each of them,
 // copy or not, to write a title over its command line: `titled`.
 'use strict';
@@ -81,9 +81,13 @@ function unmasked(bytes) {
 }
 
 const server = http.createServer((request, response) => {
+  if (request.url === '/' && !process.env.HEADLESS) {
+    response.writeHead(200, { 'content-type': 'text/html' });
+    return response.end('<!doctype html><title>Control</title>');
+  }
   const known = ['/healthz', '/readyz'].includes(request.url);
   response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' });
-  response.end(JSON.stringify({ ok: known, cwd: process.cwd(), argv: process.argv.slice(2), kept: process.env.KEPT, state, configuration }));
+  return response.end(JSON.stringify({ ok: known, cwd: process.cwd(), argv: process.argv.slice(2), kept: process.env.KEPT, state, configuration }));
 });
 server.on('upgrade', (request, socket) => {
   const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';

@@ -156,3 +156,16 @@ fn a_configuration_that_is_more_than_plain_json_is_not_said_to_lack_a_token() {
     assert!(said.contains("it cannot be read: No such file"), "{said}");
     assert!(!Path::new(&world.path("state/services")).exists());
 }
+
+#[test]
+fn a_gateway_without_a_page_is_taken_over_and_none_is_asked_of_it() {
+    let world = World::serving_so(Started::Plainly, |_| Manner {
+        env: vec![("HEADLESS", Some("1".into()))],
+        ..Manner::default()
+    });
+    let old = only(&world.gateways());
+    let said = ended(&world, &world.adopt(&[]), 0);
+    assert!(said.contains("probe.page = \"\"") && said.contains("it serves no page"), "{said}");
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    is_taken_over(&world, old);
+}

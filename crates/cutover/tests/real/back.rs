@@ -8,7 +8,7 @@ use super::figures::Figures;
 use super::ground::Ground;
 use super::traffic::{self, Traffic};
 use super::world::{CALL, RUN, TOKEN, World};
-use super::{Kept, hold, own_address, page, refused, taken_back_by_itself, whole};
+use super::{Kept, hold, own_address, page, refused, taken_back_by_itself, was_asked_as_users_ask, whole};
 use cutover_core::{FactName, Generation, Status};
 use cutover_testkit::openclaw::{self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, SHARED_NAME};
 use cutover_testkit::registry::Registry;
@@ -99,6 +99,7 @@ async fn went_down_on_purpose(world: &World, old: &Path, figures: &mut Figures) 
     figures.disk(&disk.end());
     assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
     hold(&report, &[FactName::Version, FactName::Plugins, FactName::OldGone]);
+    was_asked_as_users_ask(&report);
     figures.verdict(&report);
     assert_eq!(report.target.unwrap().release.plugins[0].version, "1.0.0");
     for address in world.front {

@@ -6,9 +6,9 @@
 use super::disk::Disk;
 use super::figures::Figures;
 use super::ground::Ground;
-use super::hold;
 use super::traffic::Traffic;
 use super::world::World;
+use super::{hold, was_asked_as_users_ask};
 use cutover_core::{FactName, Resolution, Status};
 use cutover_testkit::openclaw::{LATEST, NEW};
 use cutover_testkit::slow;
@@ -38,6 +38,7 @@ async fn nobody_notices_the_real_gateway_being_updated_over_all_versions_between
     assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
     figures.verdict(&report);
     hold(&report, &[FactName::Identity, FactName::Code, FactName::Version, FactName::OldGone]);
+    was_asked_as_users_ask(&report);
     serves(&world, new).await;
 
     let (report, code) = world.reported(&["rollback", world.name(), "--data", "restore"]).await;

@@ -5,9 +5,9 @@
 
 use super::figures::Figures;
 use super::ground::Ground;
-use super::hold;
 use super::traffic::{Traffic, shared_file};
 use super::world::{RUN, World};
+use super::{hold, was_asked_as_users_ask};
 use cutover::demo::{Hunt, PHASES, interrupted};
 use cutover_core::{FactName, Report, Resolution, Status};
 use cutover_testkit::openclaw::{NEW, OLD};
@@ -98,6 +98,7 @@ async fn went(world: &mut World, way: Way, phase: Option<&str>, figures: &mut Fi
         "{report:#?}"
     );
     hold(&report, &[FactName::Identity, FactName::Code, FactName::Version, FactName::OldGone]);
+    was_asked_as_users_ask(&report);
     let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
     let process = view.process.unwrap();
     assert_eq!(report.serving.instance.as_ref(), Some(&process));

@@ -10,7 +10,7 @@ use super::ground::Ground;
 use super::pressed;
 use super::traffic::{Traffic, shared_file};
 use super::world::{CALL, World};
-use super::{Defect, hold};
+use super::{Defect, hold, was_asked_as_users_ask};
 use cutover_core::{Act, FactName, Instance, Report, Resolution, Status};
 use cutover_testkit::openclaw::{self, LATEST, PROGRESS_LINES};
 use cutover_testkit::registry::Package;
@@ -215,6 +215,7 @@ fn taken_back(report: &Report, code: i32, cause: &str) {
 /// What was installed is this one of the pairs of gateway and plugins, and what runs told both.
 fn with_plugins(report: &Report, pair: usize, has_discord: bool, figures: &mut Figures) {
     hold(report, &[FactName::Version, FactName::Plugins]);
+    was_asked_as_users_ask(report);
     figures.verdict(report);
     let release = &report.target.as_ref().unwrap().release;
     let mut plugins: Vec<String> = release.plugins.iter().map(ToString::to_string).collect();

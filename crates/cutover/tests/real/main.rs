@@ -199,6 +199,7 @@ async fn updated(world: &World, runtime: &Runtime, figures: &mut Figures) {
         FactName::OldGone,
     ];
     hold(&report, &facts);
+    was_asked_as_users_ask(&report);
     figures.verdict(&report);
     let direct = own_address(world).await;
     for address in [world.front[0], world.front[1], direct] {
@@ -218,6 +219,15 @@ fn hold(report: &Report, names: &[FactName]) {
     }
 }
 
+/// The page is part of the proof, and the handshake of the clients.
+fn was_asked_as_users_ask(report: &Report) {
+    hold(report, &[FactName::UserPath]);
+    let fact = report.facts.iter().find(|fact| fact.name == FactName::UserPath).unwrap();
+    for source in ["GET / at ", "OpenClaw hello at "] {
+        assert!(fact.source.contains(source), "{fact:#?}");
+    }
+}
+
 /// The new version was tried before anything stopped: with its plugin, on a copy, while the old one was used.
 fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) {
     let step = report.steps.iter().find(|step| step.name == Act::Rehearse).unwrap();
@@ -228,7 +238,7 @@ fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) {
         return;
     }
     assert!(how.starts_with(&format!("{NEW} started in isolation on a copy of the state")), "{how}");
-    for fact in ["version", "readiness", "plugins", "tripwires", "ended on TERM after"] {
+    for fact in ["version", "readiness", "plugins", "userpath", "tripwires", "ended on TERM after"] {
         assert!(how.contains(fact), "{fact}: {how}");
     }
     assert_eq!(std::fs::read_dir(world.copies()).unwrap().count(), 0, "a copy is left");

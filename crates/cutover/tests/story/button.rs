@@ -219,6 +219,7 @@ async fn a_client_that_follows_gets_the_run_at_once_and_success_only_when_it_is_
     assert_eq!(last["after"]["version"], "2.0.0");
     assert_eq!(last["verification"]["runningVersion"], "2.0.0");
     assert_eq!(last["verification"]["pid"], view(&world).await?.process.unwrap().pid);
+    assert_eq!(last["verification"].get("pluginErrors"), None, "nobody looked at plugins");
     let runs = again.payload("update.runs.list", json!({ "limit": 1 })).await?;
     assert_eq!(runs["runs"], json!([last]));
     Ok(())
@@ -278,6 +279,34 @@ async fn who_follows_and_stays_connected_is_told_of_a_release_when_there_is_one(
     });
     let offer = &told.await.context("nothing was told")??["updateAvailable"];
     assert_eq!((&offer["currentVersion"], &offer["latestVersion"]), (&json!("1.0.0"), &json!("2.0.0")));
+    Ok(())
+}
+
+/// OpenClaw 2026.5 asks the registry itself, whatever it is told: it would offer again what was taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_itself_finds_is_offered_to_nobody() -> anyhow::Result<()> {
+    let noticing = Knobs { own_notice: Some("3.0.0".into()), ..speaking(WAITS) };
+    let service = with_policy("update_button = \"openclaw\"\ncheck_every = \"100ms\"", &[]);
+    let world = world(&service, &[("1.0.0", noticing), ("2.0.0", speaking(WAITS))]).await?;
+    serving(&world, "1.0.0").await?;
+    let mut before = Page::open(&world, ADMIN).await?;
+    assert_eq!(before.hello["snapshot"].get("updateAvailable"), None, "{}", before.hello);
+    before.payload("echo", json!({})).await?;
+    world.name_latest("2.0.0")?;
+    world.until("the offer", |view| view.available.is_some()).await?;
+    // What is claimed of new connections follows at once.
+    let offered = async {
+        loop {
+            let mut page = Page::open(&world, ADMIN).await?;
+            page.payload("echo", json!({})).await?;
+            let events = before.events.iter().chain(&page.events);
+            assert!(events.into_iter().all(|event| event["event"] != "update.available"));
+            if let Some(offer) = page.hello["snapshot"].get("updateAvailable") {
+                break anyhow::Ok(offer["latestVersion"].clone());
+            }
+        }
+    };
+    assert_eq!(timeout(LIMIT, offered).await.context("no offer")??, "2.0.0");
     Ok(())
 }
 

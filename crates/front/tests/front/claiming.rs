@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cutover_front::control::ControlClient;
-use cutover_front::{Claim, Claimed, Fill, Say};
+use cutover_front::{Claim, Claimed, Place, Say};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -25,11 +25,13 @@ fn claim() -> Claim {
         hello: "connect".into(),
         scopes: "/payload/auth/scopes".into(),
         protocol: "/payload/protocol".into(),
-        fills: vec![
-            Fill { pointer: "/payload/snapshot/available".into(), value: json!({"latest": "2.0.0"}) },
-            Fill { pointer: "/payload/snapshot/known".into(), value: json!(1) },
-            Fill { pointer: "/payload/nowhere/at".into(), value: json!(1) },
+        places: vec![
+            Place { pointer: "/payload/snapshot/available".into(), value: Some(json!({"latest": "2.0.0"})) },
+            Place { pointer: "/payload/snapshot/known".into(), value: Some(json!(1)) },
+            Place { pointer: "/payload/snapshot/own".into(), value: None },
+            Place { pointer: "/payload/nowhere/at".into(), value: Some(json!(1)) },
         ],
+        silenced: vec!["update.available".into()],
     }
 }
 
@@ -47,8 +49,15 @@ pub(crate) async fn gateway() -> (Service, Heard) {
                 log.lock().unwrap().push(text.to_string());
                 let payload = match call["method"].as_str() {
                     Some("connect") => json!({
-                        "protocol": 4, "auth": {"scopes": ["operator.admin"]}, "snapshot": {"known": 0, "available": null},
+                        "protocol": 4, "auth": {"scopes": ["operator.admin"]},
+                        "snapshot": {"known": 0, "available": null, "own": "of the service"},
                     }),
+                    Some("events") => {
+                        for event in events() {
+                            socket.send(event.0).await.ok()?;
+                        }
+                        json!("told")
+                    }
                     Some("leave") => {
                         socket.close(None).await.ok()?;
                         continue;
@@ -67,6 +76,29 @@ pub(crate) async fn gateway() -> (Service, Heard) {
     })
     .await;
     (service, heard)
+}
+
+/// Messages of a service, and whether they pass.
+fn events() -> Vec<(Message, bool)> {
+    let own = r#"{"type":"event","event":"update.available","payload":{"updateAvailable":{"latest":"1.5.0"}},"seq":1}"#;
+    let late = format!(r#"{{"type":"event","payload":"{}","event":"update.available"}}"#, "x".repeat(10_000));
+    let named = r#"{"type":"event", "event":"tick","payload":{"event":"update.available"}, "seq":2}"#;
+    let said = r#"{"type":"res","id":"1","ok":true,"payload":"the event \"update.available\""}"#;
+    let pieces = |text: &str| -> Vec<Message> {
+        let pieces: Vec<&[u8]> = text.as_bytes().chunks(9).collect();
+        let frame = |(number, piece): (usize, &&[u8])| {
+            let code = if number == 0 { OpCode::Data(Data::Text) } else { OpCode::Data(Data::Continue) };
+            Message::Frame(Frame::message(piece.to_vec(), code, number + 1 == pieces.len()))
+        };
+        pieces.iter().enumerate().map(frame).collect()
+    };
+    let silenced = [Message::text(own), Message::binary(own.as_bytes()), Message::text(late)];
+    let passing = [Message::text(named), Message::binary(named.as_bytes()), Message::text(said)];
+    let mut all: Vec<(Message, bool)> = silenced.into_iter().map(|message| (message, false)).collect();
+    all.extend(pieces(own).into_iter().map(|message| (message, false)));
+    all.extend(passing.into_iter().map(|message| (message, true)));
+    all.extend(pieces(named).into_iter().map(|message| (message, true)));
+    all
 }
 
 /// One message in a great many fragments.
@@ -112,7 +144,11 @@ pub(crate) fn saying(claimed: &Claimed, message: &str, closes: bool) -> Say {
 async fn a_claimed_call_reaches_the_daemon_with_the_sessions_rights_and_never_the_service() {
     let (service, heard) = gateway().await;
     let (stage, mut socket, hello) = admitted(&service).await;
-    assert_eq!(hello["payload"]["snapshot"], json!({"known": 0, "available": {"latest": "2.0.0"}}));
+    assert_eq!(
+        hello["payload"]["snapshot"],
+        json!({"known": 1, "available": {"latest": "2.0.0"}}),
+        "whatever it says itself"
+    );
     assert_eq!(hello["payload"]["auth"]["scopes"], json!(["operator.admin"]));
     call(&mut socket, 1, "update.run").await;
     call(&mut socket, 2, "health").await;
@@ -126,6 +162,28 @@ async fn a_claimed_call_reaches_the_daemon_with_the_sessions_rights_and_never_th
     socket.close(None).await.unwrap();
     stage.until("gone", |stats| stats.websockets == 0).await;
     assert!(!stage.daemon.say(saying(&got, "again", false), LIMIT).await.unwrap(), "nobody is there");
+}
+
+#[tokio::test]
+async fn an_event_that_the_daemon_tells_is_kept_from_the_client_and_all_others_pass_unchanged() {
+    let (service, _) = gateway().await;
+    let (_stage, mut socket, _) = admitted(&service).await;
+    call(&mut socket, 1, "events").await;
+    let mut told = Vec::new();
+    loop {
+        let message = timeout(LIMIT, socket.next()).await.expect("in time").expect("a message").unwrap();
+        let is_last = matches!(&message, Message::Text(text) if text.contains("\"told\""));
+        if is_last {
+            break;
+        }
+        told.push(message);
+    }
+    // A client puts fragments together.
+    let whole =
+        events().into_iter().filter(|(message, passes)| *passes && !matches!(message, Message::Frame(_)));
+    let mut expected: Vec<Message> = whole.map(|(message, _)| message).collect();
+    expected.push(expected[0].clone());
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]
@@ -174,6 +232,10 @@ async fn what_is_not_claimed_passes_unchanged() {
     assert_eq!(answer(&mut socket).await["payload"]["snapshot"]["available"], Value::Null);
     call(&mut socket, 1, "update.run").await;
     assert_eq!(answer(&mut socket).await["payload"], "update.run", "nothing is claimed");
+    call(&mut socket, 9, "events").await;
+    let own = events().swap_remove(0).0;
+    assert_eq!(text(&mut socket).await, own.to_text().unwrap(), "nothing is silenced");
+    while !text(&mut socket).await.contains("\"told\"") {}
     stage.daemon.claim(Some(claim()), LIMIT).await.unwrap();
     call(&mut socket, 2, "update.run").await;
     assert_eq!(answer(&mut socket).await["payload"], "update.run", "an older WebSocket stays as it is");

@@ -190,7 +190,8 @@ fn verification(report: &Report) -> Value {
     if report.ended.is_some() && report.version.is_some() && serving.version.is_some() {
         facts["versionMatch"] = json!(serving.version == report.version);
     }
-    // What its proof found, and no more: channels are looked at by nobody, and stay untold.
+    // What its proof asked for and found, and no more. Channels are looked at by nobody, and stay untold; so do plugins where
+    // none are one thing with the package: such a fact does not apply, and does not hold.
     if status(report) == "succeeded" {
         let holds = |name: FactName| {
             report.facts.iter().any(|fact| fact.name == name && fact.reading == Reading::Holds)
@@ -284,6 +285,7 @@ mod tests {
         };
         assert_eq!(told("holds", false), (json!([]), json!(true), Value::Null));
         assert_eq!(told("not_yet", false), (Value::Null, json!(true), Value::Null));
+        assert_eq!(told("not_applicable", false), (Value::Null, json!(true), Value::Null));
         assert_eq!(told("holds", true), (Value::Null, Value::Null, Value::Null));
     }
 

@@ -7,7 +7,8 @@ use crate::causes;
 use crate::config::{self, ServiceSettings};
 use crate::predecessor::{self, Predecessor, Record, Written};
 use crate::probe::{
-    self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe, places,
+    self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe,
+    observe_service, places,
 };
 use crate::store::{Import, ImportedPlugin};
 use anyhow::{Context, bail};
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 /// The gateway's token, as the preset's environment has it.
 const TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
+/// What is written of a gateway without a page.
+const NO_PAGE: &str = "# It serves none.\nprobe.page = \"\"\n";
 /// What has a configuration of the gateway's take in another file.
 const INCLUDE: &[u8] = b"\"$include\"";
 /// Limit of one question to the old or the new process.
@@ -44,6 +47,8 @@ pub(super) struct Takeover {
     pub options: Vec<String>,
     /// What it has installed itself.
     pub plugins: Plugins,
+    /// Why it does not serve the page that is asked for otherwise.
+    pub missing: Option<String>,
     /// What is copied.
     pub import: Import,
     /// Why it is not taken over as it is, in words.
@@ -86,8 +91,14 @@ impl Takeover {
         let begun = configuration(name, &predecessor, &listen, &secret, &options)?;
         let mut rest = wanted.lines.iter().fold(String::new(), |text, line| text + line + "\n");
         let _ = write!(rest, "\n[service.{name}.env]\n{}", derived.variables());
-        let asked = probe(&settings(name, &path, &format!("{begun}{rest}"))?, &token)?;
+        let service = settings(name, &path, &format!("{begun}{rest}"))?;
+        let asked = probe(&service, &token)?;
         let told = told(&predecessor, &asked).await;
+        let missing = match &told {
+            Ok(_) => missing_page(&predecessor, &service).await?,
+            Err(_) => None,
+        };
+        let page = if missing.is_some() { NO_PAGE } else { "" };
         let whereabouts = match &told {
             Ok(_) => derived.told(told_places(&predecessor, &asked).await?)?,
             // It is not taken over as it is.
@@ -100,7 +111,7 @@ impl Takeover {
             }
             _ => Plugins::default(),
         };
-        let text = format!("{begun}{}{rest}", plugins.configuration(&predecessor.package, STATE));
+        let text = format!("{begun}{page}{}{rest}", plugins.configuration(&predecessor.package, STATE));
         let mut variables = carried.variables.clone();
         variables.insert(TOKEN.into(), token.clone());
         let environment = variables.iter().fold(String::new(), |mut text, (name, value)| {
@@ -121,6 +132,7 @@ impl Takeover {
             carried,
             options,
             plugins,
+            missing,
             obstacle: told.err(),
         })
     }
@@ -138,7 +150,10 @@ impl Takeover {
         // What is carried over is not read from its file yet.
         let mut whole = self.settings.clone();
         whole.env.extend(self.carried.variables.clone());
-        untold.into_iter().chain(config::noted(&whole)).collect()
+        let missing = self.missing.as_ref().map(|why| {
+            format!("it serves no page, and none is asked for in proofs (`probe.page = \"\"`): {why}")
+        });
+        untold.into_iter().chain(missing).chain(config::noted(&whole)).collect()
     }
 }
 
@@ -163,6 +178,27 @@ async fn told(predecessor: &Predecessor, asked: &ProbeSettings) -> Result<Vec<St
         Seen::Yes { value, .. } => Ok(value),
         Seen::NotApplicable { .. } => Ok(Vec::new()),
         Seen::Missing { why, .. } => Err(format!("which plugins it runs is not to be had: {why}")),
+    }
+}
+
+/// Why it does not serve the page that would be asked for in each proof; `None` where it does.
+async fn missing_page(
+    predecessor: &Predecessor,
+    service: &ServiceSettings,
+) -> anyhow::Result<Option<String>> {
+    let Some(page) = &service.page else { return Ok(None) };
+    let only = ProbeSettings {
+        live: None,
+        ready: None,
+        version: None,
+        page: Some(HttpCheck::new(page, [])?),
+        first_frame: None,
+        request_limit: QUESTION,
+    };
+    let address = Address::Tcp(predecessor.addresses[0]);
+    match observe_service(&only, &address, &crate::conductor::wall_ms).await.user_path {
+        Seen::Missing { why, .. } => Ok(Some(why)),
+        Seen::Yes { .. } | Seen::NotApplicable { .. } => Ok(None),
     }
 }
 
