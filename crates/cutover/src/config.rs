@@ -27,7 +27,7 @@ mod weight;
 pub use env_file::unreadable;
 pub(crate) use env_file::variables;
 pub use file::{Error, directories, load, parse, schema, shown};
-pub use gateway::uncovered;
+pub use gateway::cover;
 pub use idle::{IdleAskSettings, IdleSettings};
 pub use layout::{Account, Layout, Misplaced};
 pub use notify::{NotifySettings, WaySettings, untellable};

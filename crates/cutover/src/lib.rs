@@ -17,6 +17,7 @@ pub mod predecessor;
 pub mod preflight;
 pub mod probe;
 pub mod rehearsal;
+mod resolved;
 pub mod sandbox;
 mod shell;
 pub mod store;

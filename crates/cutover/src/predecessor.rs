@@ -20,7 +20,6 @@ pub use error::Error;
 pub use found::{Account, Predecessor, Search, find};
 pub use manager::{Manager, Unit};
 pub use package::Package;
-pub use places::real;
 pub use record::{Line, Record, Step, Terms, Written};
 pub use returning::{AGAIN_MAX, answers};
 pub use rival::Rival;

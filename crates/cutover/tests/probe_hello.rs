@@ -178,9 +178,11 @@ async fn where_a_gateway_s_files_lie_is_told_to_its_operators_and_only_by_absolu
     let told = |snapshot: Value| async move { places(&settings(LIMIT), &with_places(snapshot).await).await };
     let both = told(json!({"stateDir": "/claw", "configPath": "/claw/openclaw.json"})).await.unwrap();
     let expected = Places { state: Some("/claw".into()), configuration: Some("/claw/openclaw.json".into()) };
-    assert_eq!(both, expected);
-    let odd = told(json!({"stateDir": "claw", "configPath": 7})).await.unwrap();
+    assert_eq!(both, Some(expected));
+    let odd = told(json!({"stateDir": "claw", "configPath": 7})).await.unwrap().unwrap();
     assert!(odd == Places::default() && odd.are_untold());
+    let otherwise = ProbeSettings { version: None, ..settings(LIMIT) };
+    assert_eq!(places(&otherwise, &gateway(linger).await).await.unwrap(), None, "that is no handshake");
     let refusing = answering(json!({"ok": false, "error": {"code": "NO"}})).await;
     assert!(places(&settings(LIMIT), &refusing).await.is_err());
     let silent = gateway(linger).await;

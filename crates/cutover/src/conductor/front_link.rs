@@ -272,11 +272,15 @@ impl FrontLink {
         tokio::time::timeout(limit + CALL, answered).await.ok().flatten()
     }
 
-    /// Ends the front that stands, for another on the same sockets. What it has in flight or holds is lost. One that is being
-    /// put up stays. Answers whether another stands within `limit`.
-    pub(super) async fn replace(&self, limit: Duration) -> bool {
+    /// The front that stands, by its number; `None` while one is put up.
+    pub(super) fn standing(&self) -> Option<u64> {
+        *self.standing.borrow()
+    }
+
+    /// Ends the front of this number, for another on the same sockets. What it has in flight or holds is lost. Whatever stands
+    /// or is put up in its place stays. Answers whether another stands within `limit`.
+    pub(super) async fn replace(&self, old: Option<u64>, limit: Duration) -> bool {
         let mut standing = self.standing.clone();
-        let old = *standing.borrow();
         if old.is_some() {
             self.useless.send_replace(old);
         }

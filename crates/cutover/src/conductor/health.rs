@@ -77,6 +77,11 @@ impl Ailing {
         }
     }
 
+    /// It was not looked at until `now`: that time is nobody's.
+    pub(super) fn goes_on(&mut self, now: Instant) {
+        self.looked = now;
+    }
+
     /// It is sick. Answers whether that was so for too long, and counts anew then.
     pub(super) fn is_sick_too_long(&mut self, now: Instant) -> bool {
         let since = self.since(now);

@@ -10,11 +10,11 @@ pub(crate) use port::free_port;
 
 use super::age;
 use crate::config::{
-    self, Layout, PluginPolicy, Port, ServiceSettings, SourceSettings, VersionSettings, WebSocketSettings,
-    fill, found,
+    self, Layout, PluginPolicy, Port, ServiceSettings, SourceSettings, StateSettings, VersionSettings,
+    WebSocketSettings, fill, found,
 };
 use crate::probe::{Address, Greeting, ProbeSettings, Questions, VersionQuestion};
-use crate::store::snapshot::StatePath;
+use crate::store::snapshot::{self, StatePath};
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
 use anyhow::{Context, bail};
@@ -84,10 +84,12 @@ impl Site {
             *project = at_home(project, &env)
                 .with_context(|| format!("service.{name}.plugins: nothing says where {} is", config::HOME))?;
         }
-        let problem = config::scripted(&settings, &env).or_else(|| config::uncovered(&settings, &env));
-        if let Some(problem) = problem {
+        if let Some(problem) = config::scripted(&settings, &env) {
             bail!(problem);
         }
+        let snapshots = directory.join("snapshots");
+        config::cover(&mut settings, &env, |state| obstacle(state, &snapshots))
+            .map_err(anyhow::Error::msg)?;
         let port = match settings.port {
             Port::Fixed(port) => port,
             Port::Auto => kept_port(&directory.join("port"))?,
@@ -296,6 +298,12 @@ impl Site {
         let lane = self.layout.probe_lane(&self.settings.name);
         Ok(Some(Address::unix(lane, &self.address().to_string())?))
     }
+}
+
+/// Why declared state could not be laid back.
+fn obstacle(state: &StateSettings, snapshots: &Path) -> Option<String> {
+    let path = StatePath { path: state.path.clone(), kind: state.kind };
+    snapshot::check(&[path], snapshots).first().map(ToString::to_string)
 }
 
 impl From<&Identity> for store::Identity {

@@ -282,6 +282,7 @@ impl Executor {
             if looking.is_none() {
                 looking = seal.due(Instant::now()).map(|look| self.begin_look(installed, look));
             }
+            let front = self.front.standing();
             let health = prover.health_now().await;
             // What stood in the log before is no news.
             let lines = prover.tripped();
@@ -299,7 +300,8 @@ impl Executor {
                     old_lines = Some(lines);
                     if ailing.is_cut_off_too_long(now) {
                         is_ready_told = false;
-                        self.cut_off().await;
+                        self.cut_off(front).await;
+                        ailing.goes_on(Instant::now());
                     }
                 }
                 Health::Sick(shortfall) => {
@@ -349,11 +351,11 @@ impl Executor {
         }
     }
 
-    /// Tells a front through which nobody gets to a service that is well, and has another take its place. Answers whether it
-    /// stands.
-    pub(super) async fn cut_off(&self) -> bool {
+    /// Tells a front through which nobody gets to a service that is well, by its number, and has another take its place.
+    /// Answers whether one stands.
+    pub(super) async fn cut_off(&self, front: Option<u64>) -> bool {
         self.reporter.send(Input::Unready(Some(cut_off()))).await;
-        self.front.replace(FRONT).await
+        self.front.replace(front, FRONT).await
     }
 
     /// Tells that it is not ready for longer than it may: a person, and whoever watches its version if that is to blame.

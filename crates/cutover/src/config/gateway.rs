@@ -4,10 +4,11 @@
 
 use super::complaint::Complaint;
 use super::fragment::{ButtonFragment, Preset, Service, StrategyFragment};
-use super::settings::{Button, ServiceSettings, VersionSettings};
+use super::settings::{Button, ServiceSettings, StateSettings, VersionSettings};
 use super::template::located;
+use crate::resolved::real;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where its state lies.
 pub(super) const STATE: &str = "OPENCLAW_STATE_DIR";
@@ -39,32 +40,50 @@ pub(super) fn refused(service: &Service) -> Vec<Complaint> {
                        this key out";
         complaints.push(Complaint::new("strategy", problem));
     }
-    let states = service.state.iter().map(|state| located(&state.path, &service.env));
-    let configuration = service.env.get(CONFIGURATION).map(|path| located(Path::new(path), &service.env));
-    complaints.extend(uncopied(configuration, states).map(|problem| Complaint::new("state", problem)));
     complaints
 }
 
-/// What is wrong with where a gateway's whole environment, in which homes are filled in, has its configuration; with its key.
-#[must_use]
-pub fn uncovered(service: &ServiceSettings, env: &BTreeMap<String, String>) -> Option<String> {
-    let configuration = env.get(CONFIGURATION).filter(|_| is_gateway(service)).map(PathBuf::from);
-    let states = service.state.iter().map(|state| state.path.clone());
-    let problem = uncopied(configuration, states)?;
-    Some(format!("service.{}.state: {problem}", service.name))
-}
-
-/// A configuration in no declared state is neither copied nor taken back. Where nothing is declared nothing else is either.
-fn uncopied(configuration: Option<PathBuf>, states: impl Iterator<Item = PathBuf>) -> Option<String> {
-    let configuration = configuration.filter(|path| !path.as_os_str().is_empty())?;
-    let states: Vec<PathBuf> = states.collect();
-    if states.is_empty() || states.iter().any(|state| configuration.starts_with(state)) {
-        return None;
+/// Sees to it that a gateway's configuration, where its whole environment `env` has it elsewhere than in its state, is taken back
+/// with the state. `service` has every home filled in. An entry for one that lies in other state, or that nobody could lay
+/// back, is none: `obstacle` tells why a path could not be.
+///
+/// # Errors
+/// It would be neither copied nor taken back, in words with its key.
+pub fn cover(
+    service: &mut ServiceSettings,
+    env: &BTreeMap<String, String>,
+    obstacle: impl Fn(&StateSettings) -> Option<String>,
+) -> Result<(), String> {
+    let configuration = env.get(CONFIGURATION).filter(|path| is_gateway(service) && !path.is_empty());
+    let Some(configuration) = configuration.map(|path| real(&located(Path::new(path), env))) else {
+        return Ok(());
+    };
+    let is_own = |state: &StateSettings| real(&state.path) == configuration;
+    let is_elsewhere = |state: &StateSettings| !configuration.starts_with(real(&state.path));
+    if service.state.iter().any(|state| !is_own(state) && !is_elsewhere(state)) {
+        service.state.retain(|state| !is_own(state));
+        return Ok(());
     }
-    Some(format!(
-        "{CONFIGURATION} is {}, which lies in no declared `state`: it would be neither copied nor taken back. Name it in `env`, by \
-         an absolute path, and let `state` have {{ path = \"{{env:{CONFIGURATION}}}\", kind = \"files\" }} (the preset has it where `env` \
-         names it and `state` is left out)",
+    // Where nothing is declared nothing else is taken back either.
+    let Some(first) = service.state.first() else { return Ok(()) };
+    let entry = StateSettings { path: configuration.clone(), ..first.clone() };
+    if let Some(why) = obstacle(&entry) {
+        tracing::warn!(service = service.name, why, "the configuration is not taken back with the state");
+        service.state.retain(|state| !is_own(state));
+        service.repair = service
+            .repair
+            .take()
+            .filter(|repair| repair.files.iter().all(|file| real(file) != configuration));
+        return Ok(());
+    }
+    if service.state.iter().any(is_own) {
+        return Ok(());
+    }
+    Err(format!(
+        "service.{}.state: {CONFIGURATION} is {}, which lies in no declared `state`: it would be neither copied nor taken back. Name \
+         it in `env`, by an absolute path, and let `state` have {{ path = \"{{env:{CONFIGURATION}}}\", kind = \"files\" }} (the preset \
+         has it where `env` names it and `state` is left out)",
+        service.name,
         configuration.display()
     ))
 }
@@ -101,29 +120,38 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_would_not_be_taken_back_is_refused_with_what_to_write() {
-        let named = "[service.gate.env]\nOPENCLAW_STATE_DIR = \"/var/claw\"\nOPENCLAW_CONFIG_PATH = \"/etc/claw.json\"\n";
-        let state = |more: &str| {
-            format!("{PRESET}state = [{{ path = \"/var/claw\", kind = \"files\" }}{more}]\n{named}")
+    fn a_configuration_is_taken_back_with_the_state_wherever_it_lies_or_nothing_is_begun() {
+        let ground = tempfile::tempdir().unwrap();
+        let claw = ground.path().join("claw");
+        std::fs::create_dir(&claw).unwrap();
+        let link = ground.path().join("link");
+        std::os::unix::fs::symlink(&claw, &link).unwrap();
+        let (claw, link) = (claw.display().to_string(), link.display().to_string());
+        let covered = |states: &[&str], configuration: &str, obstacle: Option<&str>| {
+            let entry = |path: &&str| format!("{{ path = \"{path}\", kind = \"files\" }}");
+            let states = states.iter().map(entry).collect::<Vec<_>>().join(", ");
+            let settings =
+                parse(Path::new("cutover.toml"), &format!("{STATELESS}{HELLO}state = [{states}]\n"));
+            let mut gate = settings.unwrap_or_else(|error| panic!("{error}")).services["gate"].clone();
+            let env = [(STATE, claw.as_str()), (CONFIGURATION, configuration)];
+            let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            cover(&mut gate, &env, |_| obstacle.map(str::to_owned)).map(|()| gate.state.len())
         };
-        let why = told(&state("")).expect("must be refused");
-        assert!(why.contains("service.gate.state: OPENCLAW_CONFIG_PATH is /etc/claw.json"), "{why}");
+        let inside = format!("{link}/own.json");
+        assert_eq!(covered(&[&claw], &inside, None), Ok(1), "it is in it, by another name");
+        assert_eq!(covered(&[&link, &inside], &inside, None), Ok(1), "an entry within another is none");
+        assert_eq!(covered(&[&claw], "{env:OPENCLAW_STATE_DIR}/x.json", None), Ok(1));
+        assert_eq!(covered(&[&claw, "/etc/claw.json"], "/etc/claw.json", None), Ok(2));
+        let why = covered(&[&claw], "/etc/claw.json", None).unwrap_err();
+        assert!(why.starts_with("service.gate.state: OPENCLAW_CONFIG_PATH is /etc/claw.json"), "{why}");
         assert!(why.contains("{ path = \"{env:OPENCLAW_CONFIG_PATH}\", kind = \"files\" }"), "{why}");
-        assert_eq!(told(&state(", { path = \"{env:OPENCLAW_CONFIG_PATH}\", kind = \"files\" }")), None);
-        assert_eq!(told(&format!("{PRESET}{named}")), None, "the preset has it");
-        assert_eq!(told(&format!("{STATELESS}{HELLO}{named}")), None, "nothing else is taken back either");
-    }
-
-    #[test]
-    fn a_configuration_that_a_file_of_variables_names_is_covered_or_refused() {
-        let settings = parse(
-            Path::new("cutover.toml"),
-            &format!("{PRESET}env = {{ OPENCLAW_STATE_DIR = \"/var/claw\" }}\n"),
-        );
-        let gate = settings.unwrap_or_else(|error| panic!("{error}")).services["gate"].clone();
-        let with =
-            |path: &str| uncovered(&gate, &BTreeMap::from([(CONFIGURATION.to_owned(), path.to_owned())]));
-        assert!(with("/etc/claw.json").is_some_and(|why| why.starts_with("service.gate.state: ")));
-        assert_eq!((with("/var/claw/own.json"), uncovered(&gate, &BTreeMap::new())), (None, None));
+        for states in [&[claw.as_str()] as &[&str], &[&claw, "/etc/claw.json"]] {
+            assert_eq!(
+                covered(states, "/etc/claw.json", Some("a mount point")),
+                Ok(1),
+                "nobody could lay it back"
+            );
+        }
+        assert_eq!(covered(&[&claw], "", None), Ok(1));
     }
 }

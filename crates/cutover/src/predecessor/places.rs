@@ -2,7 +2,8 @@
 
 use super::Record;
 use crate::probe::Places;
-use std::path::{Path, PathBuf};
+use crate::resolved::real;
+use std::path::Path;
 
 impl Record {
     /// What of the predecessor's files is not what lies where its successor tells that its own lie, in words; `None` if all that
@@ -28,18 +29,6 @@ fn moved(what: &str, old: Option<&Path>, new: Option<&Path>) -> Option<String> {
             "the copy does not tell where its {what} is, and that of the old process is {}",
             old.display()
         )),
-    }
-}
-
-/// A path with every link resolved, as far as it is there.
-#[must_use]
-pub fn real(path: &Path) -> PathBuf {
-    if let Ok(real) = path.canonicalize() {
-        return real;
-    }
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => real(parent).join(name),
-        _ => path.to_owned(),
     }
 }
 

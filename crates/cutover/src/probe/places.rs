@@ -36,15 +36,15 @@ impl Places {
     }
 }
 
-/// Asks a service where its files lie, within `settings.request_limit`. One that is not asked by OpenClaw's handshake tells nothing.
+/// Asks a service where its files lie, within `settings.request_limit`; `None` of one that is not asked by OpenClaw's handshake.
 ///
 /// # Errors
 /// It does not answer, or refuses who asks.
-pub async fn places(settings: &ProbeSettings, address: &Address) -> Result<Places, Error> {
+pub async fn places(settings: &ProbeSettings, address: &Address) -> Result<Option<Places>, Error> {
     let Some(VersionProbe { ask: Ask::OpenClawHello(handshake), .. }) = &settings.version else {
-        return Ok(Places::default());
+        return Ok(None);
     };
     let limit = settings.request_limit;
     let asked = tokio::time::timeout(limit, hello::greet(address, handshake, Scope::Admin)).await;
-    Ok(Places::of(&asked.unwrap_or(Err(Error::Unanswered { limit }))?))
+    Ok(Some(Places::of(&asked.unwrap_or(Err(Error::Unanswered { limit }))?)))
 }

@@ -97,7 +97,7 @@ async fn an_order_that_is_not_understood_ends_the_connection_and_nothing_else() 
     let mut stranger = BufReader::new(UnixStream::connect(stage.control()).await.unwrap());
     let mut hello = String::new();
     stranger.read_line(&mut hello).await.unwrap();
-    assert!(hello.starts_with("{\"protocol\":2,"), "{hello}");
+    assert!(hello.starts_with("{\"protocol\":3,"), "{hello}");
     stranger.write_all(b"{\"id\":1,\"order\":{\"posture\":{\"hold\":{\"surprise\":1}}}}\n").await.unwrap();
     let mut rest = String::new();
     stranger.read_line(&mut rest).await.unwrap();

@@ -163,12 +163,28 @@ fn reason(report: &Report) -> Option<String> {
 /// What a person should do, as far as it still holds.
 fn origin(report: &Report, is_latest: bool) -> Value {
     let advice = match report.recovery.as_slice() {
-        commands if is_latest && !commands.is_empty() => {
-            Some(format!("On the gateway's machine: {}", commands.join(" or ")))
-        }
+        commands if is_latest && !commands.is_empty() => Some(whole(commands)),
         _ => None,
     };
-    named(&[("nextAction", advice.as_deref().map(clipped).as_deref())])
+    named(&[("nextAction", advice.as_deref())])
+}
+
+/// Commands, as many as there is room for: a part of one is no help.
+fn whole(commands: &[String]) -> String {
+    let mut text = String::from("On the gateway's machine: ");
+    for (at, command) in commands.iter().enumerate() {
+        let more = if at == 0 { command.clone() } else { format!(" or {command}") };
+        if text.chars().count() + more.chars().count() > TEXT_MAX {
+            text.push_str(if at == 0 {
+                "what `cutover status` tells"
+            } else {
+                "; `cutover status` tells more"
+            });
+            break;
+        }
+        text.push_str(&more);
+    }
+    text
 }
 
 /// The last moment that anything of it was written down (ms of Unix time).
@@ -335,6 +351,10 @@ mod tests {
     #[test]
     fn a_text_is_clipped_between_two_characters() {
         assert_eq!(clipped("short"), "short");
+        let long = |length: usize| format!("cutover --config /{} recover", "c".repeat(length));
+        assert!(whole(&[long(100), long(100)]).ends_with(&format!("{} or {}", long(100), long(100))));
+        assert!(whole(&[long(300), long(300)]).ends_with("recover; `cutover status` tells more"));
+        assert!(whole(&[long(TEXT_MAX)]).ends_with("machine: what `cutover status` tells"));
         assert_eq!(clipped(&"ü".repeat(TEXT_MAX + 1)).chars().count(), TEXT_MAX + 1);
     }
 }

@@ -208,7 +208,8 @@ async fn told_places(
     asked: &ProbeSettings,
 ) -> anyhow::Result<Result<Places, String>> {
     match places(asked, &Address::Tcp(predecessor.addresses[0])).await {
-        Ok(places) => Ok(Ok(places)),
+        Ok(Some(places)) => Ok(Ok(places)),
+        Ok(None) => Ok(Err("it is not asked by its handshake".into())),
         Err(error @ probe::Error::Refused { .. }) => Ok(Err(causes::told(&error))),
         // It has just answered the same question about its version.
         Err(error) => Err(error)

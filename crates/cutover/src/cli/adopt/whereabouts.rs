@@ -2,8 +2,9 @@
 //! against its own word.
 
 use super::takeover::quoted;
-use crate::predecessor::{Predecessor, real};
+use crate::predecessor::Predecessor;
 use crate::probe::Places;
+use crate::resolved::real;
 use anyhow::{Context, bail};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use crate::store::snapshot::Seat;
 use crate::supervisor::{self, Launch, Live};
 use cutover_core::{
     Code, Exchanges, Expectation, FactName, Fault, Installed, Instance, Observations, Plugin, Release, Seen,
-    Ticket,
+    Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,7 @@ pub(in super::super) struct Prover {
     traffic: Option<Traffic>,
     tripped: usize,
     proof: Proof,
+    has_replaced: bool,
     /// Whether a person has waived what the service itself says.
     is_waived: bool,
     /// Where plugins are looked for that must be told, and where that must lead.
@@ -86,6 +87,7 @@ impl Prover {
             traffic: None,
             tripped: 0,
             proof,
+            has_replaced: false,
             is_waived: false,
             seats,
             executor: executor.clone(),
@@ -103,11 +105,12 @@ impl Prover {
         let mut trial = Trial::begun(*enough, deadline);
         let mut way = Way::open(deadline);
         loop {
+            let front = self.executor.front.standing();
             let mut seen = self.look().await;
             if !self.observer.live().is_alive().map_err(chain(super::UNTOLD))? {
                 return self.ended().await;
             }
-            if way.is_needed(self.health(&seen)) && self.finds_another_way().await {
+            if way.is_needed(self.health(&seen)) && self.finds_another_way(front).await {
                 trial.begin_again();
                 continue;
             }
@@ -125,11 +128,27 @@ impl Prover {
         }
     }
 
+    /// It was proven, and is so in one more round.
+    pub(super) async fn is_still_proven(&mut self) -> Result<(), Fault> {
+        let mut seen = self.look().await;
+        seen.streak = self.expectation.streak;
+        match judge(&self.expectation, &seen) {
+            Verdict::Verified(_) => Ok(()),
+            other => {
+                Err(fault("timeout", format!("it was proven, and is not any more: {}", other.shortfall())))
+            }
+        }
+    }
+
+    /// Whether another front took the place of one through which nobody got, and it was told.
+    pub(super) fn has_replaced(&self) -> bool {
+        self.has_replaced
+    }
+
     /// Nothing can be proven through the front. Where clients get through it, it is asked as they do; else another front takes
     /// its place, and what the one that stands has in flight or holds is lost. Answers whether there is another way now.
-    async fn finds_another_way(&mut self) -> bool {
-        let front = self.executor.front.clone();
-        if front.serves()
+    async fn finds_another_way(&mut self, front: Option<u64>) -> bool {
+        if self.executor.front.serves()
             && let Some(address) = self.executor.site.public()
             && let Some(seen) = self.look_in_public().await
             && self.health(&seen) == Health::Well
@@ -137,7 +156,8 @@ impl Prover {
             self.observer.ask_at(address);
             return true;
         }
-        self.executor.cut_off().await
+        self.has_replaced = true;
+        self.executor.cut_off(front).await
     }
 
     /// How it did in the round that was taken last.

@@ -52,12 +52,10 @@ impl Executor {
             }
         };
         let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
-        let observations = if proof == Proof::Soak && self.stays_sealed(installed, policy, released).await? {
+        if proof == Proof::Soak && self.stays_sealed(installed, policy, released).await? {
             // What was seen is old by now.
-            prover.until_proven(&Enough::rounds(1, policy), deadline, Some(ticket)).await?
-        } else {
-            observations
-        };
+            prover.is_still_proven().await?;
+        }
         if matches!(proof, Proof::Prove | Proof::Return) {
             self.has_the_place_of_the_predecessor(policy).await?;
         }
@@ -106,7 +104,10 @@ impl Executor {
         let begun = Instant::now();
         loop {
             let error = match places(&settings, &Address::Tcp(self.site.address())).await {
-                Ok(now) => return record.moved(&now).map_or(Ok(()), |why| Err(fault("predecessor", why))),
+                Ok(None) => return Ok(()),
+                Ok(Some(now)) => {
+                    return record.moved(&now).map_or(Ok(()), |why| Err(fault("predecessor", why)));
+                }
                 Err(error) => error,
             };
             if begun.elapsed() > limit {
