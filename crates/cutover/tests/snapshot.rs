@@ -159,7 +159,10 @@ fn a_database_that_nobody_used_is_copied_unopened_and_still_compared_by_what_it_
     let database = world.live("web/old.db");
     fs::create_dir(world.live("web")).unwrap();
     let create = "PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES (1)";
-    Connection::open(&database).unwrap().execute_batch(create).unwrap();
+    let made = world.live("made.db");
+    Connection::open(&made).unwrap().execute_batch(create).unwrap();
+    // Of what this process has had open, a child that another test starts just then would have a copy: somebody would use it.
+    assert!(std::process::Command::new("cp").args([&made, &database]).status().unwrap().success());
     let state = [files(&world.live("web"))];
     let before = world.tree();
     warm(&state, &world.snapshot_dir(), &later(), PATIENCE).unwrap();

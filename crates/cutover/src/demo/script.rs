@@ -197,8 +197,7 @@ async fn incident(log: Option<PathBuf>) -> anyhow::Result<Story> {
         story.expect(&format!("clients are not told `{command}`"), body.contains(command.as_str()).into());
     }
     let typed = commands.first().context("nothing to type")?;
-    let words: Vec<&str> = typed.split_whitespace().skip(1).chain(["--json"]).collect();
-    let (recovered, code) = reported(world.cutover(&words).await?)?;
+    let (recovered, code) = reported(world.type_in(typed, "--json").await?)?;
     story.expect(&format!("`{typed}` ended with {code}: {}", recovered.sentence), (code == 0).into());
     let (status, _) = asked(&world).await?;
     story.expect(&format!("after `{typed}` clients get {status}"), (status == 200).into());

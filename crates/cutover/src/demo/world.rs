@@ -249,6 +249,26 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
         Client::new(&self.state().join("run/control.sock"))
     }
 
+    /// Types a command as it was told, and `more` behind it.
+    ///
+    /// # Errors
+    /// It is none of ours, or does not end in time.
+    pub async fn type_in(&self, told: &str, more: &str) -> anyhow::Result<Output> {
+        let words =
+            told.strip_prefix("cutover ").with_context(|| format!("`{told}` is no command of ours"))?;
+        let ours = self.program();
+        let program = std::iter::once(ours.get_program()).chain(ours.get_args());
+        let program: Vec<String> = program.map(|word| shell::quoted(&word.to_string_lossy())).collect();
+        let mut shell = tokio::process::Command::new("/bin/sh");
+        shell
+            .arg("-c")
+            .arg(format!("exec {} {words} {more}", program.join(" ")))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, shell.output()).await.context("the command does not end")?;
+        output.context("running the told command")
+    }
+
     /// What a person types for `cutover WORDS` in this world, as its daemon tells it.
     #[must_use]
     pub fn typed(&self, words: &str) -> String {
