@@ -19,7 +19,7 @@ async fn house() -> anyhow::Result<House> {
 async fn shown(viewer: &mut Viewer) -> anyhow::Result<String> {
     let command =
         "[...document.querySelectorAll('#live ~ .banner copy-line code')].map((one) => one.innerText)
-        .find((command) => command.startsWith('cutover approve'))";
+        .find((command) => command.includes(' approve '))";
     let shown = viewer.sees("the command that approves", command).await?;
     shown.as_str().map(str::to_owned).context("no text")
 }

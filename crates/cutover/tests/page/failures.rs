@@ -149,14 +149,15 @@ async fn m10_maintenance_is_a_banner_until_a_person_has_resolved_it() -> anyhow:
     assert_eq!(viewer.marked("maintenance").await?, "bad");
     never_looked_complete(&mut viewer).await?;
     let banner = viewer.text_of(".banner.bad").await?;
-    for said in [M10, "Serving now: nothing that is proven", "recover web --rollback"] {
+    let typed = house.world.typed("recover web --rollback");
+    for said in [M10, "Serving now: nothing that is proven", &typed] {
         assert!(banner.contains(said), "{said}: {banner}");
     }
     let role = "document.querySelector('.banner.bad').getAttribute('role')";
     assert_eq!(viewer.tab.evaluate(role).await?, json!("alert"));
     viewer.pictures("maintenance").await?;
     viewer.is_usable().await?;
-    viewer.press("Copy: cutover recover web --rollback").await?;
+    viewer.press(&format!("Copy: {typed}")).await?;
     viewer
         .sees("what became of it", "/Copied|Selected/.test(document.querySelector('.banner').innerText)")
         .await?;
