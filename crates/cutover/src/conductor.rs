@@ -49,7 +49,7 @@ use alarm::{Readiness, Succession};
 use crashes::Crashes;
 use cutover_core::{
     Act, Awaited, Boot, Entry, Event, Instance, Order, Phase, Posture, Process, Refusal, RunId, State,
-    Target, Ticket, Transition, patience, posture, report, wants,
+    Target, Ticket, Transition, patience, posture, wants,
 };
 use front_link::FrontLink;
 use inbox::{Input, Reporter};
@@ -243,9 +243,7 @@ fn first_view(name: &str, site: &Site, chronicle: &Arc<Chronicle>) -> View {
     let settings = site.settings.for_run();
     View {
         service: name.to_owned(),
-        report: report(name, &chronicle.state, chronicle.latest())
-            .told(&chronicle.notifications)
-            .typed(&site.layout.flags),
+        report: chronicle.report(name, chronicle.latest(), &site.layout.flags),
         current: chronicle.state.current.clone(),
         progress: None,
         front: None,

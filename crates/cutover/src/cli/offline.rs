@@ -6,7 +6,7 @@ use crate::config::Layout;
 use crate::journal::Reader;
 use crate::supervisor::process;
 use anyhow::{Context as _, bail};
-use cutover_core::{Record, Report, RunId, Serving, report};
+use cutover_core::{Report, RunId, Serving};
 use std::time::Duration;
 
 /// How long another process's lock on the journal is waited for.
@@ -61,14 +61,16 @@ fn names(chronicles: &[(String, Chronicle)]) -> impl Iterator<Item = &str> {
 /// How every service (or one) stands, as far as that can be seen.
 pub(super) fn standing(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
     let wanted = wanted(layout, service)?.into_iter();
-    Ok(wanted.map(|(name, chronicle)| told(layout, &name, &chronicle, chronicle.latest())).collect())
+    Ok(wanted.map(|(name, chronicle)| chronicle.report(&name, chronicle.latest(), &layout.flags)).collect())
 }
 
 /// The reports of all runs of a service (or of all services), newest first.
 pub(super) fn reports(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<Report>> {
     let mut reports = Vec::new();
     for (name, chronicle) in wanted(layout, service)? {
-        reports.extend(chronicle.records.iter().map(|record| told(layout, &name, &chronicle, Some(record))));
+        reports.extend(
+            chronicle.records.iter().map(|record| chronicle.report(&name, Some(record), &layout.flags)),
+        );
     }
     reports.sort_by_key(|report| std::cmp::Reverse(report.started));
     Ok(reports)
@@ -92,10 +94,6 @@ fn wanted(layout: &Layout, service: Option<&str>) -> anyhow::Result<Vec<(String,
         }
     }
     Ok(chronicles)
-}
-
-fn told(layout: &Layout, name: &str, chronicle: &Chronicle, record: Option<&Record>) -> Report {
-    report(name, &chronicle.state, record).told(&chronicle.notifications).typed(&layout.flags)
 }
 
 /// One run's report.

@@ -4,7 +4,7 @@
 use crate::journal;
 use cutover_core::{
     Base, Boot, BootId, Ending, Entry, Event, Kind, Mismatch, Notifications, Phase, Preparation, Record,
-    Recorded, Refusal, Run, RunId, State, Transition, fingerprint, replay_entry, step,
+    Recorded, Refusal, Report, Run, RunId, State, Transition, fingerprint, replay_entry, report, step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +140,12 @@ impl Chronicle {
         {
             record.reverted_by = None;
         }
+    }
+
+    /// What everybody reads about a run, or about the service alone, with commands that carry `flags`.
+    #[must_use]
+    pub fn report(&self, service: &str, record: Option<&Record>, flags: &str) -> Report {
+        report(service, &self.state, record).told(&self.notifications).typed(flags)
     }
 
     /// One run's record.

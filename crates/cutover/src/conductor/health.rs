@@ -23,14 +23,14 @@ impl Health {
     pub(super) fn of(
         expectation: &Expectation,
         seen: &Observations,
-        directly: Option<&Observations>,
+        directly: impl FnOnce() -> Option<Observations>,
     ) -> Self {
         let facts = judge(expectation, seen);
         if !is_sick(&facts) {
             return Self::Well;
         }
-        match directly {
-            Some(directly) if !is_sick(&judge(expectation, directly)) => Self::CutOff,
+        match directly() {
+            Some(directly) if !is_sick(&judge(expectation, &directly)) => Self::CutOff,
             Some(_) | None => Self::Sick(facts.shortfall()),
         }
     }

@@ -10,11 +10,11 @@ pub(crate) use port::free_port;
 
 use super::age;
 use crate::config::{
-    self, Layout, PluginPolicy, Port, ServiceSettings, SourceSettings, StateSettings, VersionSettings,
-    WebSocketSettings, fill, found,
+    self, Layout, PluginPolicy, Port, ServiceSettings, SourceSettings, VersionSettings, WebSocketSettings,
+    fill, found,
 };
 use crate::probe::{Address, Greeting, ProbeSettings, Questions, VersionQuestion};
-use crate::store::snapshot::{self, StatePath};
+use crate::store::snapshot::{self, StateKind, StatePath};
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
 use anyhow::{Context, bail};
@@ -88,8 +88,7 @@ impl Site {
             bail!(problem);
         }
         let snapshots = directory.join("snapshots");
-        config::cover(&mut settings, &env, |state| obstacle(state, &snapshots))
-            .map_err(anyhow::Error::msg)?;
+        config::cover(&mut settings, &env, |path| obstacle(path, &snapshots)).map_err(anyhow::Error::msg)?;
         let port = match settings.port {
             Port::Fixed(port) => port,
             Port::Auto => kept_port(&directory.join("port"))?,
@@ -131,11 +130,7 @@ impl Site {
     }
 
     pub(super) fn state_paths(&self) -> Vec<StatePath> {
-        self.settings
-            .state
-            .iter()
-            .map(|state| StatePath { path: state.path.clone(), kind: state.kind })
-            .collect()
+        self.settings.state.iter().map(StatePath::from).collect()
     }
 
     pub(super) fn filled(&self, template: &str, root: &Path) -> String {
@@ -300,9 +295,9 @@ impl Site {
     }
 }
 
-/// Why declared state could not be laid back.
-fn obstacle(state: &StateSettings, snapshots: &Path) -> Option<String> {
-    let path = StatePath { path: state.path.clone(), kind: state.kind };
+/// Why files could not be laid back.
+fn obstacle(files: &Path, snapshots: &Path) -> Option<String> {
+    let path = StatePath { path: files.to_owned(), kind: StateKind::Files };
     snapshot::check(&[path], snapshots).first().map(ToString::to_string)
 }
 

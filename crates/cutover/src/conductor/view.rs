@@ -4,7 +4,7 @@ use super::chronicle::Chronicle;
 use super::inbox::Progress;
 use super::offer::Available;
 use super::telling::Telling;
-use cutover_core::{Alarm, Installed, Notifications, Record, Report, RunId, Settings, State, report};
+use cutover_core::{Alarm, Installed, Notifications, Record, Report, RunId, Settings, State};
 use cutover_front::Stats;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -101,8 +101,6 @@ impl View {
     }
 
     fn of(&self, record: &Record) -> Report {
-        report(&self.service, &self.chronicle.state, Some(record))
-            .told(&self.chronicle.notifications)
-            .typed(&self.flags)
+        self.chronicle.report(&self.service, Some(record), &self.flags)
     }
 }

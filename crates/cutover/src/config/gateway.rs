@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Where its state lies.
-pub(super) const STATE: &str = "OPENCLAW_STATE_DIR";
+pub(crate) const STATE: &str = "OPENCLAW_STATE_DIR";
 /// Where its configuration lies, if not in its state.
-pub(super) const CONFIGURATION: &str = "OPENCLAW_CONFIG_PATH";
+pub(crate) const CONFIGURATION: &str = "OPENCLAW_CONFIG_PATH";
 
 /// Whether a service is one, as the file says it.
 pub(super) fn is_openclaw(service: &Service) -> bool {
@@ -29,18 +29,13 @@ pub(super) fn is_gateway(service: &ServiceSettings) -> bool {
 }
 
 /// What a file says of a gateway that would go wrong.
-pub(super) fn refused(service: &Service) -> Vec<Complaint> {
-    let mut complaints = Vec::new();
-    if !is_openclaw(service) {
-        return complaints;
-    }
-    if matches!(service.strategy, Some(StrategyFragment::Signal)) {
+pub(super) fn refused(service: &Service) -> Option<Complaint> {
+    (is_openclaw(service) && matches!(service.strategy, Some(StrategyFragment::Signal))).then(|| {
         let problem = "an OpenClaw gateway is not restarted by SIGUSR1 or SIGUSR2: depending on its version that opens a \
                        debugger in it, or has it begin anew in the same process, with the same code; write \"stop-start\", or leave \
                        this key out";
-        complaints.push(Complaint::new("strategy", problem));
-    }
-    complaints
+        Complaint::new("strategy", problem)
+    })
 }
 
 /// Sees to it that a gateway's configuration, where its whole environment `env` has it elsewhere than in its state, is taken back
@@ -52,22 +47,23 @@ pub(super) fn refused(service: &Service) -> Vec<Complaint> {
 pub fn cover(
     service: &mut ServiceSettings,
     env: &BTreeMap<String, String>,
-    obstacle: impl Fn(&StateSettings) -> Option<String>,
+    obstacle: impl Fn(&Path) -> Option<String>,
 ) -> Result<(), String> {
     let configuration = env.get(CONFIGURATION).filter(|path| is_gateway(service) && !path.is_empty());
     let Some(configuration) = configuration.map(|path| real(&located(Path::new(path), env))) else {
         return Ok(());
     };
     let is_own = |state: &StateSettings| real(&state.path) == configuration;
-    let is_elsewhere = |state: &StateSettings| !configuration.starts_with(real(&state.path));
-    if service.state.iter().any(|state| !is_own(state) && !is_elsewhere(state)) {
+    let holds_it = |state: &StateSettings| configuration.starts_with(real(&state.path));
+    if service.state.iter().any(|state| holds_it(state) && !is_own(state)) {
         service.state.retain(|state| !is_own(state));
         return Ok(());
     }
     // Where nothing is declared nothing else is taken back either.
-    let Some(first) = service.state.first() else { return Ok(()) };
-    let entry = StateSettings { path: configuration.clone(), ..first.clone() };
-    if let Some(why) = obstacle(&entry) {
+    if service.state.is_empty() {
+        return Ok(());
+    }
+    if let Some(why) = obstacle(&configuration) {
         tracing::warn!(service = service.name, why, "the configuration is not taken back with the state");
         service.state.retain(|state| !is_own(state));
         service.repair = service

@@ -8,6 +8,7 @@ use super::plugins::PluginSettings;
 use super::question::QuestionSettings;
 use super::repair::RepairSettings;
 use super::service::service;
+use crate::store::snapshot::{StateKind, StatePath};
 use cutover_core::{DataClass, Intake, Level, Policy, Strategy};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -244,7 +245,13 @@ pub struct StateSettings {
     /// Where it lies.
     pub path: PathBuf,
     /// Whether it is an SQLite database with companions (else files).
-    pub kind: crate::store::snapshot::StateKind,
+    pub kind: StateKind,
+}
+
+impl From<&StateSettings> for StatePath {
+    fn from(state: &StateSettings) -> Self {
+        Self { path: state.path.clone(), kind: state.kind }
+    }
 }
 pub(super) fn check(file: File) -> Result<Settings, Vec<Complaint>> {
     let mut complaints = Vec::new();

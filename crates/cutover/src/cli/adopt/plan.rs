@@ -231,7 +231,7 @@ fn undoing(takeover: &Takeover) -> Vec<String> {
 
 fn gap(takeover: &Takeover) -> String {
     let paths = takeover.settings.state.iter();
-    let paths: Vec<_> = paths.map(|state| StatePath { path: state.path.clone(), kind: state.kind }).collect();
+    let paths: Vec<_> = paths.map(StatePath::from).collect();
     let state = snapshot::estimate(&paths).map_or_else(
         |_| "state of unknown size".to_owned(),
         |size| format!("{} files of state, {} MB, of which what changed", size.files, size.bytes / 1_000_000),

@@ -2,9 +2,9 @@
 
 use super::environment::{Carried, carried};
 use super::plugins::{self, Plugins};
-use super::whereabouts::{STATE, Whereabouts};
+use super::whereabouts::Whereabouts;
 use crate::causes;
-use crate::config::{self, ServiceSettings};
+use crate::config::{self, STATE, ServiceSettings};
 use crate::predecessor::{self, Predecessor, Record, Written};
 use crate::probe::{
     self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe,
@@ -136,9 +136,7 @@ impl Takeover {
             obstacle: told.err(),
         })
     }
-}
 
-impl Takeover {
     /// What is good to know before it is begun.
     pub(super) fn notes(&self) -> Vec<String> {
         let untold = self.whereabouts.untold.as_ref().map(|why| {

@@ -2,6 +2,7 @@
 //! against its own word.
 
 use super::takeover::quoted;
+use crate::config::{CONFIGURATION, STATE};
 use crate::predecessor::Predecessor;
 use crate::probe::Places;
 use crate::resolved::real;
@@ -9,9 +10,6 @@ use anyhow::{Context, bail};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Variables that name the state and the configuration.
-pub(super) const STATE: &str = "OPENCLAW_STATE_DIR";
-const CONFIGURATION: &str = "OPENCLAW_CONFIG_PATH";
 /// What takes the place of HOME.
 const HOME: &str = "OPENCLAW_HOME";
 /// Names of the state in a home, and of the configuration in the state: today's, and that of years ago where only it is there.

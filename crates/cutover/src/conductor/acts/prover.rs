@@ -9,6 +9,7 @@ use crate::conductor::ledger::wall_ms;
 use crate::conductor::site::Site;
 use crate::config::{PluginPolicy, PluginSettings};
 use crate::probe::{Address, Observer, Sight};
+use crate::resolved::real;
 use crate::store::snapshot::Seat;
 use crate::supervisor::{self, Launch, Live};
 use cutover_core::{
@@ -16,7 +17,7 @@ use cutover_core::{
     Ticket, Verdict, judge,
 };
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the keeper may take to write down an exit.
@@ -162,8 +163,8 @@ impl Prover {
 
     /// How it did in the round that was taken last.
     fn health(&self, seen: &Observations) -> Health {
-        let directly = self.observer.asks_elsewhere().then(|| self.observer.directly(seen.clone()));
-        Health::of(&self.expectation, seen, directly.as_ref())
+        let directly = || self.asks_elsewhere().then(|| self.observer.directly(seen.clone()));
+        Health::of(&self.expectation, seen, directly)
     }
 
     /// How it does now, in the eyes of its clients.
@@ -281,6 +282,7 @@ pub(super) fn expectation(
     proof: Proof,
 ) -> Result<Expectation, Fault> {
     let entry = supervisor::identify(&launch.entry).map_err(chain("code"))?;
+    // As the process names them itself.
     let (exe, cwd) = (real(&launch.program), real(&launch.cwd));
     let mut required =
         BTreeSet::from([FactName::Identity, FactName::Code, FactName::Port, FactName::Version]);
@@ -360,11 +362,6 @@ impl Way {
     fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
-}
-
-/// As processes name it themselves.
-fn real(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn forget_what_it_says(seen: &mut Observations) {

@@ -5,10 +5,11 @@
 use super::{Executor, blocking, chain, fault, warn};
 use crate::config::{PluginPolicy, PluginSettings};
 use crate::predecessor::Record;
+use crate::resolved::real;
 use crate::store::plugin_directory;
 use crate::store::snapshot::{self, Error, Seat, Seating, Sight};
 use cutover_core::{Fault, Finding, Installed, Level};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const KIND: &str = "plugins";
 
@@ -176,14 +177,5 @@ fn foreseen(seat: &Seat, sight: Option<Sight>) -> Finding {
             ),
             "name its project instead, or remove it there",
         ),
-    }
-}
-
-/// The real name of what is there of a path, with the rest as it is.
-fn real(path: &Path) -> PathBuf {
-    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    match there {
-        Some((above, real)) => real.join(path.strip_prefix(above).expect("it is one of its ancestors")),
-        None => path.to_owned(),
     }
 }
