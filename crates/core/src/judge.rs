@@ -25,6 +25,9 @@ pub struct Expectation {
     pub service_instance: Option<String>,
     /// The plugins that must run, as `id@version`, sorted. Others may run as well.
     pub plugins: Vec<String>,
+    /// The plugins of the release whose absence is told and stands in nobody's way, named alike.
+    #[serde(default)]
+    pub wanted: Vec<String>,
     /// What the service tells of its plugins.
     #[serde(default = "PluginsTold::unsaid")]
     pub plugins_told: PluginsTold,
@@ -298,8 +301,8 @@ fn traffic_words(compared: Compared) -> String {
 /// Which of the expected plugins run. An id without a version is no evidence where versions are expected, and that none are
 /// missing where none are expected says nothing of any.
 fn plugins(expectation: &Expectation, running: &[String]) -> (String, Reading) {
-    let count = running.len();
-    if expectation.plugins.is_empty() {
+    let (count, Expectation { plugins, wanted, .. }) = (running.len(), expectation);
+    if plugins.is_empty() && wanted.is_empty() {
         return (format!("{count} that run"), Reading::NotApplicable);
     }
     let is_told = |name: &str| running.iter().any(|one| one == name);
@@ -307,19 +310,18 @@ fn plugins(expectation: &Expectation, running: &[String]) -> (String, Reading) {
         PluginsTold::Versions => is_told(plugin),
         PluginsTold::Ids => is_told(plugin) || is_told(plugin_id(plugin)),
     };
-    let missing: Vec<&str> =
-        expectation.plugins.iter().map(String::as_str).filter(|plugin| !runs(plugin)).collect();
-    if missing.is_empty() {
-        return (format!("all of them, of {count} that run"), Reading::Holds);
-    }
+    let absent = |of: &'_ [String]| of.iter().filter(|plugin| !runs(plugin)).cloned().collect::<Vec<_>>();
+    let (missing, unmet) = (absent(plugins), absent(wanted));
     let bare: Vec<&str> = missing.iter().map(|plugin| plugin_id(plugin)).filter(|id| is_told(id)).collect();
     if !bare.is_empty() {
-        return (
-            format!("{} told without a version, of {count} that run", bare.join(", ")),
-            Reading::Missing,
-        );
+        let text = format!("{} told without a version, of {count} that run", bare.join(", "));
+        return (text, Reading::Missing);
     }
-    (format!("not {missing:?}, of {count} that run"), Reading::NotYet)
+    match (missing.is_empty(), unmet.is_empty()) {
+        (true, true) => (format!("all of them, of {count} that run"), Reading::Holds),
+        (true, false) => (format!("not {unmet:?}, only wanted, of {count} that run"), Reading::Warns),
+        (false, _) => (format!("not {missing:?}, of {count} that run"), Reading::NotYet),
+    }
 }
 
 /// `discord` of `discord@1.2.3`.
@@ -380,12 +382,14 @@ fn build_words(expectation: &Expectation) -> String {
 }
 
 fn plugin_words(expectation: &Expectation) -> String {
-    if expectation.plugins.is_empty() {
+    let Expectation { plugins, wanted, .. } = expectation;
+    if plugins.is_empty() && wanted.is_empty() {
         return "none in particular".to_owned();
     }
     let words = |plugin: &String| match expectation.plugins_told {
         PluginsTold::Versions => plugin.clone(),
         PluginsTold::Ids => format!("{} (its version is not told)", plugin_id(plugin)),
     };
-    expectation.plugins.iter().map(words).collect::<Vec<_>>().join(", ")
+    let wanted = wanted.iter().map(|plugin| format!("{}, only wanted", words(plugin)));
+    plugins.iter().map(words).chain(wanted).collect::<Vec<_>>().join("; ")
 }

@@ -1,8 +1,8 @@
 //! The story of one run, folded from its journal entries. It must not know what is told of it.
 
 use crate::{
-    Act, Boot, Checked, Cut, Done, Ending, Entry, Event, Exchanges, Exit, Fact, Fault, Finding, Installed,
-    Kind, Level, Order, Phase, Posture, Reading, RunId, State, Wanted, judge, posture,
+    Act, Boot, Checked, Cut, Done, Ending, Entry, Event, Exchanges, Exit, Fact, FactName, Fault, Finding,
+    Installed, Kind, Level, Order, Phase, Posture, Reading, RunId, State, Wanted, judge, posture,
 };
 use serde::{Deserialize, Serialize};
 
@@ -246,16 +246,14 @@ impl Record {
             Done::Checked(checked) => self.look(checked),
             Done::Observed { expectation, observations } => {
                 self.facts = judge(expectation, observations).facts().to_vec();
-                let warnings = self.facts.iter().filter(|fact| fact.reading == Reading::Warns);
-                let warning = |fact: &Fact| {
-                    let text = format!("clients fare worse than before: {}", fact.observed);
-                    Finding::new(Level::Warn, "traffic", text)
-                };
-                let warnings: Vec<Finding> = warnings.map(warning).collect();
-                self.findings.extend(warnings);
             }
             Done::Missed { .. } | Done::Skipped { .. } | Done::Started { .. } | Done::Done { .. } => {}
         }
+    }
+
+    /// What was found, and what its last proof warns of.
+    pub(crate) fn all_findings(&self) -> Vec<Finding> {
+        self.findings.iter().cloned().chain(self.facts.iter().filter_map(warning)).collect()
     }
 
     /// What an earlier look found and this one does not is not so any more.
@@ -290,6 +288,20 @@ impl Record {
             self.downtime_ms = Some(self.downtime_ms.unwrap_or(0) + more);
         }
     }
+}
+
+/// What a fact that stands in nobody's way tells a person.
+fn warning(fact: &Fact) -> Option<Finding> {
+    let text = |words: &str| format!("{words}: {}", fact.observed);
+    let told = match (fact.reading, fact.name) {
+        (Reading::Warns, FactName::Traffic) => ("traffic", text("clients fare worse than before")),
+        (Reading::Warns, FactName::Plugins) => {
+            ("plugins", text("the service does not tell all of its plugins"))
+        }
+        (Reading::Warns, name) => ("fact", text(&format!("{name:?}"))),
+        _ => return None,
+    };
+    Some(Finding::new(Level::Warn, told.0, told.1))
 }
 
 fn kind(state: &State) -> Option<Kind> {

@@ -159,7 +159,7 @@ pub fn report(service: &str, state: &State, record: Option<&Record>) -> Report {
         condition: condition(state),
         facts: record.map(|record| record.facts.clone()).unwrap_or_default(),
         steps: record.map(|record| record.steps.clone()).unwrap_or_default(),
-        findings: record.map(|record| record.findings.clone()).unwrap_or_default(),
+        findings: record.map(Record::all_findings).unwrap_or_default(),
         before: record.and_then(|record| record.before.clone()),
         target: record.and_then(|record| target(state, record)),
         version: record.and_then(|record| wanted_version(state, record)),

@@ -170,6 +170,33 @@ fn a_plugin_told_without_a_version_is_no_proof_of_one() {
 }
 
 #[test]
+fn a_plugin_that_is_only_wanted_is_told_and_stands_in_nobody_s_way() {
+    let also = ["chat@1; side@1, only wanted", "side@1, only wanted"];
+    for (plugins, words) in [vec!["chat@1".to_owned()], vec![]].into_iter().zip(also) {
+        let wanted = cutover_core::Expectation { plugins, wanted: vec!["side@1".into()], ..expectation() };
+        for (running, reading, observed) in [
+            (vec!["chat@1", "side@1"], Reading::Holds, "all of them, of 2 that run"),
+            (vec!["chat@1", "side"], Reading::Warns, "not [\"side@1\"], only wanted, of 2 that run"),
+            (vec!["chat@1"], Reading::Warns, "not [\"side@1\"], only wanted, of 1 that run"),
+        ] {
+            let running = running.into_iter().map(str::to_owned).collect();
+            let plugins = Seen::Yes { value: running, at_ms: 1, source: "p".into() };
+            let verdict =
+                judge(&wanted, &cutover_core::Observations { plugins, ..cast::as_expected(&wanted) });
+            let fact = cast::fact(&verdict, FactName::Plugins);
+            assert_eq!((fact.reading, fact.observed.as_str()), (reading, observed));
+            assert_eq!((fact.expected.as_str(), matches!(verdict, Verdict::Verified(_))), (words, true));
+        }
+    }
+    // What must run is asked for all the same.
+    let wanted = cutover_core::Expectation { wanted: vec!["side@1".into()], ..expectation() };
+    let plugins = Seen::Yes { value: vec!["side@1".into()], at_ms: 1, source: "p".into() };
+    let verdict = judge(&wanted, &cutover_core::Observations { plugins, ..cast::as_expected(&wanted) });
+    assert_eq!(cast::fact(&verdict, FactName::Plugins).reading, Reading::NotYet);
+    assert!(matches!(verdict, Verdict::Inconclusive(_)));
+}
+
+#[test]
 fn that_no_plugin_is_asked_for_says_nothing_of_any() {
     let required = cast::REQUIRED.into_iter().filter(|name| *name != FactName::Plugins).collect();
     let none = cutover_core::Expectation { plugins: Vec::new(), required, ..expectation() };

@@ -330,7 +330,7 @@ async fn a_retry_of_a_version_that_ran_in_a_start_that_failed_keeps_what_it_wrot
     eventually("the end of the target", async || processes(&world, "sample-gateway").is_empty()).await?;
     let written = world.path().join("data/written-by-2.0.0");
     std::fs::write(&written, "newer")?;
-    let stranger = std::net::TcpListener::bind(port)?;
+    let stranger = stage::seized(port).await?;
     world.kill_daemon()?;
     world.start_daemon().await?;
     let ended = world.end_of(&run).await?;

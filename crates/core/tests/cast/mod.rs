@@ -121,6 +121,7 @@ pub(crate) fn expectation(installed: &Installed, instance: &Instance) -> Expecta
         instance: instance.clone(),
         service_instance: Some("boot-1".into()),
         plugins: vec!["chat@1".into()],
+        wanted: Vec::new(),
         plugins_told: PluginsTold::Versions,
         code: code(installed.generation),
         streak: 3,

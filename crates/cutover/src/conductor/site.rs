@@ -10,8 +10,7 @@ pub(crate) use port::free_port;
 
 use super::age;
 use crate::config::{
-    self, Layout, PluginPolicy, Port, ServiceSettings, SourceSettings, VersionSettings, WebSocketSettings,
-    fill, found,
+    self, Layout, Port, ServiceSettings, SourceSettings, VersionSettings, WebSocketSettings, fill, found,
 };
 use crate::probe::{Address, Greeting, ProbeSettings, Questions, VersionQuestion};
 use crate::store::snapshot::{self, StateKind, StatePath};
@@ -243,9 +242,8 @@ impl Site {
             "basic: identity, code, port, version, readiness, tripwires, old process gone (V1-V6, V10, V11)"
                 .to_owned();
         let mut lacks = Vec::new();
-        let tells = self.settings.plugins.iter().any(|plugin| plugin.policy != PluginPolicy::Wanted);
         for (is_asked, what) in [
-            (tells, self.plugins_told().1),
+            (!self.settings.plugins.is_empty(), self.plugins_told().1),
             (self.settings.page.is_some(), "a page (V8)"),
             (self.greets(), "the first frame of a WebSocket (V8)"),
             (self.has_front(), "traffic (V9)"),

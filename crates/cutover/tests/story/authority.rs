@@ -1,8 +1,8 @@
 //! Who may restart, and what counts as true.
 
 use crate::stage::{
-    assert_told, eventually, get, is_alive, processes, reported, service_log, serving, signal, starts_of,
-    told, update, view, with_policy, world,
+    assert_told, eventually, get, is_alive, processes, reported, seized, service_log, serving, signal,
+    starts_of, told, update, view, with_policy, world,
 };
 use cutover::demo::SERVICE;
 use cutover_core::{FactName, Reading, Resolution, Status};
@@ -210,7 +210,7 @@ async fn r07_r31_a_stranger_on_the_port_is_never_verified_and_goes_unharmed() ->
     let run = world.update("2.0.0").await?;
     world.until("the proof", |view| view.report.phase == "cutting over: prove").await?;
     // The new process has not bound its port yet: somebody else does, and accepts whoever comes.
-    let stranger = std::net::TcpListener::bind(port)?;
+    let stranger = seized(port).await?;
     world.until("the way back", |view| view.report.phase.starts_with("rolling back")).await?;
     assert_eq!(stranger.local_addr()?, port);
     drop(stranger);

@@ -1,7 +1,7 @@
 //! Processes that do not end, do not start, do not stay, and those that shall not run.
 
 use crate::stage::{
-    assert_told, eventually, get, is_alive, logs, processes, reported, service_log, serving, signal,
+    assert_told, eventually, get, is_alive, logs, processes, reported, seized, service_log, serving, signal,
     starts_of, told, update, view, with_policy, world,
 };
 use cutover::conductor::View;
@@ -581,7 +581,7 @@ async fn a_stranger_beside_it_on_its_port_is_no_evidence_against_a_watched_versi
     std::fs::remove_file(&mark)?;
     crash(&world).await?;
     // The next one was started on a free port, and is not alone there when it binds.
-    let stranger = TcpListener::bind((Ipv6Addr::LOCALHOST, address.port()))?;
+    let stranger = seized((Ipv6Addr::LOCALHOST, address.port()).into()).await?;
     std::fs::write(&mark, "")?;
     let told = world.until("the alarm", |view| view.alarm.is_some()).await?;
     assert_eq!(told.alarm.unwrap().fault.code, "not_ready");

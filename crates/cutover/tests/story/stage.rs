@@ -7,6 +7,8 @@ use cutover_core::{Report, Resolution, Status};
 use cutover_testkit::load::{Entry, Load, LoadPlan, SocketPlan};
 use sample_gateway::Knobs;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -220,6 +222,19 @@ pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) -> any
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// A stranger on the address of a process that has just ended: the kernel closes its sockets a moment after it is gone.
+pub(crate) async fn seized(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < LIMIT => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            bound => return bound.with_context(|| format!("binding {address}")),
+        }
+    }
 }
 
 /// Rewrites the world's configuration.

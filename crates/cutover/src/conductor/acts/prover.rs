@@ -13,8 +13,8 @@ use crate::resolved::real;
 use crate::store::snapshot::Seat;
 use crate::supervisor::{self, Launch, Live};
 use cutover_core::{
-    Code, Exchanges, Expectation, FactName, Fault, Installed, Instance, Observations, Plugin, Release, Seen,
-    Ticket, Verdict, judge,
+    Code, Exchanges, Expectation, FactName, Fault, Installed, Instance, Observations, Release, Seen, Ticket,
+    Verdict, judge,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -295,7 +295,7 @@ pub(super) fn expectation(
     if site.settings.page.is_some() || site.greets() {
         required.insert(FactName::UserPath);
     }
-    let plugins = plugins(&site.settings.plugins, &installed.release);
+    let [plugins, wanted] = plugins(&site.settings.plugins, &installed.release);
     if !plugins.is_empty() {
         required.insert(FactName::Plugins);
     }
@@ -309,6 +309,7 @@ pub(super) fn expectation(
         instance,
         service_instance: None,
         plugins,
+        wanted,
         plugins_told: site.plugins_told().0,
         code: Code {
             generation: installed.generation,
@@ -321,14 +322,16 @@ pub(super) fn expectation(
     })
 }
 
-/// The plugins of a release that must be told by the service, under the names that it has for them.
-fn plugins(settings: &[PluginSettings], release: &Release) -> Vec<String> {
-    let told = |plugin: &Plugin| {
-        let settings = settings.iter().find(|settings| settings.package == plugin.package)?;
-        (settings.policy != PluginPolicy::Wanted).then(|| format!("{}@{}", settings.id, plugin.version))
-    };
-    let mut plugins: Vec<String> = release.plugins.iter().filter_map(told).collect();
-    plugins.sort();
+/// The plugins of a release that the service must tell, and those that it should, under the names that it has for them.
+fn plugins(settings: &[PluginSettings], release: &Release) -> [Vec<String>; 2] {
+    let mut plugins = [Vec::new(), Vec::new()];
+    for plugin in &release.plugins {
+        let settings = settings.iter().find(|settings| settings.package == plugin.package);
+        let Some(PluginSettings { id, policy, .. }) = settings else { continue };
+        let is_wanted = *policy == PluginPolicy::Wanted;
+        plugins[usize::from(is_wanted)].push(format!("{id}@{}", plugin.version));
+    }
+    plugins.iter_mut().for_each(|one| one.sort());
     plugins
 }
 

@@ -4,7 +4,7 @@
 //! Knows what the core's judgement of a round means for the next. Must not know how a round is observed.
 
 use super::{WRONG_PROCESS, fault};
-use cutover_core::{Expectation, FactName, Fault, Observations, Policy, Reading, Verdict, judge};
+use cutover_core::{Expectation, Fact, FactName, Fault, Observations, Policy, Reading, Verdict, judge};
 use std::time::{Duration, Instant};
 
 /// How much proof is enough.
@@ -114,10 +114,15 @@ impl Trial {
         facts.any(|fact| fact.reading == Reading::Contradicts && is_own(fact.name))
     }
 
-    /// The names of the facts that held in the last round.
+    /// The names of the facts that held in the last round, and what it warned of.
     pub(super) fn held(&self) -> Vec<String> {
         let facts = self.verdict.iter().flat_map(Verdict::facts);
-        facts.filter(|fact| fact.reading == Reading::Holds).map(|fact| word(fact.name)).collect()
+        let told = |fact: &Fact| match fact.reading {
+            Reading::Holds => Some(word(fact.name)),
+            Reading::Warns => Some(format!("{} with a warning: {}", word(fact.name), fact.observed)),
+            _ => None,
+        };
+        facts.filter_map(told).collect()
     }
 }
 
