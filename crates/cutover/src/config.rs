@@ -28,7 +28,7 @@ pub use env_file::unreadable;
 pub(crate) use env_file::variables;
 pub use file::{Error, directories, load, parse, schema, shown};
 pub use gateway::cover;
-pub(crate) use gateway::{CONFIGURATION, STATE};
+pub(crate) use gateway::{CONFIGURATION, STATE, state_of};
 pub use idle::{IdleAskSettings, IdleSettings};
 pub use layout::{Account, Layout, Misplaced};
 pub use notify::{NotifySettings, WaySettings, untellable};

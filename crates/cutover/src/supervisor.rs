@@ -21,6 +21,7 @@ mod output;
 mod port;
 pub mod process;
 mod record;
+mod request;
 mod start;
 mod stop;
 mod thread;
@@ -35,6 +36,7 @@ pub use live::Live;
 pub use output::OUTPUT_LOST;
 pub use port::{Holder, Holding, Listener, holding, listeners, listening};
 pub use record::{ExecRecord, Exit, ExitRecord, KeeperRecord, Launch, LogFile, Moment};
+pub use request::withdraw_request;
 pub use start::{Prepared, prepare};
 pub use stop::{Remains, StopBudget, Stopped, end, end_alone, end_remains};
 

@@ -22,19 +22,30 @@ pub struct Claim {
     /// What that answer has in some places, whatever the service put there.
     #[serde(default)]
     pub places: Vec<Place>,
-    /// Events of these names do not pass from the service to a client: the daemon tells them.
+    /// What events of the service have in a place, whatever it put there; what holds now, also of WebSockets that are open. They
+    /// pass all the same: clients count events.
     #[serde(default)]
-    pub silenced: Vec<String>,
+    pub events: Vec<EventPlace>,
 }
 
-/// A place in the answer to the call that opens a session.
+/// A place in a message of the service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
-    /// JSON pointer. Nothing is done where its parent is no object of the answer.
+    /// JSON pointer. Nothing is done where its parent is no object of the message.
     pub pointer: String,
     /// What is there. Without it there is nothing.
     pub value: Option<Value>,
+}
+
+/// A place in the events of one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventPlace {
+    /// The event's name.
+    pub event: String,
+    /// The place.
+    pub place: Place,
 }
 
 /// A claimed call, as the daemon gets it.

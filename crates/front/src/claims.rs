@@ -181,6 +181,11 @@ impl Seat {
         self.turn(Turn::Say(Say { connection: self.number, answers: None, message, closes: false }));
     }
 
+    /// What is claimed now, of new WebSockets; what was of this one where that is nothing.
+    pub(crate) fn claim_now(&self) -> Arc<Claim> {
+        self.claims.lock().claim.clone().unwrap_or_else(|| Arc::clone(&self.claim))
+    }
+
     pub(crate) fn turn(&self, turn: Turn) {
         // A relay that has ended has no next turn.
         let _ = self.turns.send(turn);
@@ -254,7 +259,10 @@ pub(crate) fn seat() -> (Arc<Seat>, mpsc::UnboundedReceiver<Turn>) {
         scopes: "/scopes".into(),
         protocol: "/protocol".into(),
         places: Vec::new(),
-        silenced: vec!["update.available".into()],
+        events: vec![crate::EventPlace {
+            event: "update.available".into(),
+            place: crate::Place { pointer: "/payload/available".into(), value: None },
+        }],
     }));
     claims.enter().unwrap()
 }

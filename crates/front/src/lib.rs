@@ -37,7 +37,7 @@ mod upstream;
 mod websocket;
 mod wire;
 
-pub use claim::{Claim, Claimed, Place, Say};
+pub use claim::{Claim, Claimed, EventPlace, Place, Say};
 pub use front::{Limits, Options, serve};
 pub use listeners::bind;
 pub use notice::Notice;

@@ -1,12 +1,12 @@
 //! What is taken out of a WebSocket whose calls may be claimed: from the client its claimed calls, from the service the
-//! answer that opens the session, for a look at it, events that the daemon tells in its place, and its goodbye while the client
-//! waits for the daemon.
+//! answer that opens the session and some events, to put into them what the daemon says, and its goodbye while the client waits
+//! for the daemon.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::Claim;
+use crate::Place;
 use crate::calls::Envelope;
 use crate::claims::{Seat, Turn};
 use crate::frames::{Control, text_frame};
@@ -120,8 +120,16 @@ impl Sorter for FromClient {
 pub(crate) struct FromService(pub(crate) Arc<Seat>);
 
 impl FromService {
-    fn is_silenced(&self, event: &str) -> bool {
-        self.0.claim.silenced.iter().any(|silenced| silenced == event)
+    fn corrects(&self, event: &str) -> bool {
+        self.0.claim_now().events.iter().any(|corrected| corrected.event == event)
+    }
+
+    /// The event as the daemon tells it, if that is another.
+    fn corrected(&self, event: &str, mut message: Value) -> Option<Vec<u8>> {
+        let claim = self.0.claim_now();
+        let places = claim.events.iter().filter(|corrected| corrected.event == event);
+        let is_changed = set(&mut message, places.map(|corrected| &corrected.place));
+        is_changed.then(|| text_frame(message.to_string().as_bytes()))
     }
 
     /// What is left to judge once the session is open: which event it is, if it is one.
@@ -136,8 +144,8 @@ impl Sorter for FromService {
         if envelope.is_broken() || bytes > ANSWER_MAX {
             return Judgement::Pass;
         }
-        if envelope.event().is_some_and(|event| self.is_silenced(&event)) {
-            return Judgement::Drop;
+        if envelope.event().is_some_and(|event| self.corrects(&event)) {
+            return Judgement::Take;
         }
         if !self.0.awaits(None) {
             return Self::judge_event(envelope, bytes, is_whole);
@@ -163,6 +171,10 @@ impl Sorter for FromService {
 
     fn take(&mut self, text: Vec<u8>, frames: Vec<u8>) -> Vec<u8> {
         let Ok(mut answer) = serde_json::from_slice::<Value>(&text) else { return frames };
+        let event = answer["event"].as_str().filter(|event| self.corrects(event)).map(str::to_owned);
+        if let Some(event) = event {
+            return self.corrected(&event, answer).unwrap_or(frames);
+        }
         let claim = Arc::clone(&self.0.claim);
         // Rights are taken once, from the first answer, whatever it says.
         let granted =
@@ -174,7 +186,7 @@ impl Sorter for FromService {
         let scopes = granted.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
         let protocol = answer.pointer(&claim.protocol).and_then(Value::as_u64);
         self.0.open(scopes, protocol);
-        if set(&mut answer, &claim) { text_frame(answer.to_string().as_bytes()) } else { frames }
+        if set(&mut answer, &claim.places) { text_frame(answer.to_string().as_bytes()) } else { frames }
     }
 
     fn passes(&mut self, control: &[u8]) -> bool {
@@ -187,12 +199,12 @@ impl Sorter for FromService {
     }
 }
 
-/// Puts into the answer what it has to have, and takes out what it must not; answers whether it was changed.
-fn set(answer: &mut Value, claim: &Claim) -> bool {
+/// Puts into a message what it has to have, and takes out what it must not; answers whether it was changed.
+fn set<'a>(message: &mut Value, places: impl IntoIterator<Item = &'a Place>) -> bool {
     let mut is_changed = false;
-    for place in &claim.places {
+    for place in places {
         let Some((parent, name)) = place.pointer.rsplit_once('/') else { continue };
-        let Some(parent) = answer.pointer_mut(parent).and_then(Value::as_object_mut) else { continue };
+        let Some(parent) = message.pointer_mut(parent).and_then(Value::as_object_mut) else { continue };
         // `null` is as good as nothing.
         let there = parent.get(name).filter(|value| !value.is_null());
         if there == place.value.as_ref() {

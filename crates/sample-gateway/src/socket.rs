@@ -169,7 +169,8 @@ impl Session {
         self.grant(id, hello).await?;
         if let Some(notice) = notice {
             let payload = json!({"updateAvailable": notice});
-            self.send(json!({"type": "event", "event": "update.available", "payload": payload})).await?;
+            self.send(json!({"type": "event", "event": "update.available", "payload": payload, "seq": 1}))
+                .await?;
         }
         Ok(Next::Stay)
     }

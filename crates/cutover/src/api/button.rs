@@ -8,7 +8,7 @@ mod row;
 use super::rpc::Failure;
 use crate::conductor::{Handle, Intercepted, Interceptor, View, wall_ms};
 use cutover_core::{Hold, Kind, Order, Phase, Report, RunId, Wanted};
-use cutover_front::{Claim, Claimed, Place, Say};
+use cutover_front::{Claim, Claimed, EventPlace, Place, Say};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
@@ -75,8 +75,11 @@ fn claim(available: Option<Value>) -> Claim {
         hello: "connect".into(),
         scopes: "/payload/auth/scopes".into(),
         protocol: "/payload/protocol".into(),
-        places: vec![Place { pointer: "/payload/snapshot/updateAvailable".into(), value: available }],
-        silenced: vec![NOTICE.into()],
+        places: vec![Place { pointer: "/payload/snapshot/updateAvailable".into(), value: available.clone() }],
+        events: vec![EventPlace {
+            event: NOTICE.into(),
+            place: Place { pointer: "/payload/updateAvailable".into(), value: available },
+        }],
     }
 }
 

@@ -42,10 +42,21 @@ fn is_sick(verdict: &Verdict) -> bool {
     })
 }
 
-/// What is told of a front through which nobody gets.
-pub(super) fn cut_off() -> Fault {
-    let detail = "it is well, and nobody gets through its front to it: another front takes its place";
-    Fault { code: CUT_OFF.into(), detail: detail.into() }
+/// What is told of a front through which nobody gets, and what comes of it.
+pub(super) fn cut_off(then: &str) -> Fault {
+    let detail = format!("asked directly it is well, and nobody gets through its front to it: {then}");
+    Fault { code: CUT_OFF.into(), detail }
+}
+
+/// For how long a process has not been well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sickness {
+    /// Not for too long.
+    Short,
+    /// For too long in all, and in between it was ready when it was asked directly: no evidence against its version.
+    InTurns,
+    /// For too long without a break.
+    Unbroken,
 }
 
 /// For how long a process has been sick and how long cut off, since it was last well. The two may take turns: neither
@@ -55,6 +66,8 @@ pub(super) struct Ailing {
     limit: Duration,
     looked: Instant,
     sick: Duration,
+    /// Since it was last ready when asked directly.
+    unbroken: Duration,
     cut_off: Duration,
     /// How long it may be cut off: twice as long after each front that was replaced, so that clients whom no front helps are
     /// not thrown out again and again.
@@ -66,12 +79,21 @@ impl Ailing {
     /// Of a process that was well when it was looked at last, `now`. `limit` is how long it may be sick, or cut off once.
     pub(super) fn begun(now: Instant, limit: Duration) -> Self {
         let none = Duration::ZERO;
-        Self { limit, looked: now, sick: none, cut_off: none, patience: limit, replaced: None }
+        Self {
+            limit,
+            looked: now,
+            sick: none,
+            unbroken: none,
+            cut_off: none,
+            patience: limit,
+            replaced: None,
+        }
     }
 
     /// It is well.
     pub(super) fn over(&mut self, now: Instant) {
-        (self.looked, self.sick, self.cut_off) = (now, Duration::ZERO, Duration::ZERO);
+        let none = Duration::ZERO;
+        (self.looked, self.sick, self.unbroken, self.cut_off) = (now, none, none, none);
         if self.replaced.is_some_and(|replaced| now - replaced > FORGOTTEN) {
             self.patience = self.limit;
         }
@@ -82,20 +104,26 @@ impl Ailing {
         self.looked = now;
     }
 
-    /// It is sick. Answers whether that was so for too long, and counts anew then.
-    pub(super) fn is_sick_too_long(&mut self, now: Instant) -> bool {
+    /// It is sick. Answers for how long that was so, and counts anew where it was for too long.
+    pub(super) fn is_sick(&mut self, now: Instant) -> Sickness {
         let since = self.since(now);
-        self.sick += since;
-        let is_too_long = self.sick > self.limit;
-        if is_too_long {
-            self.sick = Duration::ZERO;
+        (self.sick, self.unbroken) = (self.sick + since, self.unbroken + since);
+        let told = match (self.unbroken > self.limit, self.sick > self.limit) {
+            (true, _) => Sickness::Unbroken,
+            (false, true) => Sickness::InTurns,
+            (false, false) => return Sickness::Short,
+        };
+        self.sick = Duration::ZERO;
+        if told == Sickness::Unbroken {
+            self.unbroken = Duration::ZERO;
         }
-        is_too_long
+        told
     }
 
     /// It is cut off. Answers whether that was so for too long, and counts anew then, with more patience.
     pub(super) fn is_cut_off_too_long(&mut self, now: Instant) -> bool {
         let since = self.since(now);
+        self.unbroken = Duration::ZERO;
         self.cut_off += since;
         let is_too_long = self.cut_off > self.patience;
         if is_too_long {
@@ -125,13 +153,18 @@ mod tests {
             now += SECOND;
             assert!(!ailing.is_cut_off_too_long(now));
             now += SECOND;
-            assert!(!ailing.is_sick_too_long(now));
+            assert_eq!(ailing.is_sick(now), Sickness::Short);
         }
         assert!(ailing.is_cut_off_too_long(now + SECOND), "for eleven seconds in all");
-        assert!(ailing.is_sick_too_long(now + 2 * SECOND));
-        assert!(!ailing.is_sick_too_long(now + 3 * SECOND), "it counts anew");
-        ailing.over(now + 4 * SECOND);
-        assert!(!ailing.is_sick_too_long(now + 13 * SECOND));
+        assert_eq!(ailing.is_sick(now + 2 * SECOND), Sickness::InTurns, "which is no evidence");
+        assert_eq!(ailing.is_sick(now + 3 * SECOND), Sickness::Short, "it counts anew");
+        assert_eq!(
+            ailing.is_sick(now + 12 * SECOND),
+            Sickness::Unbroken,
+            "eleven seconds since it was ready"
+        );
+        ailing.over(now + 13 * SECOND);
+        assert_eq!(ailing.is_sick(now + 22 * SECOND), Sickness::Short);
     }
 
     #[test]

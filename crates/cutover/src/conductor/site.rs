@@ -119,6 +119,11 @@ impl Site {
         self.directory().join("snapshots")
     }
 
+    /// Where an OpenClaw gateway has its state.
+    pub(super) fn gateway_state(&self) -> Option<PathBuf> {
+        config::state_of(&self.settings, &self.env)
+    }
+
     /// Where the service itself listens.
     pub(super) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()

@@ -5,14 +5,13 @@ use super::acts::{
     WRONG_PROCESS, fault,
 };
 use super::alarm::{CUT_OFF, UNREADY};
-use super::health::{Ailing, Health, cut_off};
+use super::health::{Ailing, Health, Sickness, cut_off};
 use super::inbox::Input;
 use super::ledger::fresh_run;
 use super::seal_watch::{Look, Looked, SealWatch, WHOLE};
 use crate::supervisor::{self, Live};
 use cutover_core::{
-    Event, Fault, Installed, Instance, Listener, Owner, Policy, Process, Serving, Settings, State, Verdict,
-    judge, wants,
+    Event, Fault, Installed, Instance, Listener, Owner, Policy, Process, Serving, Settings, State, wants,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -184,12 +183,12 @@ async fn pause_beside(pause: Duration, looking: &mut Option<Looking>) -> Option<
 
 /// What is to be told of a process that did not prove itself: nothing against it, if it does when asked directly.
 async fn unproven(prover: &mut Prover, why: Fault) -> Fault {
-    if [UNTOLD, WRONG_PROCESS].contains(&why.code.as_str()) {
+    if [UNTOLD, WRONG_PROCESS, CUT_OFF].contains(&why.code.as_str()) {
         return why;
     }
     let seen = prover.look_directly().await;
-    if prover.asks_elsewhere() && matches!(judge(&prover.expectation, &seen), Verdict::Verified(_)) {
-        return cut_off();
+    if prover.holds_directly(&seen) {
+        return cut_off(&why.detail);
     }
     // A stranger on its port is no evidence against it either.
     let is_foreign = |listener: &Listener| matches!(listener.owner, Owner::Foreign { .. });
@@ -305,9 +304,15 @@ impl Executor {
                     }
                 }
                 Health::Sick(shortfall) => {
-                    if ailing.is_sick_too_long(now) || tripped {
+                    let blame = match ailing.is_sick(now) {
+                        Sickness::Unbroken => Some(Blame::Version),
+                        _ if tripped => Some(Blame::Version),
+                        Sickness::InTurns => Some(Blame::Other),
+                        Sickness::Short => None,
+                    };
+                    if let Some(blame) = blame {
                         (old_lines, is_ready_told) = (Some(lines), false);
-                        self.unready(fault(UNREADY, shortfall), Blame::Version).await;
+                        self.unready(fault(UNREADY, shortfall), blame).await;
                     }
                 }
             }
@@ -354,7 +359,7 @@ impl Executor {
     /// Tells a front through which nobody gets to a service that is well, by its number, and has another take its place.
     /// Answers whether one stands.
     pub(super) async fn cut_off(&self, front: Option<u64>) -> bool {
-        self.reporter.send(Input::Unready(Some(cut_off()))).await;
+        self.reporter.send(Input::Unready(Some(cut_off("another front takes its place")))).await;
         self.front.replace(front, FRONT).await
     }
 

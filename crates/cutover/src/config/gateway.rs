@@ -8,7 +8,7 @@ use super::settings::{Button, ServiceSettings, StateSettings, VersionSettings};
 use super::template::located;
 use crate::resolved::real;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where its state lies.
 pub(crate) const STATE: &str = "OPENCLAW_STATE_DIR";
@@ -26,6 +26,12 @@ pub(super) fn is_openclaw(service: &Service) -> bool {
 pub(super) fn is_gateway(service: &ServiceSettings) -> bool {
     matches!(service.version, VersionSettings::OpenClaw { .. })
         || matches!(service.button, Some(Button::OpenClaw))
+}
+
+/// Where the state of a service lies that is one, by its whole environment.
+pub(crate) fn state_of(service: &ServiceSettings, env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let state = env.get(STATE).filter(|path| is_gateway(service) && !path.is_empty())?;
+    Some(located(Path::new(state), env))
 }
 
 /// What a file says of a gateway that would go wrong.

@@ -46,6 +46,11 @@ impl Record {
             self.add(Step::Ending)?;
         }
         let old = self.predecessor.clone();
+        if let Some(state) = &self.terms.told.state
+            && let Err(error) = supervisor::withdraw_request(state, &old.instance)
+        {
+            tracing::warn!(%error, "whether the old process was asked to restart is not known");
+        }
         let mut forced = false;
         if let Some(unit) = &old.unit {
             unit.stop(limits.unit).await?;

@@ -34,7 +34,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use traffic::Traffic;
 use world::{CALL, TOKEN, World};
 
@@ -87,12 +87,20 @@ async fn first_installation(world: &mut World, figures: &mut Figures) {
 /// A process that was asked everything before has most of its code in memory; a fresh one needs its files.
 async fn restarted(world: &World) -> Instance {
     let warm = world.until("a gateway that answers", |view| view.process.is_some()).await.process.unwrap();
+    // Somebody has asked it to begin anew and never signalled: a TERM would be taken for that.
+    let now = UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let asked = format!("{{\"kind\":\"gateway-restart\",\"pid\":{},\"createdAt\":{now}}}", warm.pid);
+    std::fs::write(world.claw().join("gateway-restart-intent.json"), asked).unwrap();
     assert!(world.cutover(&["restart", world.name()]).await.status.success());
     let is_fresh = |view: &View| {
         let serving = &view.report.serving;
         serving.posture == "serve" && serving.instance.as_ref().is_some_and(|instance| *instance != warm)
     };
-    world.until("a fresh process", is_fresh).await.process.unwrap()
+    let fresh = world.until("a fresh process", is_fresh).await.process.unwrap();
+    let said: String = world.logs().map(|log| std::fs::read_to_string(log).unwrap()).collect();
+    assert!(said.contains("received SIGTERM; shutting down"), "it ended");
+    assert!(!said.contains("received SIGTERM; restarting"), "it did not begin anew");
+    fresh
 }
 
 /// Every call is answered and every file of the page is there.

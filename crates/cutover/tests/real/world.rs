@@ -426,16 +426,19 @@ impl World {
         (names_it(&words) || names_it(&env)).then(|| String::from_utf8_lossy(&words).replace('\0', " "))
     }
 
+    /// What the gateway's processes said, in files.
+    pub(crate) fn logs(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let logs = fs::read_dir(self.store().dir().join("logs"));
+        logs.into_iter().flatten().flatten().map(|entry| entry.path())
+    }
+
     /// After a failure: what a person would look at, kept where the temporary directory's end does not reach it.
     fn keep_traces(&self) {
         let traces = target().join("real-failed");
         let _ = fs::remove_dir_all(&traces);
         let _ = fs::create_dir_all(&traces);
-        let logs = self.store().dir().join("logs");
-        let logs = fs::read_dir(logs).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in
-            [self.daemon_log(), self.config(), self.state().join("journal.sqlite")].into_iter().chain(logs)
-        {
+        let ours = [self.daemon_log(), self.config(), self.state().join("journal.sqlite")];
+        for path in ours.into_iter().chain(self.logs()) {
             let _ = fs::copy(&path, traces.join(path.file_name().unwrap_or_default()));
         }
         let said = format!("traces are in {}\n{}\n", traces.display(), self.tail_of_daemon_log());

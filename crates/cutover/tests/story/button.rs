@@ -292,6 +292,7 @@ async fn what_the_service_itself_finds_is_offered_to_nobody() -> anyhow::Result<
     let mut before = Page::open(&world, ADMIN).await?;
     assert_eq!(before.hello["snapshot"].get("updateAvailable"), None, "{}", before.hello);
     before.payload("echo", json!({})).await?;
+    assert_eq!(before.events[1]["payload"], json!({}), "{:?}", before.events);
     world.name_latest("2.0.0")?;
     world.until("the offer", |view| view.available.is_some()).await?;
     // What is claimed of new connections follows at once.
@@ -299,8 +300,12 @@ async fn what_the_service_itself_finds_is_offered_to_nobody() -> anyhow::Result<
         loop {
             let mut page = Page::open(&world, ADMIN).await?;
             page.payload("echo", json!({})).await?;
-            let events = before.events.iter().chain(&page.events);
-            assert!(events.into_iter().all(|event| event["event"] != "update.available"));
+            for event in
+                before.events.iter().chain(&page.events).filter(|event| event["event"] == "update.available")
+            {
+                assert_ne!(event["payload"]["updateAvailable"]["latestVersion"], "3.0.0", "{event}");
+                assert_eq!(event["seq"], 1, "{event}");
+            }
             if let Some(offer) = page.hello["snapshot"].get("updateAvailable") {
                 break anyhow::Ok(offer["latestVersion"].clone());
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cutover_front::control::ControlClient;
-use cutover_front::{Claim, Claimed, Place, Say};
+use cutover_front::{Claim, Claimed, EventPlace, Place, Say};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -31,7 +31,13 @@ fn claim() -> Claim {
             Place { pointer: "/payload/snapshot/own".into(), value: None },
             Place { pointer: "/payload/nowhere/at".into(), value: Some(json!(1)) },
         ],
-        silenced: vec!["update.available".into()],
+        events: vec![EventPlace {
+            event: "update.available".into(),
+            place: Place {
+                pointer: "/payload/updateAvailable".into(),
+                value: Some(json!({"latest": "2.0.0"})),
+            },
+        }],
     }
 }
 
@@ -78,11 +84,16 @@ pub(crate) async fn gateway() -> (Service, Heard) {
     (service, heard)
 }
 
-/// Messages of a service, and whether they pass.
+/// Messages of a service, and whether they pass as they are.
 fn events() -> Vec<(Message, bool)> {
     let own = r#"{"type":"event","event":"update.available","payload":{"updateAvailable":{"latest":"1.5.0"}},"seq":1}"#;
-    let late = format!(r#"{{"type":"event","payload":"{}","event":"update.available"}}"#, "x".repeat(10_000));
+    let late = format!(
+        r#"{{"type":"event","payload":{{"updateAvailable":null,"notes":"{}"}},"event":"update.available","seq":1}}"#,
+        "x".repeat(10_000)
+    );
     let named = r#"{"type":"event", "event":"tick","payload":{"event":"update.available"}, "seq":2}"#;
+    let same =
+        r#"{"type":"event", "event":"update.available","payload":{"updateAvailable":{"latest":"2.0.0"}}}"#;
     let said = r#"{"type":"res","id":"1","ok":true,"payload":"the event \"update.available\""}"#;
     let pieces = |text: &str| -> Vec<Message> {
         let pieces: Vec<&[u8]> = text.as_bytes().chunks(9).collect();
@@ -92,9 +103,10 @@ fn events() -> Vec<(Message, bool)> {
         };
         pieces.iter().enumerate().map(frame).collect()
     };
-    let silenced = [Message::text(own), Message::binary(own.as_bytes()), Message::text(late)];
-    let passing = [Message::text(named), Message::binary(named.as_bytes()), Message::text(said)];
-    let mut all: Vec<(Message, bool)> = silenced.into_iter().map(|message| (message, false)).collect();
+    let corrected = [Message::text(own), Message::binary(own.as_bytes()), Message::text(late)];
+    let passing =
+        [Message::text(named), Message::binary(named.as_bytes()), Message::text(said), Message::text(same)];
+    let mut all: Vec<(Message, bool)> = corrected.into_iter().map(|message| (message, false)).collect();
     all.extend(pieces(own).into_iter().map(|message| (message, false)));
     all.extend(passing.into_iter().map(|message| (message, true)));
     all.extend(pieces(named).into_iter().map(|message| (message, true)));
@@ -165,18 +177,16 @@ async fn a_claimed_call_reaches_the_daemon_with_the_sessions_rights_and_never_th
 }
 
 #[tokio::test]
-async fn an_event_that_the_daemon_tells_is_kept_from_the_client_and_all_others_pass_unchanged() {
+async fn an_event_says_what_the_daemon_says_in_its_turn_and_all_others_pass_unchanged() {
     let (service, _) = gateway().await;
-    let (_stage, mut socket, _) = admitted(&service).await;
+    let (stage, mut socket, _) = admitted(&service).await;
     call(&mut socket, 1, "events").await;
-    let mut told = Vec::new();
-    loop {
-        let message = timeout(LIMIT, socket.next()).await.expect("in time").expect("a message").unwrap();
-        let is_last = matches!(&message, Message::Text(text) if text.contains("\"told\""));
-        if is_last {
-            break;
-        }
-        told.push(message);
+    let mut told = until_told(&mut socket).await;
+    // Text, binary, with its name last, and in pieces: none is missing, and none is out of turn.
+    for corrected in told.drain(..4) {
+        let event: Value = serde_json::from_slice(&corrected.into_data()).unwrap();
+        assert_eq!(event["payload"]["updateAvailable"], json!({"latest": "2.0.0"}), "{event}");
+        assert_eq!((&event["event"], &event["seq"]), (&json!("update.available"), &json!(1)));
     }
     // A client puts fragments together.
     let whole =
@@ -184,6 +194,25 @@ async fn an_event_that_the_daemon_tells_is_kept_from_the_client_and_all_others_p
     let mut expected: Vec<Message> = whole.map(|(message, _)| message).collect();
     expected.push(expected[0].clone());
     assert_eq!(told, expected);
+    // What is claimed later holds for the events of this one, too.
+    let mut later = claim();
+    later.events[0].place.value = None;
+    stage.daemon.claim(Some(later), LIMIT).await.unwrap();
+    call(&mut socket, 2, "events").await;
+    let first = until_told(&mut socket).await.remove(0);
+    assert_eq!(serde_json::from_slice::<Value>(&first.into_data()).unwrap()["payload"], json!({}));
+}
+
+/// What a service tells up to its answer that it has told.
+async fn until_told(socket: &mut Socket) -> Vec<Message> {
+    let mut told = Vec::new();
+    loop {
+        let message = timeout(LIMIT, socket.next()).await.expect("in time").expect("a message").unwrap();
+        if matches!(&message, Message::Text(text) if text.contains("\"told\"")) {
+            return told;
+        }
+        told.push(message);
+    }
 }
 
 #[tokio::test]
@@ -234,7 +263,7 @@ async fn what_is_not_claimed_passes_unchanged() {
     assert_eq!(answer(&mut socket).await["payload"], "update.run", "nothing is claimed");
     call(&mut socket, 9, "events").await;
     let own = events().swap_remove(0).0;
-    assert_eq!(text(&mut socket).await, own.to_text().unwrap(), "nothing is silenced");
+    assert_eq!(text(&mut socket).await, own.to_text().unwrap(), "nothing is corrected");
     while !text(&mut socket).await.contains("\"told\"") {}
     stage.daemon.claim(Some(claim()), LIMIT).await.unwrap();
     call(&mut socket, 2, "update.run").await;

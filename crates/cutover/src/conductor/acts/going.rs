@@ -138,10 +138,21 @@ impl Executor {
         remains.collect()
     }
 
-    /// An intent that names the process must not turn its TERM into a restart.
+    /// An intent that names the process must not turn its TERM into a restart, nor must a request in its own state.
     fn withdraw(&self, live: &Live) -> Result<(), Fault> {
         let path = self.site.layout.intent(&self.site.settings.name);
         cutover_intent::withdraw(&path, live.instance()).map_err(chain("intent"))?;
+        let Some(state) = self.site.gateway_state() else { return Ok(()) };
+        match supervisor::withdraw_request(&state, live.instance()) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(service = self.site.settings.name, "a restart it was asked for is its end")
+            }
+            // If it restarts then, it is killed in the end.
+            Err(error) => {
+                super::warn(self, "a request to restart stays", &fault("intent", error.to_string()))
+            }
+        }
         Ok(())
     }
 

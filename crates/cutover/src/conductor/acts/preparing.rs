@@ -1,6 +1,6 @@
 //! Before anything stops: resolve, stage, look.
 
-use super::super::inbox::{Input, Progress, Unit};
+use super::super::inbox::{Progress, Unit};
 use super::{Enough, Executor, Outcome, Proof, Prover, blocking, chain, fault};
 use crate::config;
 use crate::store;
@@ -106,19 +106,15 @@ impl Executor {
             return Err(fault("gone", format!("{instance} does not live any more")));
         };
         let mut prover = Prover::new(self, live, installed, Proof::Ready).await?;
+        prover.only_looks();
         let enough = Enough::rounds(1, policy);
-        let proven = tokio::select! {
+        tokio::select! {
             proven = prover.until_proven(&enough, policy.start_deadline, None) => proven.map(drop),
             // Nobody drops this look at its end, as an act is dropped.
             ended = process::ended(instance) => ended.map_err(chain(super::UNTOLD)).and_then(|()| {
                 Err(fault("gone", format!("{instance} has ended while it was looked at")))
             }),
-        };
-        if prover.has_replaced() {
-            // Whoever watches what serves tells it again if that did not help.
-            self.reporter.send(Input::Unready(None)).await;
         }
-        proven
     }
 
     /// A channel is followed forwards only, and not to what was reverted here: both take a person who names the version.

@@ -48,7 +48,8 @@ pub(in super::super) struct Prover {
     traffic: Option<Traffic>,
     tripped: usize,
     proof: Proof,
-    has_replaced: bool,
+    /// Whether a front that helps nobody stays: a look changes nothing.
+    is_look: bool,
     /// Whether a person has waived what the service itself says.
     is_waived: bool,
     /// Where plugins are looked for that must be told, and where that must lead.
@@ -88,7 +89,7 @@ impl Prover {
             traffic: None,
             tripped: 0,
             proof,
-            has_replaced: false,
+            is_look: false,
             is_waived: false,
             seats,
             executor: executor.clone(),
@@ -123,31 +124,31 @@ impl Prover {
             match standing {
                 Standing::Open => tokio::time::sleep(enough.pause).await,
                 Standing::Proven => return Ok(seen),
-                Standing::Stuck(_) if way.is_blocked() => return Err(cut_off()),
+                Standing::Stuck(fault) if way.is_blocked() => return Err(self.stuck(fault).await),
                 Standing::Refuted(fault) | Standing::Stuck(fault) => return Err(fault),
             }
         }
     }
 
-    /// It was proven, and is so in one more round.
-    pub(super) async fn is_still_proven(&mut self) -> Result<(), Fault> {
-        let mut seen = self.look().await;
-        seen.streak = self.expectation.streak;
-        match judge(&self.expectation, &seen) {
-            Verdict::Verified(_) => Ok(()),
-            other => {
-                Err(fault("timeout", format!("it was proven, and is not any more: {}", other.shortfall())))
-            }
-        }
+    /// From now on it changes nothing: not even a front that helps nobody.
+    pub(super) fn only_looks(&mut self) {
+        self.is_look = true;
     }
 
-    /// Whether another front took the place of one through which nobody got, and it was told.
-    pub(super) fn has_replaced(&self) -> bool {
-        self.has_replaced
+    /// Nothing comes through the front in the end. What is missing is missing all the same, unless it holds directly.
+    async fn stuck(&mut self, fault: Fault) -> Fault {
+        let seen = self.look_directly().await;
+        if self.holds_directly(&seen) { cut_off(&fault.detail) } else { fault }
+    }
+
+    /// Whether everything that is expected holds by a round at its own address, while it is asked elsewhere, too.
+    pub(in super::super) fn holds_directly(&self, seen: &Observations) -> bool {
+        let seen = Observations { streak: self.expectation.streak, ..seen.clone() };
+        self.asks_elsewhere() && matches!(judge(&self.expectation, &seen), Verdict::Verified(_))
     }
 
     /// Nothing can be proven through the front. Where clients get through it, it is asked as they do; else another front takes
-    /// its place, and what the one that stands has in flight or holds is lost. Answers whether there is another way now.
+    /// its place, and what the one that stands has in flight or holds is lost; not for a mere look. Answers whether there is another way now.
     async fn finds_another_way(&mut self, front: Option<u64>) -> bool {
         if self.executor.front.serves()
             && let Some(address) = self.executor.site.public()
@@ -157,8 +158,7 @@ impl Prover {
             self.observer.ask_at(address);
             return true;
         }
-        self.has_replaced = true;
-        self.executor.cut_off(front).await
+        !self.is_look && self.executor.cut_off(front).await
     }
 
     /// How it did in the round that was taken last.

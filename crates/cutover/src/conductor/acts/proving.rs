@@ -51,10 +51,13 @@ impl Executor {
                 (Enough::rounds(policy.streak, policy), policy.start_deadline)
             }
         };
-        let observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
-        if proof == Proof::Soak && self.stays_sealed(installed, policy, released).await? {
+        let mut observations = prover.until_proven(&enough, deadline, Some(ticket)).await?;
+        // The act has as much time as a start may take, beside the soak; clients who wait have less.
+        let late = if released { policy.start_deadline / 2 } else { policy.hold / 8 };
+        if proof == Proof::Soak && self.stays_sealed(installed, late).await? {
             // What was seen is old by now.
-            prover.is_still_proven().await?;
+            let enough = Enough::rounds(policy.streak, policy);
+            observations = prover.until_proven(&enough, late, Some(ticket)).await?;
         }
         if matches!(proof, Proof::Prove | Proof::Return) {
             self.has_the_place_of_the_predecessor(policy).await?;
@@ -64,14 +67,7 @@ impl Executor {
 
     /// What was proven must still be what was sealed. A tree that cannot be compared is looked at again, and is no evidence in
     /// the end. Answers whether it had to be looked at again.
-    async fn stays_sealed(
-        &self,
-        installed: &Installed,
-        policy: &Policy,
-        released: bool,
-    ) -> Result<bool, Fault> {
-        // The act has as much time as a start may take, beside the soak; clients who wait have less.
-        let limit = if released { policy.start_deadline / 2 } else { policy.hold / 8 };
+    async fn stays_sealed(&self, installed: &Installed, limit: Duration) -> Result<bool, Fault> {
         let looked = self.sealed_within(installed.generation, limit).await;
         if let Err(fault) = &looked
             && fault.code == super::TREE_CHANGED

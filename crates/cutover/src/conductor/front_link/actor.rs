@@ -262,7 +262,7 @@ impl Actor {
     }
 
     pub(super) async fn run(mut self, mut standing: Option<ControlClient>) {
-        let mut number = 0;
+        let (mut number, mut last) = (0, None);
         loop {
             let client = match standing.take() {
                 Some(client) => Ok(client),
@@ -285,7 +285,11 @@ impl Actor {
             let process = process::identify(client.hello().pid).ok().flatten();
             self.silences = 0;
             self.trouble.send_replace(None);
-            number += 1;
+            // One that is taken up again is no other.
+            if process.is_none() || process != last {
+                number += 1;
+            }
+            last.clone_from(&process);
             let steered = self.steer(&client, number).await;
             self.stands.send_replace(None);
             match steered {
