@@ -229,6 +229,13 @@ pub enum Done {
         /// Why.
         why: String,
     },
+    /// Rehearse: it failed in a way that the target's own repair may help. It is looked at again, once; a second time that is
+    /// a fault.
+    #[serde(rename_all = "camelCase")]
+    Mendable {
+        /// How it failed.
+        fault: Fault,
+    },
     /// Start: the process that lives now.
     #[serde(rename_all = "camelCase")]
     Started {

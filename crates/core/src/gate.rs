@@ -166,6 +166,8 @@ pub struct Gate {
     pub setup: Setup,
     /// How it fared with its windows.
     pub opening: Opening,
+    /// How its rehearsal failed, where the target's own repair may help: the looks from then on heed it.
+    pub mendable: Option<Fault>,
     /// What of the plan is another than what was approved or asked for before, in words for a person.
     pub moved: Vec<String>,
 }
@@ -177,6 +179,9 @@ impl Hash for Gate {
         let waited = (self.round, self.hold, self.approval, self.look);
         if waited != <(u8, Hold, Approval, Look)>::default() {
             waited.hash(state);
+        }
+        if let Some(mendable) = &self.mendable {
+            mendable.hash(state);
         }
     }
 }
@@ -261,8 +266,7 @@ impl Preparation {
         if next.plan() != self.plan() {
             next.gate.approval = Approval::Missing;
             next.gate.warned = warned;
-            // At the first look there is nothing that it could differ from.
-            next.gate.moved = if self.gate.ordered.is_some() { self.moved(&next) } else { Vec::new() };
+            next.gate.moved = if self.was_shown() { self.moved(&next) } else { Vec::new() };
         }
         next
     }
@@ -294,6 +298,12 @@ impl Preparation {
         if is_new || is_gone {
             (ordered.class, ordered.policy.release) = (now.class, now.release);
         }
+    }
+
+    /// Whether there was a plan that another could differ from: one look was before this one, and its rehearsal let it pass.
+    fn was_shown(&self) -> bool {
+        let is_mended_at_once = self.gate.mendable.is_some() && self.gate.round == 1;
+        self.gate.ordered.is_some() && !is_mended_at_once
     }
 
     /// In what a later look at the same run differs.

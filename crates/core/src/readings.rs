@@ -1,7 +1,7 @@
 //! What a state wants of the world: three readings, functions of the state alone.
 
 use crate::{
-    Act, Aim, Awaited, Base, Cut, DataClass, DataOrder, Extent, Installed, Instance, Kind, Leave,
+    Act, Aim, Awaited, Base, Cut, DataClass, DataOrder, Extent, Fault, Installed, Instance, Kind, Leave,
     Maintenance, Opening, Phase, Preparation, Release, Restarts, RestoreAfterRelease, Retreat, Run, RunId,
     Serving, Settings, Setup, State, Ticket, Traffic, Tree, Wanted, Window, Wish,
 };
@@ -43,6 +43,8 @@ pub enum Effect {
         target: Installed,
         /// What runs now.
         source: Option<Installed>,
+        /// How its rehearsal failed, where the target's own repair may help.
+        mendable: Option<Fault>,
     },
     /// Boot it in isolation, on a copy of the state.
     Rehearse {
@@ -224,7 +226,8 @@ fn preparing(preparation: &Preparation) -> Option<Effect> {
         (Act::Resolve, Aim::Wanted(wanted)) => Effect::Resolve(wanted.clone()),
         (Act::Stage, Aim::Resolved(release)) => Effect::Stage(release.clone()),
         (Act::Preflight, Aim::Staged(target)) => {
-            Effect::Preflight { target: target.clone(), source: preparation.run.source.clone() }
+            let mendable = preparation.gate.mendable.clone();
+            Effect::Preflight { target: target.clone(), source: preparation.run.source.clone(), mendable }
         }
         (Act::Rehearse, Aim::Staged(target)) => {
             Effect::Rehearse { target: target.clone(), source: preparation.run.source.clone() }

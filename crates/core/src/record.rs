@@ -247,7 +247,11 @@ impl Record {
             Done::Observed { expectation, observations } => {
                 self.facts = judge(expectation, observations).facts().to_vec();
             }
-            Done::Missed { .. } | Done::Skipped { .. } | Done::Started { .. } | Done::Done { .. } => {}
+            Done::Missed { .. }
+            | Done::Skipped { .. }
+            | Done::Mendable { .. }
+            | Done::Started { .. }
+            | Done::Done { .. } => {}
         }
     }
 
@@ -374,6 +378,7 @@ fn outcome(done: &Done) -> String {
         },
         Done::Missed { why } => why.clone(),
         Done::Skipped { why } => format!("skipped: {why}"),
+        Done::Mendable { fault } => format!("{}: {}", fault.code, fault.detail),
         Done::Started { instance } => instance.to_string(),
         Done::Observed { observations, .. } => format!("proven, {} in a row", observations.streak),
         Done::Done { note } => note.clone(),

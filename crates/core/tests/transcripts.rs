@@ -207,6 +207,10 @@ impl Telling {
             "" => {}
             "and told that it leaves the data" => checked.class = Some(DataClass::Neutral),
             "with a warning" => checked.findings = vec![found(Level::Warn, "port", "a stranger")],
+            "with what is mended" => {
+                checked.findings = vec![found(Level::Warn, "configuration", "").changing("removes a key")];
+                checked.class = Some(DataClass::Migrated);
+            }
             "with a block" => {
                 checked.findings = vec![
                     found(Level::Note, "space", "enough"),
@@ -241,6 +245,7 @@ impl Telling {
             ["target", "says", "neutral"] => self.looked("and told that it leaves the data"),
             ["checked"] => self.looked(""),
             ["checked,", what @ ..] => self.looked(&what.join(" ")),
+            ["mendable"] => self.finished(Done::Mendable { fault: cast::fault("rehearsal") }),
             ["opened"] => self.finished(Done::Done { note: "it opened".into() }),
             ["missed"] => self.finished(Done::Missed { why: "it closed".into() }),
             ["writes", "stay"] => self.finished(Done::Skipped { why: "old code can go on with it".into() }),
@@ -458,10 +463,12 @@ transcripts! {
     an_approval_outlives_a_warning_that_vanished
     data_that_is_declared_before_a_signal_ends_the_run
     data_that_is_declared_while_a_run_waits_is_heeded
+    an_approval_covers_what_is_mended_after_the_rehearsal
     an_update_waits_for_its_approval
     an_update_waits_for_its_window
     a_watch_ends_while_an_update_waits
     what_a_look_refuses_is_not_switched_to
+    what_may_be_mended_is_looked_at_again_and_once
     what_serves_fails_while_an_update_waits
     who_serves_again_by_itself_is_not_stopped_unasked
     a_changed_tree_is_sealed_again

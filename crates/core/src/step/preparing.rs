@@ -140,6 +140,7 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
             Some(fault) => return Ok(faulted(state, preparation, &fault)),
             None => next = preparation.looked(checked),
         },
+        (Act::Rehearse, Done::Mendable { fault }) => return Ok(mendable(state, next, fault)),
         (Act::Await, Done::Skipped { .. } | Done::Done { .. })
             if preparation.awaited() == Awaited::Approval =>
         {
@@ -163,6 +164,15 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
     };
     next.act = act;
     Ok(to(state, next))
+}
+
+/// The target's own repair may help: that is for another look to find out. It is tried once.
+fn mendable(state: &State, mut preparation: Preparation, fault: &Fault) -> Transition {
+    if preparation.gate.mendable.is_some() {
+        return faulted(state, &preparation, fault);
+    }
+    preparation.gate.mendable = Some(fault.clone());
+    to(state, preparation.again(Act::Preflight))
 }
 
 /// A window opened and closed, and nothing could be stopped in it: the next is waited for.

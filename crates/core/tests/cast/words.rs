@@ -49,6 +49,7 @@ fn done(done: &Done) -> String {
         Done::Checked(_) => "checked".into(),
         Done::Missed { .. } => "missed".into(),
         Done::Skipped { .. } => "skipped".into(),
+        Done::Mendable { .. } => "mendable".into(),
         Done::Started { instance } => format!("started {instance}"),
         Done::Observed { expectation, .. } => format!("observed {}", expectation.instance),
         Done::Done { .. } => "done".into(),

@@ -145,6 +145,7 @@ fn answers(state: &State, pool: &Pool, cases: &mut Vec<Case>) {
         Done::Checked(Checked { setup: cast::setup(2), ..Checked::default() }),
         Done::Missed { why: String::new() },
         Done::Skipped { why: String::new() },
+        Done::Mendable { fault: cast::fault("rehearsal") },
         Done::Done { note: String::new() },
     ];
     if let Some(current) = &state.current {

@@ -83,6 +83,28 @@ pub(crate) fn what_waited_is_looked_at_again(taken: &Taken<'_>) -> Broken {
     hold(!was_away || (is_stale(after) && after.act != Act::Drain), "nobody looks again after who was away")
 }
 
+/// What the target's own repair may help goes back to the look that tries it, and to no other act. A second time it ends the
+/// run.
+pub(crate) fn what_may_be_mended_is_looked_at_once(taken: &Taken<'_>) -> Broken {
+    let (Phase::Preparing(before), Event::Finished { done: Done::Mendable { fault }, .. }) =
+        (&taken.before.phase, &taken.case.event)
+    else {
+        return Ok(());
+    };
+    let Some(after) = taken.after() else {
+        return hold(before.act != Act::Rehearse, "what may be mended is not heeded");
+    };
+    hold(before.act == Act::Rehearse, "something is mended that was not rehearsed")?;
+    let Phase::Preparing(preparation) = &after.phase else {
+        return hold(before.gate.mendable.is_some(), "what may be mended ends the run");
+    };
+    hold(before.gate.mendable.is_none(), "what may be mended is mended for ever")?;
+    hold(preparation.run == before.run, "mended under other rules")?;
+    let heeded = matches!(wants(after).act, Some((ticket, Effect::Preflight { mendable: Some(told), .. }))
+        if told == *fault && ticket != before.ticket());
+    hold(heeded, "no look heeds what may be mended")
+}
+
 /// A hold is obeyed or refused: what was taken stops before the cut and asks a person.
 pub(crate) fn a_hold_is_obeyed(taken: &Taken<'_>) -> Broken {
     let Event::Ordered { order: Order::Hold, .. } = &taken.case.event else { return Ok(()) };

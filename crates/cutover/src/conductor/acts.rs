@@ -24,6 +24,7 @@ pub(super) use crate::causes::told;
 pub(super) use going::stop_limits;
 pub(super) use preparing::{Served, served};
 pub(super) use prover::{Proof, Prover};
+use repairing::Visit;
 use starting::Origin;
 pub(super) use starting::Starting;
 pub(super) use trial::Enough;
@@ -146,8 +147,9 @@ impl Executor {
                 self.resolve(&wanted, served.as_ref(), &skipped, &settings.policy).await
             }
             Effect::Stage(release) => self.stage(ticket, &release).await,
-            Effect::Preflight { target, source } => {
-                self.preflight(&ticket.run, &target, source.as_ref(), settings).await
+            Effect::Preflight { target, source, mendable } => {
+                let visit = Visit { run: &ticket.run, mendable: mendable.as_ref() };
+                self.preflight(visit, &target, source.as_ref(), settings).await
             }
             Effect::Rehearse { target, source } => {
                 self.rehearse(ticket, &target, source.as_ref(), &settings.policy).await

@@ -238,3 +238,129 @@ async fn a_repair_that_does_not_help_is_told_with_its_reason() -> anyhow::Result
     assert!(plan.contains("does not help: what it makes of it is refused as well (exit code 78)"), "{plan}");
     Ok(())
 }
+
+/// The validator accepts whatever is there, and the target says that it leaves the data as they are.
+fn unsuspecting() -> String {
+    let ask = r#"data = [{ neutral = ["exact"], ask = ["/bin/sh", "-c", "echo '{\"status\":\"exact\"}'"] }], validate = ["/bin/true"]"#;
+    MENDS.replace(r#"validate = ["{root}/bin/gateway", "sample-gateway", "check"]"#, ask)
+}
+
+const REHEARSED: [(&str, &str); 2] = [("rehearse", "\"always\""), ("restart_prevent_exit_status", "[78]")];
+
+/// 1.0.0 serves, and what 2.0.0 starts with ends it in its rehearsal.
+async fn ending_in_rehearsal(service: &str, rules: &[(&str, &str)]) -> anyhow::Result<World> {
+    let rules = [&REHEARSED[..], rules].concat();
+    let world = unconfigured(&with_policy(service, &rules)).await?;
+    serving(&world, "1.0.0").await?;
+    Ok(world)
+}
+
+fn count(report: &Report, act: Act) -> usize {
+    report.steps.iter().filter(|step| step.name == act).count()
+}
+
+/// The same process, with the configuration that it had.
+async fn is_untouched(world: &World, before: &cutover::conductor::View) -> anyhow::Result<()> {
+    assert_eq!(view(world).await?.process, before.process, "nothing was stopped for it");
+    assert_eq!(std::fs::read_to_string(config(world))?, OLD);
+    assert!(!world.path().join("data/trace").exists(), "the repair wrote to live state");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_a_rehearsal_and_was_accepted_is_mended_once_rehearsed_again_and_laid_down()
+-> anyhow::Result<()> {
+    if !isolates("a repair after the end of a rehearsal") {
+        return Ok(());
+    }
+    let world = ending_in_rehearsal(&unsuspecting(), &[("repair", "\"apply\"")]).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    let findings = all_findings(&ended.0);
+    for part in [
+        "warn (configuration): with the configuration as it is, 2.0.0 does not work in isolation",
+        "Code(78)",
+        "2.0.0's own repair of it is rehearsed, and laid down after the stop (`policy.repair`): \
+         config.json: removes old, adds new.token",
+    ] {
+        assert!(findings.contains(part), "{part}: {findings}");
+    }
+    assert!(!findings.contains("a-secret-that-nobody-tells"), "{findings}");
+    assert_eq!([Act::Preflight, Act::Rehearse].map(|act| count(&ended.0, act)), [2, 2]);
+    let mended = std::fs::read_to_string(config(&world))?;
+    assert!(mended.contains("\"new\"") && !mended.contains("\"old\""), "{mended}");
+    assert!(!world.path().join("data/trace").exists(), "more was laid down than the files that count");
+    // Whatever the target said of the data: with what was laid down they are migrated.
+    let keep = world.cutover(&["rollback", SERVICE, "--data", "keep"]).await?;
+    assert_eq!(keep.status.code(), Some(8), "{}", told(&keep));
+    let back = reported(&world, &["rollback", SERVICE, "--data", "restore"]).await?;
+    assert_told(&back, Status::RestartVerified, Resolution::None, 0);
+    assert_eq!(std::fs::read_to_string(config(&world))?, OLD);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_end_of_a_rehearsal_a_repair_is_offered_by_its_keys_unless_nothing_is_to_be_mended()
+-> anyhow::Result<()> {
+    if !isolates("a repair that is offered after the end of a rehearsal") {
+        return Ok(());
+    }
+    let mut world = ending_in_rehearsal(&unsuspecting(), &[("repair", "\"offer\"")]).await?;
+    let before = view(&world).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let detail = &ended.0.causes[0].fault.detail;
+    for part in ["Code(78)", "1.0.0, which runs, passes there", "removes old, adds new.token", "\"apply\""] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    assert!(!detail.contains("a-secret-that-nobody-tells"), "{detail}");
+    assert_eq!(count(&ended.0, Act::Rehearse), 1);
+    is_untouched(&world, &before).await?;
+    world.kill_daemon()?;
+    configure(&world, "repair = \"offer\"", "repair = \"never\"")?;
+    world.start_daemon().await?;
+    let before = serving(&world, "1.0.0").await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let cause = &ended.0.causes[0];
+    assert_eq!((cause.act, count(&ended.0, Act::Preflight)), (Act::Rehearse, 1), "{cause:?}");
+    assert!(cause.fault.detail.contains("Code(78)"), "{cause:?}");
+    is_untouched(&world, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_does_not_help_against_the_end_of_a_rehearsal_ends_the_run() -> anyhow::Result<()> {
+    if !isolates("a repair that does not help against the end of a rehearsal") {
+        return Ok(());
+    }
+    let unable = unsuspecting().replace("grep -q '\"2.0.0\"' \"$0/release.json\" || exit 9", "exit 9");
+    assert_ne!(unable, unsuspecting());
+    let world = ending_in_rehearsal(&unable, &[("repair", "\"apply\"")]).await?;
+    let before = view(&world).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let detail = &ended.0.causes[0].fault.detail;
+    for part in ["Code(78)", "own repair (`preflight.repair`) does not help: exit code 9"] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    assert_eq!(count(&ended.0, Act::Rehearse), 1);
+    is_untouched(&world, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_mended_after_a_rehearsal_and_ends_the_next_is_not_mended_again() -> anyhow::Result<()> {
+    if !isolates("a repair that changes what does not matter") {
+        return Ok(());
+    }
+    let beside = unsuspecting().replace("{\"new\":", "{\"old\":1,\"new\":");
+    assert_ne!(beside, unsuspecting());
+    let world = ending_in_rehearsal(&beside, &[("repair", "\"apply\"")]).await?;
+    let before = view(&world).await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let cause = &ended.0.causes[0];
+    assert_eq!((cause.act, cause.fault.code.as_str()), (Act::Rehearse, "rehearsal"), "{cause:?}");
+    assert!(cause.fault.detail.contains("Code(78)"), "{cause:?}");
+    assert_eq!([Act::Preflight, Act::Rehearse].map(|act| count(&ended.0, act)), [2, 2]);
+    is_untouched(&world, &before).await
+}

@@ -1,6 +1,6 @@
 //! The preflight act: everything that is looked at before anything stops, and what weighs how much here.
 
-use super::repairing::Patient;
+use super::repairing::{Patient, Visit};
 use super::{Executor, Outcome, blocking, chain, fault};
 use super::{Proof, Prover};
 use crate::config::{self, PluginSettings, SourceSettings};
@@ -9,7 +9,7 @@ use crate::preflight::{self, Children, Code, Host, Service, Stop, Told, Tree, Us
 use crate::store::{Need, snapshot};
 use crate::supervisor::{self, Launch, Live};
 use cutover_core::{
-    Checked, DataClass, Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, RunId, Seen, Settings,
+    Checked, DataClass, Done, Fault, Finding, Installed, Instance, Level, ReleaseRule, Seen, Settings,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,23 +39,23 @@ impl Executor {
     /// Looks for what would break, while the old version still serves.
     pub(super) async fn preflight(
         &self,
-        run: &RunId,
+        visit: Visit<'_>,
         target: &Installed,
         source: Option<&Installed>,
         settings: &Settings,
     ) -> Outcome {
-        let Looked { findings, class } = self.findings(target, source, Some(run), settings).await?;
+        let Looked { findings, class } = self.findings(target, source, Some(visit), settings).await?;
         let (setup, declared) = (self.site.setup(), Some(self.site.declared()));
         Ok(Done::Checked(Checked { findings, class, setup, declared }))
     }
 
     /// What a person should know, and what would keep the release from working, weighed by the service's own policy. What is
-    /// mended is kept for `run`; a plan keeps nothing.
+    /// mended is kept for the run whose look it is; a plan keeps nothing.
     pub(in super::super) async fn findings(
         &self,
         target: &Installed,
         source: Option<&Installed>,
-        run: Option<&RunId>,
+        visit: Option<Visit<'_>>,
         settings: &Settings,
     ) -> Result<Looked, Fault> {
         self.after_sweeping().await;
@@ -90,7 +90,7 @@ impl Executor {
         if !is_way_back {
             findings.extend(self.looked(target, source, &launch, &entry).await?);
             let validated = self.validated(target, source, &launch).await?;
-            let patient = Patient { target, source, launch: &launch, run, policy: &settings.policy };
+            let patient = Patient { target, source, launch: &launch, visit, policy: &settings.policy };
             let (validated, mended) = self.mended_findings(&patient, validated).await?;
             findings.extend(validated);
             if let Some(told) = self.asked_about_data(target, &launch).await? {

@@ -16,8 +16,10 @@ use crate::preflight::{self, Copied, Host, Secrets, Stop};
 use crate::rehearsal::{self, End, Next, Rehearsal, Sighting};
 use crate::sandbox::Sandbox;
 use crate::store::snapshot::Mended;
-use crate::supervisor::Launch;
-use cutover_core::{Done, Expectation, Fault, Finding, Installed, Level, Policy, RehearsalRule, Ticket};
+use crate::supervisor::{Exit, Launch};
+use cutover_core::{
+    Done, Expectation, Fault, Finding, Installed, Level, Policy, RehearsalRule, RepairRule, Ticket,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,6 +63,8 @@ enum Played {
     Refuted { why: String },
     /// It ended, or did not become what it must be. Where it is may be the reason.
     Failed { why: String },
+    /// The same, and the exit code says that starting again cannot help.
+    Hopeless { why: String },
 }
 
 impl Executor {
@@ -108,25 +112,36 @@ impl Executor {
             end: begun + policy.hard_cap.mul_f64(share),
         };
         let version = &target.release.version;
-        let why = match self.played(target, &turn(TARGET), mended).await? {
+        let (why, may_be_mended) = match self.played(target, &turn(TARGET), mended).await? {
             Played::Passed { how } => return Ok(Done::Done { note: format!("{version} {how}") }),
             Played::Not { why } => return left_out(policy.rehearse, why),
             Played::Refuted { why } => return Err(failed(version, &why)),
-            Played::Failed { why } => why,
+            Played::Failed { why } => (why, false),
+            Played::Hopeless { why } => (why, mended.is_empty() && self.mends(policy)),
         };
-        let Some(source) = source else { return Err(failed(version, &why)) };
+        let refused = |why: &str| {
+            let fault = failed(version, why);
+            if may_be_mended { Ok(Done::Mendable { fault }) } else { Err(fault) }
+        };
+        let Some(source) = source else { return refused(&why) };
         let running = &source.release.version;
         match self.played(source, &turn(SOURCE), &[]).await? {
-            Played::Passed { .. } => {
-                Err(failed(version, &format!("{why}; {running}, which runs, passes there")))
-            }
-            Played::Not { why: other } | Played::Refuted { why: other } | Played::Failed { why: other } => {
+            Played::Passed { .. } => refused(&format!("{why}; {running}, which runs, passes there")),
+            Played::Not { why: other }
+            | Played::Refuted { why: other }
+            | Played::Failed { why: other }
+            | Played::Hopeless { why: other } => {
                 let text = format!(
                     "no evidence: {running}, which runs, was not seen to pass a rehearsal either ({other}); {version}: {why}"
                 );
                 left_out(policy.rehearse, text)
             }
         }
+    }
+
+    /// Whether a target's own repair is tried.
+    fn mends(&self, policy: &Policy) -> bool {
+        self.site.settings.repair.is_some() && policy.repair != RepairRule::Never
     }
 
     /// What a plan and a preflight say of the rehearsal that is to come.
@@ -383,9 +398,16 @@ impl Audience {
                     End::Killed(why) => format!("it was killed: {why}"),
                     End::Stopped { .. } => "it was ended before it had proven itself".into(),
                 };
-                Played::Failed { why: format!("{how}{last}") }
+                let why = format!("{how}{last}");
+                if self.is_hopeless(end) { Played::Hopeless { why } } else { Played::Failed { why } }
             }
         }
+    }
+
+    /// Whether it ended with an exit code that means that starting again cannot help.
+    fn is_hopeless(&self, end: &End) -> bool {
+        let codes = &self.executor.site.settings.restart_prevent_exit_status;
+        matches!(end, End::Exited(Exit::Code(code)) if codes.contains(code))
     }
 
     fn passed(&self, end: &End) -> String {

@@ -15,15 +15,37 @@ const KIND: &str = "configuration";
 /// Longest time that mending a copy may take. OpenClaw's doctor took 29 s to 72 s on two busy cores.
 const MENDING: Duration = Duration::from_secs(240);
 
-/// Whose preflight it is, and what it found so far.
+/// The run whose look it is.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Visit<'a> {
+    pub run: &'a RunId,
+    /// How the target failed in its rehearsal, where its own repair may help.
+    pub mendable: Option<&'a Fault>,
+}
+
+/// Whose preflight it is.
 pub(super) struct Patient<'a> {
     pub target: &'a Installed,
     pub source: Option<&'a Installed>,
     pub launch: &'a Launch,
     /// The run that may change something; a plan may not.
-    pub run: Option<&'a RunId>,
+    pub visit: Option<Visit<'a>>,
     /// The rules that it is under.
     pub policy: &'a Policy,
+}
+
+impl Patient<'_> {
+    /// How the target failed in its rehearsal, if it is looked at for that.
+    fn mendable(&self) -> Option<&Fault> {
+        self.visit.and_then(|visit| visit.mendable)
+    }
+
+    /// What its own repair comes to, where nothing is laid down. After an end in a rehearsal that is part of the run's cause:
+    /// the validator has refused nothing.
+    fn told(&self, text: &str) -> Finding {
+        let level = if self.mendable().is_some() { Level::Block } else { Level::Note };
+        Finding::new(level, KIND, format!("{}'s own repair {text}", self.target.release.version))
+    }
 }
 
 impl Executor {
@@ -34,45 +56,29 @@ impl Executor {
         patient: &Patient<'_>,
         findings: Vec<Finding>,
     ) -> Result<(Vec<Finding>, Option<DataClass>), Fault> {
-        if let Some(run) = patient.run {
+        if let Some(Visit { run, .. }) = patient.visit {
             self.keep(run, Vec::new()).await?;
         }
+        let found = patient.mendable().map(|fault| {
+            let text = format!("with the configuration as it is, {}", fault.detail);
+            Finding::new(Level::Block, KIND, text)
+        });
+        let findings: Vec<Finding> = findings.into_iter().chain(found).collect();
         let is_refused = Finding::any_blocks(&findings);
-        let Some(repair) = self.site.settings.repair.clone().filter(|_| is_refused) else {
+        let is_tried = is_refused && patient.policy.repair != RepairRule::Never;
+        let Some(repair) = self.site.settings.repair.clone().filter(|_| is_tried) else {
             return Ok((findings, None));
         };
-        let version = &patient.target.release.version;
-        let with = |text: String, level| {
-            let mut findings = findings.clone();
-            findings.push(Finding::new(level, KIND, text));
-            findings
-        };
-        if patient.policy.repair == RepairRule::Never {
-            return Ok((findings, None));
-        }
-        let (files, how) = match self.mend(patient, &repair).await? {
+        let (files, how) = match self.prescribed(patient, &repair).await? {
             Mend::Mended { files, how } => (files, how),
             Mend::Not { why } => {
-                let text = format!("{version}'s own repair (`preflight.repair`) does not help: {why}");
-                return Ok((with(text, Level::Note), None));
+                return Ok((findings.into_iter().chain([patient.told(&why)]).collect(), None));
             }
         };
-        if patient.policy.repair == RepairRule::Offer {
-            let text = format!(
-                "{version}'s own repair would make it acceptable, as a copy has shown: {how}; \
-                 `policy.repair = \"apply\"` lets a run lay that down, otherwise change the configuration yourself"
-            );
-            return Ok((with(text, Level::Note), None));
-        }
-        if let Some(why) = self.unrehearsed(patient).await? {
-            let text = format!(
-                "{version}'s own repair would make it acceptable ({how}), and is applied after a rehearsal only: {why}"
-            );
-            return Ok((with(text, Level::Note), None));
-        }
-        if let Some(run) = patient.run {
+        if let Some(Visit { run, .. }) = patient.visit {
             self.keep(run, files).await?;
         }
+        let version = &patient.target.release.version;
         let text = format!(
             "{version}'s own repair of it is rehearsed, and laid down after the stop (`policy.repair`): {how}; a rollback \
              restores what it was"
@@ -83,6 +89,33 @@ impl Executor {
         });
         let findings = lowered.chain([Finding::new(Level::Warn, KIND, text).changing(how)]).collect();
         Ok((findings, Some(DataClass::Migrated)))
+    }
+
+    /// What the target's own repair makes of the files if that is to be laid down; otherwise what is told of it.
+    async fn prescribed(&self, patient: &Patient<'_>, repair: &RepairSettings) -> Result<Mend, Fault> {
+        let (files, how) = match self.mend(patient, repair).await? {
+            Mend::Mended { files, how } => (files, how),
+            Mend::Not { why } => {
+                return Ok(Mend::Not { why: format!("(`preflight.repair`) does not help: {why}") });
+            }
+        };
+        let (shown, doubt) = match patient.mendable() {
+            None => ("would make it acceptable", ""),
+            Some(_) => ("would change it", "; only another rehearsal shows whether that helps"),
+        };
+        if patient.policy.repair == RepairRule::Offer {
+            let why = format!(
+                "{shown}, as a copy has shown: {how}{doubt}; `policy.repair = \"apply\"` lets a run lay that down, otherwise \
+                 change the configuration yourself"
+            );
+            return Ok(Mend::Not { why });
+        }
+        Ok(match self.unrehearsed(patient).await? {
+            Some(why) => {
+                Mend::Not { why: format!("{shown} ({how}), and is applied after a rehearsal only: {why}") }
+            }
+            None => Mend::Mended { files, how },
+        })
     }
 
     async fn mend(&self, patient: &Patient<'_>, repair: &RepairSettings) -> Result<Mend, Fault> {
