@@ -14,7 +14,7 @@ mod settings;
 mod tripwire;
 mod wire;
 
-pub use answers::{Clock, Failed, ServiceAnswers, observe_service};
+pub use answers::{Clock, Failed, ServiceAnswers, observe_service, shows_page};
 pub use assembly::assemble;
 pub use idle::{IdleAsk, IdleQuestion, is_idle};
 pub use observer::{Observer, Sight};

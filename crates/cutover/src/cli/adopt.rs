@@ -4,6 +4,7 @@
 mod apply;
 mod daemon;
 mod environment;
+mod page;
 mod plan;
 mod plugins;
 mod takeover;

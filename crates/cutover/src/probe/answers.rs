@@ -101,6 +101,15 @@ pub async fn observe_service(
     }
 }
 
+/// Whether a page is what a user expects, asked for once within `limit`.
+///
+/// # Errors
+/// The answer says nothing about that, or there is none.
+pub async fn shows_page(check: &HttpCheck, address: &Address, limit: Duration) -> Result<bool, Error> {
+    let asked = async { is_page(&http::get(address, check, |_| ()).await?) };
+    tokio::time::timeout(limit, asked).await.unwrap_or(Err(Error::Unanswered { limit }))
+}
+
 /// Where and within which limits this round asks.
 struct Round<'a> {
     address: &'a Address,
@@ -151,10 +160,7 @@ impl<'a> Round<'a> {
 
     async fn page(&self, check: Option<&HttpCheck>) -> Seen<bool> {
         let Some(check) = check else { return unasked("page") };
-        let asked = async {
-            let answer = self.get(check).await?;
-            Ok(says_well(&answer)? && is_html(&answer))
-        };
+        let asked = async { is_page(&self.get(check).await?) };
         self.seen(asked, self.source_of(check)).await
     }
 
@@ -220,6 +226,10 @@ fn says_well(answer: &Answer) -> Result<bool, Error> {
         status if status.is_server_error() => Ok(false),
         status => Err(Error::Status { status: status.as_u16() }),
     }
+}
+
+fn is_page(answer: &Answer) -> Result<bool, Error> {
+    Ok(says_well(answer)? && is_html(answer))
 }
 
 fn is_html(answer: &Answer) -> bool {

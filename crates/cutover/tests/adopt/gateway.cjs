@@ -1,6 +1,7 @@
 // What a gateway's preset asks of it, and no more: health, readiness, a page, a hello over a WebSocket that needs the token, and a
 // validator. It finds its state and its configuration as a gateway does, and tells them to whom it grants `operator.admin`; with
-// SAYS_STATE it tells another state, with MUTE nothing, and with HEADLESS it serves no page. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
+// SAYS_STATE it tells another state, with MUTE nothing. Its page is at PAGE, `/` if that is not set,
+// and nowhere if it is empty; with SAYS_OF_PAGE it answers that status there, or with `nothing` hangs up. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
 // it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later), `deaf` (it runs no plugin), `lost` (it tells another state); and each of them,
 // copy or not, to write a title over its command line: `titled`.
 'use strict';
@@ -81,7 +82,10 @@ function unmasked(bytes) {
 }
 
 const server = http.createServer((request, response) => {
-  if (request.url === '/' && !process.env.HEADLESS) {
+  if (request.url === (process.env.PAGE ?? '/')) {
+    const instead = process.env.SAYS_OF_PAGE;
+    if (instead === 'nothing') return request.socket.destroy();
+    if (instead) return response.writeHead(Number(instead), { location: '/elsewhere/' }).end();
     response.writeHead(200, { 'content-type': 'text/html' });
     return response.end('<!doctype html><title>Control</title>');
   }

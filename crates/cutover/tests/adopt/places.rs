@@ -157,15 +157,47 @@ fn a_configuration_that_is_more_than_plain_json_is_not_said_to_lack_a_token() {
     assert!(!Path::new(&world.path("state/services")).exists());
 }
 
+fn with_page(page: &str, says: Option<&str>) -> World {
+    let env = vec![("PAGE", Some(page.to_owned())), ("SAYS_OF_PAGE", says.map(str::to_owned))];
+    World::serving_so(Started::Plainly, |_| Manner { env, ..Manner::default() })
+}
+
 #[test]
 fn a_gateway_without_a_page_is_taken_over_and_none_is_asked_of_it() {
-    let world = World::serving_so(Started::Plainly, |_| Manner {
-        env: vec![("HEADLESS", Some("1".into()))],
-        ..Manner::default()
-    });
+    let world = with_page("", None);
     let old = only(&world.gateways());
     let said = ended(&world, &world.adopt(&[]), 0);
-    assert!(said.contains("probe.page = \"\"") && said.contains("it serves no page"), "{said}");
+    assert!(said.contains("probe.page = \"\"") && said.contains("it serves no page at /"), "{said}");
     ended(&world, &world.adopt(&["--apply"]), 0);
+    is_taken_over(&world, old);
+}
+
+#[test]
+fn only_a_gateway_s_own_word_that_it_has_no_page_leaves_the_page_out() {
+    for says in ["500", "401", "302", "nothing"] {
+        let world = with_page("/", Some(says));
+        let before = world.everything();
+        for flags in [&[] as &[&str], &["--apply"]] {
+            let said = ended(&world, &world.adopt(flags), 8);
+            for word in ["did not show its page", "look again when it has less to do", "probe.page = \"\""] {
+                assert!(said.to_lowercase().contains(word), "{says}: {word} is missing: {said}");
+            }
+            assert!(world.everything() == before, "{says}: something was changed");
+        }
+        let said = ended(&world, &world.adopt(&["--set", "probe.page = \"\""]), 0);
+        assert!(said.contains("Nothing was changed"), "{says}: {said}");
+    }
+}
+
+#[test]
+fn a_page_elsewhere_is_asked_for_where_a_person_names_it_and_nowhere_else() {
+    let world = with_page("/ui/", None);
+    let said = ended(&world, &world.adopt(&[]), 0);
+    assert!(said.contains("basePath") && said.contains("--set 'probe.page = \"/ui/\"'"), "{said}");
+    let said = ended(&world, &world.adopt(&["--set", "probe.page = \"/app/\""]), 8);
+    assert!(said.contains("at /app/: answered with status 404"), "{said}");
+    let old = only(&world.gateways());
+    let said = ended(&world, &world.adopt(&["--apply", "--set", "probe.page = \"/ui/\""]), 0);
+    assert!(!said.contains("serves no page"), "{said}");
     is_taken_over(&world, old);
 }

@@ -1,14 +1,14 @@
 //! What a take-over would write, from what was found.
 
 use super::environment::{Carried, carried};
+use super::page::Page;
 use super::plugins::{self, Plugins};
 use super::whereabouts::Whereabouts;
 use crate::causes;
 use crate::config::{self, STATE, ServiceSettings};
 use crate::predecessor::{self, Predecessor, Record, Written};
 use crate::probe::{
-    self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe,
-    observe_service, places,
+    self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe, places,
 };
 use crate::store::{Import, ImportedPlugin};
 use anyhow::{Context, bail};
@@ -21,8 +21,6 @@ use std::time::Duration;
 
 /// The gateway's token, as the preset's environment has it.
 const TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
-/// What is written of a gateway without a page.
-const NO_PAGE: &str = "# It serves none.\nprobe.page = \"\"\n";
 /// What has a configuration of the gateway's take in another file.
 const INCLUDE: &[u8] = b"\"$include\"";
 /// Limit of one question to the old or the new process.
@@ -47,8 +45,7 @@ pub(super) struct Takeover {
     pub options: Vec<String>,
     /// What it has installed itself.
     pub plugins: Plugins,
-    /// Why it does not serve the page that is asked for otherwise.
-    pub missing: Option<String>,
+    pub page: Page,
     /// What is copied.
     pub import: Import,
     /// Why it is not taken over as it is, in words.
@@ -94,11 +91,10 @@ impl Takeover {
         let service = settings(name, &path, &format!("{begun}{rest}"))?;
         let asked = probe(&service, &token)?;
         let told = told(&predecessor, &asked).await;
-        let missing = match &told {
-            Ok(_) => missing_page(&predecessor, &service).await?,
-            Err(_) => None,
+        let page = match &told {
+            Ok(_) => Page::asked(&predecessor, &service, wanted.lines, QUESTION).await?,
+            Err(_) => Page::AsConfigured,
         };
-        let page = if missing.is_some() { NO_PAGE } else { "" };
         let whereabouts = match &told {
             Ok(_) => derived.told(told_places(&predecessor, &asked).await?)?,
             // It is not taken over as it is.
@@ -106,12 +102,13 @@ impl Takeover {
         };
         // Whoever names plugins has the last word.
         let plugins = match &told {
-            Ok(told) if !names_plugins(wanted.lines) => {
+            Ok(told) if line_at(wanted.lines, &["plugins"]).is_none() => {
                 plugins::found(&whereabouts.state, &predecessor.package, told)
             }
             _ => Plugins::default(),
         };
-        let text = format!("{begun}{page}{}{rest}", plugins.configuration(&predecessor.package, STATE));
+        let more = plugins.configuration(&predecessor.package, STATE);
+        let text = format!("{begun}{}{more}{rest}", page.configuration());
         let mut variables = carried.variables.clone();
         variables.insert(TOKEN.into(), token.clone());
         let environment = variables.iter().fold(String::new(), |mut text, (name, value)| {
@@ -132,7 +129,7 @@ impl Takeover {
             carried,
             options,
             plugins,
-            missing,
+            page,
             obstacle: told.err(),
         })
     }
@@ -148,10 +145,7 @@ impl Takeover {
         // What is carried over is not read from its file yet.
         let mut whole = self.settings.clone();
         whole.env.extend(self.carried.variables.clone());
-        let missing = self.missing.as_ref().map(|why| {
-            format!("it serves no page, and none is asked for in proofs (`probe.page = \"\"`): {why}")
-        });
-        untold.into_iter().chain(missing).chain(config::noted(&whole)).collect()
+        untold.into_iter().chain(self.page.note()).chain(config::noted(&whole)).collect()
     }
 }
 
@@ -179,27 +173,6 @@ async fn told(predecessor: &Predecessor, asked: &ProbeSettings) -> Result<Vec<St
     }
 }
 
-/// Why it does not serve the page that would be asked for in each proof; `None` where it does.
-async fn missing_page(
-    predecessor: &Predecessor,
-    service: &ServiceSettings,
-) -> anyhow::Result<Option<String>> {
-    let Some(page) = &service.page else { return Ok(None) };
-    let only = ProbeSettings {
-        live: None,
-        ready: None,
-        version: None,
-        page: Some(HttpCheck::new(page, [])?),
-        first_frame: None,
-        request_limit: QUESTION,
-    };
-    let address = Address::Tcp(predecessor.addresses[0]);
-    match observe_service(&only, &address, &crate::conductor::wall_ms).await.user_path {
-        Seen::Missing { why, .. } => Ok(Some(why)),
-        Seen::Yes { .. } | Seen::NotApplicable { .. } => Ok(None),
-    }
-}
-
 /// Where its files lie, as it tells; in words, why it refuses to.
 async fn told_places(
     predecessor: &Predecessor,
@@ -215,9 +188,10 @@ async fn told_places(
     }
 }
 
-/// Whether one of a person's lines is about plugins. What makes no sense is refused when it is read.
-fn names_plugins(lines: &[String]) -> bool {
-    lines.join("\n").parse::<toml::Table>().is_ok_and(|table| table.contains_key("plugins"))
+/// What a person's lines say of a key. What makes no sense is refused when it is read.
+pub(super) fn line_at(lines: &[String], key: &[&str]) -> Option<toml::Value> {
+    let table = lines.join("\n").parse::<toml::Table>().ok()?;
+    key.iter().try_fold(toml::Value::Table(table), |value, name| value.get(*name).cloned())
 }
 
 /// A service as the file of a take-over configures it.
