@@ -39,7 +39,7 @@ pub use telling::{Telling, Trial};
 pub use view::{View, Waiting};
 
 pub(crate) use age::youngest_first;
-pub(crate) use site::{free_port, passage, private_directory};
+pub(crate) use site::{free_port, passage, private_directory, resolved};
 pub(crate) use tripped::{generation_of, tripped};
 
 use crate::config::{Layout, ServiceSettings};

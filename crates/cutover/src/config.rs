@@ -27,6 +27,7 @@ mod weight;
 pub use env_file::unreadable;
 pub(crate) use env_file::variables;
 pub use file::{Error, directories, load, parse, schema, shown};
+pub use fragment::DeclaredBy;
 pub use gateway::cover;
 pub(crate) use gateway::{CONFIGURATION, STATE, state_of};
 pub use idle::{IdleAskSettings, IdleSettings};

@@ -200,7 +200,7 @@ async fn considered(arguments: &Arguments, adopt: &Adopt) -> anyhow::Result<(Des
     };
     let found = predecessor::find(&search).await?;
     let wanted = Wanted { listen: &adopt.listen, lines: &adopt.set, command: &adopt.command };
-    let takeover = Takeover::of(&desk.name, found, &wanted, &desk.config).await?;
+    let takeover = Takeover::of(&desk, found, &wanted).await?;
     if !adopt.apply {
         return Ok((desk, Way::Plan(Box::new(takeover))));
     }

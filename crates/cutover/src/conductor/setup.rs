@@ -18,7 +18,7 @@ impl Site {
             ("command", &(&settings.command, &settings.entry, &settings.cwd, &settings.node)),
             ("environment", &self.env),
             ("user", &(&settings.user, &settings.group, &self.identity)),
-            ("state", &settings.state),
+            ("state", &self.state_paths()),
             ("addresses", &(self.port, &settings.listen, settings.forwarded)),
             ("probe", &(paths, &settings.version, &settings.probe_headers, settings.probe_timeout)),
             ("plugins", &settings.plugins),

@@ -4,22 +4,25 @@ mod directory;
 mod environment;
 mod origin;
 mod port;
+mod resolution;
 
 pub(crate) use directory::{passage, private_directory};
 pub(crate) use port::free_port;
+pub(crate) use resolution::resolved;
 
 use super::age;
 use crate::config::{
     self, Layout, Port, ServiceSettings, SourceSettings, VersionSettings, WebSocketSettings, fill, found,
 };
 use crate::probe::{Address, Greeting, ProbeSettings, Questions, VersionQuestion};
-use crate::store::snapshot::{self, StateKind, StatePath};
+use crate::store::snapshot::StatePath;
 use crate::store::{self, Store};
 use crate::supervisor::{Identity, Launch, LogFile};
 use anyhow::{Context, bail};
 use cutover_core::{Generation, PluginsTold};
-use environment::{at_home, environment, npm_environment};
+use environment::npm_environment;
 use port::kept_port;
+use resolution::Resolved;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,6 +34,8 @@ const INSTANCES_KEPT: usize = 20;
 /// One service's place on this machine.
 pub(super) struct Site {
     pub settings: ServiceSettings,
+    /// Why its configuration is not taken back with its state.
+    pub uncovered: Option<String>,
     pub layout: Layout,
     pub store: Store,
     pub identity: Option<Identity>,
@@ -49,7 +54,7 @@ impl Site {
     /// # Errors
     /// What is missing, with what to do about it. Nothing was started.
     pub(super) fn new(
-        mut settings: ServiceSettings,
+        settings: ServiceSettings,
         layout: Layout,
         executable: PathBuf,
         inherited: &[(OsString, OsString)],
@@ -68,33 +73,26 @@ impl Site {
                 passage(path)?;
             }
         }
-        let env = environment(&settings, identity.as_ref(), inherited)?;
-        for state in &mut settings.state {
-            state.path = at_home(&state.path, &env).with_context(|| {
-                format!("service.{name}.state: nothing says where {} is; write absolute paths", config::HOME)
-            })?;
-        }
-        for file in settings.repair.iter_mut().flat_map(|repair| &mut repair.files) {
-            *file = at_home(file, &env).with_context(|| {
-                format!("service.{name}.preflight.repair.files: nothing says where {} is", config::HOME)
-            })?;
-        }
-        for project in settings.plugins.iter_mut().filter_map(|plugin| plugin.project.as_mut()) {
-            *project = at_home(project, &env)
-                .with_context(|| format!("service.{name}.plugins: nothing says where {} is", config::HOME))?;
-        }
+        let snapshots = directory.join("snapshots");
+        let Resolved { settings, env, uncovered } =
+            resolved(settings, identity.as_ref(), inherited, &snapshots)?;
         if let Some(problem) = config::scripted(&settings, &env) {
             bail!(problem);
         }
-        let snapshots = directory.join("snapshots");
-        config::cover(&mut settings, &env, |path| obstacle(path, &snapshots)).map_err(anyhow::Error::msg)?;
+        if let Some(why) = &uncovered {
+            tracing::warn!(
+                service = settings.name,
+                why,
+                "the configuration is not taken back with the state"
+            );
+        }
         let port = match settings.port {
             Port::Fixed(port) => port,
             Port::Auto => kept_port(&directory.join("port"))?,
         };
         let store = Store::open(&directory);
         let npm_env = npm_environment(inherited, &env);
-        Ok(Self { settings, layout, store, identity, port, executable, env, npm_env })
+        Ok(Self { settings, uncovered, layout, store, identity, port, executable, env, npm_env })
     }
 
     pub(super) fn directory(&self) -> PathBuf {
@@ -296,12 +294,6 @@ impl Site {
         let lane = self.layout.probe_lane(&self.settings.name);
         Ok(Some(Address::unix(lane, &self.address().to_string())?))
     }
-}
-
-/// Why files could not be laid back.
-fn obstacle(files: &Path, snapshots: &Path) -> Option<String> {
-    let path = StatePath { path: files.to_owned(), kind: StateKind::Files };
-    snapshot::check(&[path], snapshots).first().map(ToString::to_string)
 }
 
 impl From<&Identity> for store::Identity {

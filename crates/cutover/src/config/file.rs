@@ -131,7 +131,9 @@ fn expanded(path: &Path, text: &str) -> Result<(File, toml::Table), Error> {
     let mut table: toml::Table = toml::from_str(text).map_err(failed)?;
     let presets = own.service.iter().filter_map(|(name, service)| Some((name, service.preset?)));
     preset::expand(&mut table, presets);
-    Ok((table.clone().try_into().map_err(failed)?, table))
+    let mut whole: File = table.clone().try_into().map_err(failed)?;
+    preset::mark(&mut whole, &own);
+    Ok((whole, table))
 }
 
 fn checked(path: &Path, file: File) -> Result<Settings, Error> {

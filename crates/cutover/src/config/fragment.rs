@@ -274,6 +274,19 @@ pub(super) struct StateFragment {
     pub path: PathBuf,
     /// What it is.
     pub kind: StateKind,
+    /// Who wrote it.
+    #[serde(skip)]
+    pub by: DeclaredBy,
+}
+
+/// Who declared a piece of state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeclaredBy {
+    /// Whoever wrote the file.
+    #[default]
+    File,
+    /// Its preset, where the file says nothing.
+    Preset,
 }
 
 /// Kinds of state.

@@ -3,7 +3,7 @@
 //! Knows its variables and signals. Must not know what an update is.
 
 use super::complaint::Complaint;
-use super::fragment::{ButtonFragment, Preset, Service, StrategyFragment};
+use super::fragment::{ButtonFragment, DeclaredBy, Preset, Service, StrategyFragment};
 use super::settings::{Button, ServiceSettings, StateSettings, VersionSettings};
 use super::template::located;
 use crate::resolved::real;
@@ -45,8 +45,9 @@ pub(super) fn refused(service: &Service) -> Option<Complaint> {
 }
 
 /// Sees to it that a gateway's configuration, where its whole environment `env` has it elsewhere than in its state, is taken back
-/// with the state. `service` has every home filled in. An entry for one that lies in other state, or that nobody could lay
-/// back, is none: `obstacle` tells why a path could not be.
+/// with the state. `service` has every home filled in. An entry for one that lies in other state is none, and so is one that
+/// nobody could lay back, as `obstacle` tells of a path, unless the file itself has it: that is for the preflight to refuse.
+/// Answers why it is not taken back.
 ///
 /// # Errors
 /// It would be neither copied nor taken back, in words with its key.
@@ -54,32 +55,32 @@ pub fn cover(
     service: &mut ServiceSettings,
     env: &BTreeMap<String, String>,
     obstacle: impl Fn(&Path) -> Option<String>,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let configuration = env.get(CONFIGURATION).filter(|path| is_gateway(service) && !path.is_empty());
     let Some(configuration) = configuration.map(|path| real(&located(Path::new(path), env))) else {
-        return Ok(());
+        return Ok(None);
     };
     let is_own = |state: &StateSettings| real(&state.path) == configuration;
     let holds_it = |state: &StateSettings| configuration.starts_with(real(&state.path));
     if service.state.iter().any(|state| holds_it(state) && !is_own(state)) {
         service.state.retain(|state| !is_own(state));
-        return Ok(());
+        return Ok(None);
     }
+    let is_declared = |state: &StateSettings| is_own(state) && state.by == DeclaredBy::File;
     // Where nothing is declared nothing else is taken back either.
-    if service.state.is_empty() {
-        return Ok(());
+    if service.state.is_empty() || service.state.iter().any(is_declared) {
+        return Ok(None);
     }
     if let Some(why) = obstacle(&configuration) {
-        tracing::warn!(service = service.name, why, "the configuration is not taken back with the state");
         service.state.retain(|state| !is_own(state));
         service.repair = service
             .repair
             .take()
             .filter(|repair| repair.files.iter().all(|file| real(file) != configuration));
-        return Ok(());
+        return Ok(Some(why));
     }
     if service.state.iter().any(is_own) {
-        return Ok(());
+        return Ok(None);
     }
     Err(format!(
         "service.{}.state: {CONFIGURATION} is {}, which lies in no declared `state`: it would be neither copied nor taken back. Name \
@@ -137,23 +138,49 @@ mod tests {
             let mut gate = settings.unwrap_or_else(|error| panic!("{error}")).services["gate"].clone();
             let env = [(STATE, claw.as_str()), (CONFIGURATION, configuration)];
             let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-            cover(&mut gate, &env, |_| obstacle.map(str::to_owned)).map(|()| gate.state.len())
+            cover(&mut gate, &env, |_| obstacle.map(str::to_owned))
+                .map(|why| (gate.state.len(), why.is_none()))
         };
         let inside = format!("{link}/own.json");
-        assert_eq!(covered(&[&claw], &inside, None), Ok(1), "it is in it, by another name");
-        assert_eq!(covered(&[&link, &inside], &inside, None), Ok(1), "an entry within another is none");
-        assert_eq!(covered(&[&claw], "{env:OPENCLAW_STATE_DIR}/x.json", None), Ok(1));
-        assert_eq!(covered(&[&claw, "/etc/claw.json"], "/etc/claw.json", None), Ok(2));
+        assert_eq!(covered(&[&claw], &inside, None), Ok((1, true)), "it is in it, by another name");
+        assert_eq!(
+            covered(&[&link, &inside], &inside, None),
+            Ok((1, true)),
+            "an entry within another is none"
+        );
+        assert_eq!(covered(&[&claw], "{env:OPENCLAW_STATE_DIR}/x.json", None), Ok((1, true)));
+        assert_eq!(covered(&[&claw, "/etc/claw.json"], "/etc/claw.json", None), Ok((2, true)));
         let why = covered(&[&claw], "/etc/claw.json", None).unwrap_err();
         assert!(why.starts_with("service.gate.state: OPENCLAW_CONFIG_PATH is /etc/claw.json"), "{why}");
         assert!(why.contains("{ path = \"{env:OPENCLAW_CONFIG_PATH}\", kind = \"files\" }"), "{why}");
-        for states in [&[claw.as_str()] as &[&str], &[&claw, "/etc/claw.json"]] {
-            assert_eq!(
-                covered(states, "/etc/claw.json", Some("a mount point")),
-                Ok(1),
-                "nobody could lay it back"
-            );
-        }
-        assert_eq!(covered(&[&claw], "", None), Ok(1));
+        let mounted = |states| covered(states, "/etc/claw.json", Some("a mount point"));
+        assert_eq!(
+            mounted(&[&claw]),
+            Ok((1, false)),
+            "nobody could lay it back, and nobody has said that one could"
+        );
+        assert_eq!(
+            mounted(&[&claw, "/etc/claw.json"]),
+            Ok((2, true)),
+            "the preflight refuses what is declared"
+        );
+        assert_eq!(covered(&[&claw], "", None), Ok((1, true)));
+    }
+
+    #[test]
+    fn what_the_preset_alone_declares_is_told_where_nobody_could_lay_it_back() {
+        let covered = |more: &str| {
+            let text = format!("{PRESET}{more}[service.gate.env]\n{CONFIGURATION} = \"/etc/claw.json\"\n");
+            let settings = parse(Path::new("cutover.toml"), &text);
+            let mut gate = settings.unwrap_or_else(|error| panic!("{error}")).services["gate"].clone();
+            let env = gate.env.clone();
+            let why = cover(&mut gate, &env, |_| Some("a mount point".to_owned())).unwrap();
+            (gate.state.len(), gate.repair.is_some(), why)
+        };
+        assert_eq!(covered(""), (1, false, Some("a mount point".to_owned())));
+        let own = format!(
+            "state = [{{ path = \"{{env:{STATE}}}\", kind = \"files\" }}, {{ path = \"{{env:{CONFIGURATION}}}\", kind = \"files\" }}]\n"
+        );
+        assert_eq!(covered(&own), (2, true, None));
     }
 }

@@ -1,6 +1,6 @@
 //! Presets: what is known of a service, as a fragment that lies below what the file says of it.
 
-use super::fragment::Preset;
+use super::fragment::{DeclaredBy, File, Preset};
 use super::gateway::{CONFIGURATION, STATE};
 use std::path::Path;
 use toml::{Table, Value};
@@ -53,6 +53,13 @@ pub(super) fn expand<'a>(file: &mut Table, presets: impl Iterator<Item = (&'a St
         merge(&mut whole, own);
         *own = whole;
     }
+}
+
+/// Notes which state of a file over its presets the file itself does not name.
+pub(super) fn mark(whole: &mut File, own: &File) {
+    let says_nothing = |name: &String| own.service.get(name).is_none_or(|service| service.state.is_empty());
+    let services = whole.service.iter_mut().filter(|(name, _)| says_nothing(name));
+    services.flat_map(|(_, service)| &mut service.state).for_each(|state| state.by = DeclaredBy::Preset);
 }
 
 /// Takes out of `below` what the file has chosen another way to say.

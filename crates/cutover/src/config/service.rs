@@ -316,5 +316,5 @@ fn state_settings(fragment: &StateFragment, env: &BTreeMap<String, String>) -> S
         StateKind::Files => crate::store::snapshot::StateKind::Files,
         StateKind::Sqlite => crate::store::snapshot::StateKind::Sqlite,
     };
-    StateSettings { path: located(&fragment.path, env), kind }
+    StateSettings { path: located(&fragment.path, env), kind, by: fragment.by }
 }

@@ -1,7 +1,7 @@
 //! Checked settings: what the rooms take. A value of these types is usable as it stands.
 
 use super::complaint::{Complaint, keep};
-use super::fragment::File;
+use super::fragment::{DeclaredBy, File};
 use super::idle::IdleSettings;
 use super::notify::{NotifySettings, notify};
 use super::plugins::PluginSettings;
@@ -246,6 +246,8 @@ pub struct StateSettings {
     pub path: PathBuf,
     /// Whether it is an SQLite database with companions (else files).
     pub kind: StateKind,
+    /// Who says so.
+    pub by: DeclaredBy,
 }
 
 impl From<&StateSettings> for StatePath {

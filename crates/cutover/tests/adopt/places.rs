@@ -122,6 +122,35 @@ async fn a_configuration_outside_of_the_state_is_taken_over_and_taken_back_with_
 }
 
 #[test]
+fn a_configuration_that_nobody_could_lay_back_is_told_by_the_plan_and_in_each_report() {
+    let world = World::serving_so(Started::Plainly, |world| {
+        // What a restore lays beside it has a longer name still.
+        let name = format!("own-{}.json", "x".repeat(200));
+        fs::write(world.path(&name), "{}").unwrap();
+        let path = Some(world.path(&name).display().to_string());
+        Manner { env: vec![("OPENCLAW_CONFIG_PATH", path)], ..Manner::default() }
+    });
+    let old = only(&world.gateways());
+    let said = ended(&world, &world.adopt(&[]), 0);
+    for word in [
+        "outside of its state, and NOT COVERED: ",
+        "has a name of more than",
+        "note: its configuration is not covered",
+    ] {
+        assert!(said.contains(word), "{word} is missing: {said}");
+    }
+    assert!(!said.contains("copied and taken back with it") && !said.contains(".json and "), "{said}");
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    is_taken_over(&world, old);
+    let findings = world.view()["report"]["findings"].to_string();
+    assert!(findings.contains("not covered") && findings.contains("has a name of more than"), "{findings}");
+    let refused = format!("state = [{{ path = \"{}\", kind = \"files\" }}]", world.path("claw").display());
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    let said = ended(&world, &world.adopt(&["--name", "again", "--set", &refused]), 0);
+    assert!(said.contains("NOT COVERED"), "{said}");
+}
+
+#[test]
 fn where_browser_control_goes_is_said_by_the_plan_and_before_it_is_done() {
     let world = World::serving(Started::Plainly);
     let moved = format!("no longer on {}", world.port + 2);

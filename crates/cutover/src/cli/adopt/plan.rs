@@ -116,7 +116,10 @@ fn findings(takeover: &Takeover) -> Vec<Finding> {
     let lies = &takeover.whereabouts;
     add("state", lies.state.display().to_string(), lies.source.clone());
     if let Some(path) = lies.elsewhere() {
-        let is = "outside of its state, and copied and taken back with it";
+        let is = match &takeover.uncovered {
+            None => "outside of its state, and copied and taken back with it".to_owned(),
+            Some(why) => format!("outside of its state, and NOT COVERED: {why}"),
+        };
         add("configured", format!("{}, {is}", path.display()), lies.source.clone());
     }
     add("token", "[hidden]".into(), takeover.token_source.clone());

@@ -1,16 +1,19 @@
 //! What a take-over would write, from what was found.
 
+use super::Desk;
 use super::environment::{Carried, carried};
 use super::page::Page;
 use super::plugins::{self, Plugins};
 use super::whereabouts::Whereabouts;
 use crate::causes;
+use crate::conductor::resolved;
 use crate::config::{self, STATE, ServiceSettings};
 use crate::predecessor::{self, Predecessor, Record, Written};
 use crate::probe::{
     self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe, places,
 };
 use crate::store::{Import, ImportedPlugin};
+use crate::supervisor::Identity;
 use anyhow::{Context, bail};
 use cutover_core::Seen;
 use serde_json::Value;
@@ -46,6 +49,8 @@ pub(super) struct Takeover {
     /// What it has installed itself.
     pub plugins: Plugins,
     pub page: Page,
+    /// Why its configuration would not be taken back with its state.
+    pub uncovered: Option<String>,
     /// What is copied.
     pub import: Import,
     /// Why it is not taken over as it is, in words.
@@ -65,11 +70,11 @@ pub(super) struct Wanted<'a> {
 impl Takeover {
     /// Makes a plan of what was found. Nothing is written.
     pub(super) async fn of(
-        name: &str,
+        desk: &Desk,
         predecessor: Predecessor,
         wanted: &Wanted<'_>,
-        config: &Path,
     ) -> anyhow::Result<Self> {
+        let (name, config) = (desk.name.as_str(), desk.config.as_path());
         let derived = Whereabouts::derived(&predecessor)?;
         let (token, token_source) = token_of(&predecessor, &derived.configuration)?;
         let carried = carried(&predecessor.env);
@@ -109,13 +114,9 @@ impl Takeover {
         };
         let more = plugins.configuration(&predecessor.package, STATE);
         let text = format!("{begun}{}{more}{rest}", page.configuration());
-        let mut variables = carried.variables.clone();
-        variables.insert(TOKEN.into(), token.clone());
-        let environment = variables.iter().fold(String::new(), |mut text, (name, value)| {
-            let _ = writeln!(text, "{name}={value}");
-            text
-        });
-        let settings = settings(name, &path, &text)?;
+        let mut settings = settings(name, &path, &text)?;
+        let uncovered = covered(&mut settings, &carried, &desk.service().join("snapshots"))?;
+        let environment = environment(&carried, &token);
         let files = vec![Written { path, text }, Written { path: secret, text: environment }];
         Ok(Self {
             name: name.to_owned(),
@@ -130,6 +131,7 @@ impl Takeover {
             options,
             plugins,
             page,
+            uncovered,
             obstacle: told.err(),
         })
     }
@@ -145,8 +147,40 @@ impl Takeover {
         // What is carried over is not read from its file yet.
         let mut whole = self.settings.clone();
         whole.env.extend(self.carried.variables.clone());
-        untold.into_iter().chain(self.page.note()).chain(config::noted(&whole)).collect()
+        let uncovered = self.uncovered.as_ref().map(|why| {
+            format!("its configuration is not covered, neither copied nor taken back, since nobody could lay it back: {why}")
+        });
+        untold.into_iter().chain(uncovered).chain(self.page.note()).chain(config::noted(&whole)).collect()
     }
+}
+
+/// The lines of the environment's file.
+fn environment(carried: &Carried, token: &str) -> String {
+    let mut variables = carried.variables.clone();
+    variables.insert(TOKEN.into(), token.to_owned());
+    variables.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name}={value}");
+        text
+    })
+}
+
+/// Has the declared state be what the daemon will take for it. Answers why the configuration would be none of it.
+fn covered(
+    settings: &mut ServiceSettings,
+    carried: &Carried,
+    snapshots: &Path,
+) -> anyhow::Result<Option<String>> {
+    let mut whole = settings.clone();
+    // It is not written yet.
+    whole.env_file = None;
+    for (name, value) in &carried.variables {
+        whole.env.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    let identity = Identity::resolve(settings.user.as_deref(), settings.group.as_deref())?;
+    let inherited: Vec<_> = std::env::vars_os().collect();
+    let resolved = resolved(whole, identity.as_ref(), &inherited, snapshots)?;
+    settings.state = resolved.settings.state;
+    Ok(resolved.uncovered)
 }
 
 /// What of the plugins that are configured lies where its installer has laid it.
@@ -363,7 +397,7 @@ fn user_of(predecessor: &Predecessor) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     let uid = uid.to_string();
-    let identity = crate::supervisor::Identity::resolve(Some(&uid), None)
-        .with_context(|| format!("the process runs as uid {uid}"))?;
+    let identity =
+        Identity::resolve(Some(&uid), None).with_context(|| format!("the process runs as uid {uid}"))?;
     Ok(identity.map(|identity| identity.name.unwrap_or(uid)))
 }

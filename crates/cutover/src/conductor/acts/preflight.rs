@@ -127,6 +127,7 @@ impl Executor {
             let looked = tokio::task::spawn_blocking(move || super::data::look(&paths, &snapshots)).await;
             findings.extend(looked.expect("BUG: looking at the state panicked")?);
         }
+        findings.extend(self.site.uncovered.as_deref().map(uncovered));
         if source.is_none() {
             findings.push(note("first", "first installation: there is no version to go back to"));
         }
@@ -358,6 +359,15 @@ impl Executor {
         }
         Ok(told)
     }
+}
+
+/// That a rollback does not bring the configuration back.
+fn uncovered(why: &str) -> Finding {
+    let text = format!("not covered, since nobody could lay it back: the configuration: {why}");
+    Finding::new(Level::Warn, "state", text).advised(
+        "It is neither copied nor taken back: what a newer version writes to it stays after a rollback. Keep a copy of it, or have it \
+         lie in the declared state",
+    )
 }
 
 /// The plugins of the settings that a release goes without, and what goes with it: the version that runs now.
