@@ -66,6 +66,12 @@ pub fn cover(
         service.state.retain(|state| !is_own(state));
         return Ok(None);
     }
+    // By its real name: a link in its place is not what is laid back.
+    let states = service.state.iter_mut().map(|state| &mut state.path);
+    let files = service.repair.iter_mut().flat_map(|repair| &mut repair.files);
+    for path in states.chain(files).filter(|path| real(path) == configuration) {
+        path.clone_from(&configuration);
+    }
     let is_declared = |state: &StateSettings| is_own(state) && state.by == DeclaredBy::File;
     // Where nothing is declared nothing else is taken back either.
     if service.state.is_empty() || service.state.iter().any(is_declared) {
@@ -83,9 +89,9 @@ pub fn cover(
         return Ok(None);
     }
     Err(format!(
-        "service.{}.state: {CONFIGURATION} is {}, which lies in no declared `state`: it would be neither copied nor taken back. Name \
-         it in `env`, by an absolute path, and let `state` have {{ path = \"{{env:{CONFIGURATION}}}\", kind = \"files\" }} (the preset \
-         has it where `env` names it and `state` is left out)",
+        "service.{0}.state: {CONFIGURATION} is {1}, which lies in no declared `state`: it would be neither copied nor taken back. Add \
+         {{ path = \"{1}\", kind = \"files\" }} to `state`; or, where the preset declares all of it, leave `state` out and let `env` have \
+         {CONFIGURATION} = \"{1}\"",
         service.name,
         configuration.display()
     ))
@@ -152,7 +158,8 @@ mod tests {
         assert_eq!(covered(&[&claw, "/etc/claw.json"], "/etc/claw.json", None), Ok((2, true)));
         let why = covered(&[&claw], "/etc/claw.json", None).unwrap_err();
         assert!(why.starts_with("service.gate.state: OPENCLAW_CONFIG_PATH is /etc/claw.json"), "{why}");
-        assert!(why.contains("{ path = \"{env:OPENCLAW_CONFIG_PATH}\", kind = \"files\" }"), "{why}");
+        assert!(why.contains("{ path = \"/etc/claw.json\", kind = \"files\" }"), "{why}");
+        assert!(why.contains("OPENCLAW_CONFIG_PATH = \"/etc/claw.json\""), "{why}");
         let mounted = |states| covered(states, "/etc/claw.json", Some("a mount point"));
         assert_eq!(
             mounted(&[&claw]),
@@ -165,6 +172,30 @@ mod tests {
             "the preflight refuses what is declared"
         );
         assert_eq!(covered(&[&claw], "", None), Ok((1, true)));
+    }
+
+    #[test]
+    fn a_link_to_the_configuration_is_led_to_the_file_that_is_laid_back() {
+        let ground = tempfile::tempdir().unwrap();
+        let ground = ground.path().canonicalize().unwrap();
+        let (claw, file) = (ground.join("claw"), ground.join("claw.json"));
+        std::fs::create_dir(&claw).unwrap();
+        std::fs::write(&file, "{}").unwrap();
+        for link in [claw.join("openclaw.json"), ground.join("link.json")] {
+            std::os::unix::fs::symlink(&file, &link).unwrap();
+            let text = format!(
+                "{PRESET}state = [{{ path = \"{{env:{STATE}}}\", kind = \"files\" }}, {{ path = \"{{env:{CONFIGURATION}}}\", kind = \"files\" }}]\n\
+                 [service.gate.env]\n{STATE} = \"{}\"\n{CONFIGURATION} = \"{}\"\n",
+                claw.display(),
+                link.display()
+            );
+            let mut gate = parse(Path::new("cutover.toml"), &text).unwrap().services["gate"].clone();
+            let env = gate.env.clone();
+            assert_eq!(cover(&mut gate, &env, |_| None), Ok(None));
+            let paths: Vec<&Path> = gate.state.iter().map(|state| state.path.as_path()).collect();
+            assert_eq!(paths, [claw.as_path(), &file]);
+            assert_eq!(gate.repair.unwrap().files, [file.as_path()]);
+        }
     }
 
     #[test]
