@@ -19,6 +19,7 @@ pub use exit::ExitStatus;
 pub use serve::{Serving, serve};
 
 use crate::config::{Account, Directories, Layout, ServiceSettings};
+use crate::supervisor::Identity;
 use anyhow::bail;
 use arguments::{Arguments, Command, ConfigCommand};
 use clap::Parser;
@@ -155,17 +156,21 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
         ConfigCommand::Check => {
             let path = config_file(arguments)?;
             let settings = crate::config::load(&path)?;
-            let problems: Vec<String> = settings.services.values().flat_map(unfit).collect();
+            let layout = Scene::of(arguments, &settings.daemon.directories)?.layout;
+            let mut problems: Vec<String> = settings.services.values().flat_map(unfit).collect();
+            let mut notes: Vec<String> = settings.services.values().flat_map(crate::config::noted).collect();
+            for service in settings.services.values() {
+                match uncovered(service, &layout) {
+                    Ok(note) => notes.extend(note),
+                    Err(error) => problems.push(format!("  {error:#}")),
+                }
+            }
             if !problems.is_empty() {
                 bail!(crate::config::Error::Check { path, problems });
             }
             let names: Vec<&str> = settings.services.keys().map(String::as_str).collect();
             outlet::result(format_args!("{}: valid; services: {}", path.display(), names.join(", ")));
-            settings
-                .services
-                .values()
-                .flat_map(crate::config::noted)
-                .for_each(|note| outlet::result(format_args!("note: {note}")));
+            notes.iter().for_each(|note| outlet::result(format_args!("note: {note}")));
         }
         ConfigCommand::Show => outlet::raw(crate::config::shown(&config_file(arguments)?)?),
         ConfigCommand::Schema => outlet::result(format_args!("{:#}", crate::config::schema())),
@@ -186,8 +191,27 @@ fn unfit(service: &ServiceSettings) -> Vec<String> {
     problems.iter().map(|problem| format!("  {problem}")).collect()
 }
 
+/// Why a service's configuration would not be taken back with its state, as far as this account may see.
+///
+/// # Errors
+/// A daemon would not begin it.
+fn uncovered(service: &ServiceSettings, layout: &Layout) -> anyhow::Result<Option<String>> {
+    let is_read = service.env_file.as_deref().is_none_or(|path| crate::config::variables(path).is_ok());
+    let identity = Identity::resolve(service.user.as_deref(), service.group.as_deref());
+    let Some(identity) = identity.ok().filter(|_| is_read) else { return Ok(None) };
+    let inherited: Vec<_> = std::env::vars_os().collect();
+    let snapshots = layout.service(&service.name).join("snapshots");
+    let resolved = crate::conductor::resolved(service.clone(), identity.as_ref(), &inherited, &snapshots)?;
+    Ok(resolved.uncovered.map(|why| {
+        format!(
+            "service.{}.state: the configuration is not covered, neither copied nor taken back: {why}",
+            service.name
+        )
+    }))
+}
+
 fn account_missing(service: &ServiceSettings) -> Option<String> {
-    use crate::supervisor::{Error, Identity};
+    use crate::supervisor::Error;
     let error = Identity::resolve(service.user.as_deref(), service.group.as_deref()).err()?;
     let key = match &error {
         Error::NotRoot { .. } => return None,

@@ -210,6 +210,36 @@ fn a_user_or_group_that_this_machine_does_not_have_is_refused_with_its_key() {
 }
 
 #[test]
+fn a_configuration_that_a_daemon_would_not_begin_with_or_not_take_back_is_told_by_the_check() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().canonicalize().unwrap().join("claw.json");
+    let entry = |path: &Path| format!("{{ path = \"{}\", kind = \"files\" }}", path.display());
+    let told = |path: &Path, more: &str, by: &str| {
+        let state = entry(&directory.path().join("claw"));
+        let gateway = "listen = \"127.0.0.1:8081\"\nupdate_button = \"openclaw\"";
+        let by = by.replace("\"PATH\"", &format!("\"{}\"", path.display()));
+        configured(&format!("{gateway}\nstate = [{state}{more}]\n{by}"))
+    };
+    let in_env = "env = { OPENCLAW_CONFIG_PATH = \"PATH\" }";
+    let secrets = directory.path().join("web.env");
+    write(&secrets, &format!("OPENCLAW_CONFIG_PATH={}\n", file.display()));
+    for by in [in_env, &format!("env_file = \"{}\"", secrets.display())] {
+        let (code, said) = told(&file, "", by);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains("service.web.state: OPENCLAW_CONFIG_PATH is") && said.contains(&entry(&file)),
+            "{said}"
+        );
+        let (code, said) = told(&file, &format!(", {}", entry(&file)), by);
+        assert_eq!((code, said.contains("not covered")), (Some(0), false), "{said}");
+    }
+    let long = file.with_file_name("x".repeat(200));
+    let (code, said) = told(&long, "", in_env);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("note: service.web.state: the configuration is not covered"), "{said}");
+}
+
+#[test]
 fn as_root_native_modules_are_loaded_as_the_tree_s_owner_or_as_nobody() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can load a module as somebody else");

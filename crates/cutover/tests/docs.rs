@@ -276,8 +276,9 @@ Rules between keys:
 - The program of `command` is no script: its process would be the interpreter, which proves nothing. Write the interpreter
   first. `config check` and `serve` refuse it; below `{root}` the preflight does, before anything stops.
 - `strategy = "signal"` and `state` exclude each other.
-- An OpenClaw gateway takes no `strategy = "signal"`; its `OPENCLAW_CONFIG_PATH` lies in a declared `state`; and where `listen` is
-  reached from other machines, `forwarded` is `"x-forwarded-remote"`.
+- An OpenClaw gateway takes no `strategy = "signal"`; and where `listen` is reached from other machines, `forwarded` is
+  `"x-forwarded-remote"`. Its `OPENCLAW_CONFIG_PATH` lies in a declared `state`, whether `env` or `env_file` names it: `config check`,
+  as far as its account can read both, and `serve` refuse another.
 "#;
 
 #[test]
