@@ -91,7 +91,7 @@ const server = http.createServer((request, response) => {
   }
   const known = ['/healthz', '/readyz'].includes(request.url);
   response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' });
-  return response.end(JSON.stringify({ ok: known, cwd: process.cwd(), argv: process.argv.slice(2), kept: process.env.KEPT, state, configuration }));
+  return response.end(JSON.stringify({ ok: known, version, cwd: process.cwd(), argv: process.argv.slice(2), kept: process.env.KEPT, state, configuration }));
 });
 server.on('upgrade', (request, socket) => {
   const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';

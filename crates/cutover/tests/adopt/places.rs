@@ -1,7 +1,7 @@
 //! What is taken over, proven and taken back is what the old process worked on: its own state and its own configuration.
 
 use super::world::{Manner, Started, World};
-use super::{ended, is_given_back, is_taken_over, only};
+use super::{deserted, ended, is_given_back, is_taken_over, only};
 use cutover_testkit::registry::Registry;
 use serde_json::Value;
 use std::fs;
@@ -70,6 +70,32 @@ fn a_copy_that_works_on_other_state_is_no_take_over_and_it_undoes_itself() {
     let other = format!("the copy tells that its state is {}", world.path("home").display());
     assert!(said.contains(&other) && said.contains("the take-over failed"), "{said}");
     is_given_back(&world);
+}
+
+#[test]
+fn a_copy_that_cannot_be_asked_where_its_files_lie_is_no_take_over() {
+    let by_http = "probe.version = { http = \"/readyz\" }";
+    let world = World::serving(Started::Plainly);
+    let before = world.everything();
+    for flags in [&["--set", by_http] as &[&str], &["--apply", "--set", by_http]] {
+        let said = ended(&world, &world.adopt(flags), 8);
+        assert!(said.contains("leave it out of --set"), "{said}");
+        assert!(world.everything() == before, "something was changed");
+    }
+    // Neither is one whose file is edited while nobody goes on with it.
+    fs::write(world.path("claw/slow"), "").unwrap();
+    deserted(&world, "\"ending\"");
+    world.kill_daemons();
+    let [file, _] = world.written();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("preset = ", &format!("{by_http}\npreset = "))).unwrap();
+    let mut daemon = world.serve(None);
+    world.until("the return", || world.record().contains("\"returned\""));
+    let told = format!("{}{}", world.record(), world.view());
+    assert!(told.contains("where the copy's files lie cannot be asked"), "{told}");
+    assert_eq!(page(&world)["argv"][2], world.port.to_string(), "the old one has its address");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }
 
 #[test]
@@ -144,10 +170,6 @@ fn a_configuration_that_nobody_could_lay_back_is_told_by_the_plan_and_in_each_re
     is_taken_over(&world, old);
     let findings = world.view()["report"]["findings"].to_string();
     assert!(findings.contains("not covered") && findings.contains("has a name of more than"), "{findings}");
-    let refused = format!("state = [{{ path = \"{}\", kind = \"files\" }}]", world.path("claw").display());
-    ended(&world, &world.adopt(&["--undo"]), 0);
-    let said = ended(&world, &world.adopt(&["--name", "again", "--set", &refused]), 0);
-    assert!(said.contains("NOT COVERED"), "{said}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::plugins::{self, Plugins};
 use super::whereabouts::Whereabouts;
 use crate::causes;
 use crate::conductor::resolved;
-use crate::config::{self, STATE, ServiceSettings};
+use crate::config::{self, STATE, ServiceSettings, VersionSettings};
 use crate::predecessor::{self, Predecessor, Record, Written};
 use crate::probe::{
     self, Address, Ask, Fields, Hello, HttpCheck, Places, ProbeSettings, Token, VersionProbe, places,
@@ -115,6 +115,7 @@ impl Takeover {
         let more = plugins.configuration(&predecessor.package, STATE);
         let text = format!("{begun}{}{more}{rest}", page.configuration());
         let mut settings = settings(name, &path, &text)?;
+        comparable(&settings, &whereabouts.told)?;
         let uncovered = covered(&mut settings, &carried, &desk.service().join("snapshots"))?;
         let environment = environment(&carried, &token);
         let files = vec![Written { path, text }, Written { path: secret, text: environment }];
@@ -162,6 +163,17 @@ fn environment(carried: &Carried, token: &str) -> String {
         let _ = writeln!(text, "{name}={value}");
         text
     })
+}
+
+/// What the copy works on is held against what the old process tells, which takes the same handshake.
+fn comparable(settings: &ServiceSettings, told: &Places) -> anyhow::Result<()> {
+    if told.are_untold() || matches!(settings.version, VersionSettings::OpenClaw { .. }) {
+        return Ok(());
+    }
+    bail!(
+        "by another `probe.version` than `openclaw` the copy cannot be asked where its files lie, and whether they are those of the \
+         gateway would not be proven: leave it out of --set, and write it into the file once the gateway is taken over"
+    )
 }
 
 /// Has the declared state be what the daemon will take for it. Answers why the configuration would be none of it.

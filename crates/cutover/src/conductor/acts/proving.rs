@@ -100,7 +100,11 @@ impl Executor {
         let begun = Instant::now();
         loop {
             let error = match places(&settings, &Address::Tcp(self.site.address())).await {
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    let why =
+                        "where the copy's files lie cannot be asked: `probe.version` is no longer `openclaw`";
+                    return Err(fault("predecessor", why));
+                }
                 Ok(Some(now)) => {
                     return record.moved(&now).map_or(Ok(()), |why| Err(fault("predecessor", why)));
                 }
