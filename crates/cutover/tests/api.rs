@@ -87,7 +87,7 @@ policy = {{ soak = "300ms", probe_interval = "50ms", keep = 1 }}
 
     /// A one-time token, as `cutover open` gets it.
     async fn one_time_token(&self) -> String {
-        let client = Client::new(&self.layout().control());
+        let client = Client::new(&self.layout());
         let answer = client.call("page.open", Value::Null).await.unwrap();
         let address = answer["address"].as_str().unwrap().to_owned();
         let (page, token) = address.split_once("#token=").unwrap();

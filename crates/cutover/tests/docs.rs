@@ -281,6 +281,52 @@ Rules between keys:
   as far as its account can read both, and `serve` refuse another.
 "#;
 
+/// Commands that are told without flags, and why that is right.
+const FLAGLESS: [(&str, &str, &str); 11] = [
+    ("src/front_process.rs", "cutover front", "nobody types it"),
+    ("src/cli/adopt/takeover.rs", "cutover adopt openclaw", "says who wrote the file"),
+    ("src/config/file.rs", "cutover config schema", "is the same with any flags"),
+    ("src/api/rpc.rs", "cutover config schema", "is the same with any flags"),
+    ("src/cli/orders.rs", "cutover config schema", "is the same with any flags"),
+    ("src/config/layout.rs", "cutover status", "there is no layout yet"),
+    (
+        "src/journal.rs",
+        "cutover serve",
+        "the journal knows no flags, and its callers look whether it is there",
+    ),
+    ("src/api/http.rs", "cutover open", "told to whoever has no valid token: no path leaves"),
+    ("src/api/guard.rs", "cutover open", "told to whoever has no token: no path leaves"),
+    ("src/predecessor/error.rs", "cutover", "told by `adopt`, which was just typed"),
+    ("src/predecessor/record.rs", "cutover adopt openclaw", "of records that were begun before they held it"),
+];
+
+#[test]
+fn commands_that_are_told_are_made_where_their_flags_are_known() {
+    let begins = ["`cutover ", "\"cutover "];
+    let mut met = BTreeSet::new();
+    let mut found = Vec::new();
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in walkdir::WalkDir::new(home.join("src")).into_iter().flatten() {
+        let path = entry.path().strip_prefix(home).unwrap().display().to_string();
+        if !path.ends_with(".rs") || path.starts_with("src/demo") {
+            continue;
+        }
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in shipped.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let told = begins.iter().filter_map(|begin| Some(line.split_once(begin)?.1)).next();
+            let Some(told) = told else { continue };
+            let told = format!("cutover {told}");
+            match FLAGLESS.iter().position(|(file, begin, _)| *file == path && told.starts_with(begin)) {
+                Some(at) => drop(met.insert(at)),
+                None => found.push(format!("{path}: {}", line.trim())),
+            }
+        }
+    }
+    assert!(found.is_empty(), "`Layout::command` makes them: {found:#?}");
+    assert_eq!(met.len(), FLAGLESS.len(), "each exception is one: {met:?}");
+}
+
 #[test]
 fn the_configuration_reference_is_the_schema() {
     let mut page = String::from(PREFACE);

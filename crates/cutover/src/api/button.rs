@@ -164,7 +164,7 @@ impl Desk {
                 Err(unavailable("updates are not scheduled by the gateway here: there is nothing to hold"))
             }
             "update.report" => {
-                Err(unavailable("`cutover show` on the gateway's machine has the whole report"))
+                Err(unavailable("cutover's `show` on the gateway's machine has the whole report"))
             }
             other => Err(invalid(&format!("unknown method: {other}"))),
         };
@@ -341,7 +341,7 @@ fn joined(view: &View, run: &RunId) -> Result<RunId, Denial> {
         return Ok(run.clone());
     }
     let text = format!(
-        "Run {run} is already under way and does something else: `cutover status` shows what, and what ends it."
+        "Run {run} is already under way and does something else: cutover's `status` on the gateway's machine shows what, and what ends it."
     );
     Err(Denial::new("already_running", text))
 }

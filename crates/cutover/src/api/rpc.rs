@@ -283,7 +283,7 @@ impl Registry {
                 awaits.commands.join("` or `")
             ),
             None => format!(
-                "say what is approved: `plan`; {} waits for no approval now, see `cutover status`",
+                "say what is approved: `plan`; {} waits for no approval now, as its status says",
                 view.service
             ),
         };

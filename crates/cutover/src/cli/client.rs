@@ -3,6 +3,7 @@
 use super::exit::{self, Failed};
 use crate::api::Failure;
 use crate::conductor::View;
+use crate::config::Layout;
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -10,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -23,30 +24,39 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Nobody answers on the daemon's socket.
 #[derive(Debug, thiserror::Error)]
-#[error("no daemon answers at {path}; start it with `cutover serve`")]
+#[error("no daemon answers at {path}; start it with `{start}`")]
 pub(crate) struct NoDaemon {
     /// The socket.
     pub path: PathBuf,
+    /// What a person types to start it there.
+    pub start: String,
+}
+
+impl NoDaemon {
+    /// None of these places.
+    pub(crate) fn at(layout: &Layout) -> Self {
+        Self { path: layout.control(), start: layout.command("serve") }
+    }
 }
 
 /// The daemon.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    layout: Layout,
 }
 
 impl Client {
-    /// The daemon whose socket lies at `socket`. Nothing is connected yet.
+    /// The daemon of these places. Nothing is connected yet.
     #[must_use]
-    pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+    pub fn new(layout: &Layout) -> Self {
+        Self { layout: layout.clone() }
     }
 
     /// Waits until a daemon takes connections, `limit` at most: one that was started just now needs a moment. Whether there is
     /// one is told by what is asked next.
     pub(super) async fn awaited(&self, limit: Duration) {
         let connected = async {
-            while UnixStream::connect(&self.socket).await.is_err() {
+            while UnixStream::connect(self.layout.control()).await.is_err() {
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -67,7 +77,7 @@ impl Client {
         // A plan fetches what it would install; everything else is answered at once.
         let (good, value) = match method {
             "update.plan" => asked.await?,
-            _ => timeout(ANSWER, asked).await.map_err(|_| NoDaemon { path: self.socket.clone() })??,
+            _ => timeout(ANSWER, asked).await.map_err(|_| NoDaemon::at(&self.layout))??,
         };
         if good { Ok(value) } else { Err(failed(&value).into()) }
     }
@@ -100,7 +110,7 @@ impl Client {
         };
         let response = timeout(ANSWER, self.send(request(Method::GET, &path, String::new())?))
             .await
-            .map_err(|_| NoDaemon { path: self.socket.clone() })??;
+            .map_err(|_| NoDaemon::at(&self.layout))??;
         if !response.status().is_success() {
             return Err(failed(&answer(response).await?).into());
         }
@@ -125,7 +135,7 @@ impl Client {
 
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<hyper::body::Incoming>> {
         let stream =
-            UnixStream::connect(&self.socket).await.map_err(|_| NoDaemon { path: self.socket.clone() })?;
+            UnixStream::connect(self.layout.control()).await.map_err(|_| NoDaemon::at(&self.layout))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.context("greeting the daemon")?;
         tokio::spawn(connection);
@@ -170,12 +180,12 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_is_only_beginning_is_waited_for() {
         let home = tempfile::tempdir().expect("a directory");
-        let client = Client::new(&home.path().join("control.sock"));
+        let client = Client::new(&Layout::at(home.path().to_owned(), home.path().to_owned()));
         client.awaited(Duration::ZERO).await;
         let waiting = client.awaited(Duration::from_secs(600));
         tokio::pin!(waiting);
         assert!(timeout(LOOK, &mut waiting).await.is_err(), "nobody is there yet");
-        let _listener = UnixListener::bind(&client.socket).expect("bound");
+        let _listener = UnixListener::bind(client.layout.control()).expect("bound");
         waiting.await;
     }
 }

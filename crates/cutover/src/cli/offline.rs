@@ -16,7 +16,7 @@ const BUSY: Duration = Duration::from_secs(2);
 pub(super) fn chronicles(layout: &Layout) -> anyhow::Result<Vec<(String, Chronicle)>> {
     let path = layout.journal();
     if !path.exists() {
-        return Err(super::client::NoDaemon { path: layout.control() }.into());
+        return Err(super::client::NoDaemon::at(layout).into());
     }
     let reader = Reader::open(&path, BUSY)?;
     let mut found = Vec::new();

@@ -24,7 +24,7 @@ const TROUBLE: Duration = Duration::from_secs(30);
 const BEGINNING: Duration = Duration::from_secs(3);
 
 pub(super) async fn command(scene: &Scene, command: Command) -> anyhow::Result<ExitStatus> {
-    let desk = Desk { client: Client::new(&scene.layout.control()), scene };
+    let desk = Desk { client: Client::new(&scene.layout), scene };
     if !is_told_without_a_daemon(&command) {
         desk.client.awaited(BEGINNING).await;
     }
@@ -178,14 +178,17 @@ impl Desk<'_> {
     async fn run(&self, method: &str, params: Value, wait: &Wait) -> anyhow::Result<ExitStatus> {
         let answer = self.client.call(method, params).await?;
         let run: Option<RunId> = serde_json::from_value(answer["runId"].clone())?;
-        let run = run.context("the daemon took the order and names no run: ask `cutover status`")?;
+        let run = run.with_context(|| {
+            format!("the daemon took the order and names no run: ask `{}`", self.line("status"))
+        })?;
         self.follow(&answer, &run, wait).await
     }
 
     async fn follow(&self, answer: &Value, run: &RunId, wait: &Wait) -> anyhow::Result<ExitStatus> {
         let service = answer["service"].as_str().unwrap_or_default();
+        let status = self.line(&format!("status {service}"));
         if wait.detach {
-            self.print(answer, |_| format!("run {run} is under way; `cutover status {service}` shows it"));
+            self.print(answer, |_| format!("run {run} is under way; `{status}` shows it"));
             return Ok(ExitStatus::Scheduled);
         }
         let show = if self.scene.json == Output::Json { Show::Nothing } else { Show::Progress };
@@ -203,9 +206,7 @@ impl Desk<'_> {
             }
             Err(error) => Err(error),
             Ok(None) => {
-                self.print(answer, |_| {
-                    format!("run {run} is still under way; `cutover status {service}` shows it")
-                });
+                self.print(answer, |_| format!("run {run} is still under way; `{status}` shows it"));
                 Ok(ExitStatus::Scheduled)
             }
         }
@@ -221,7 +222,8 @@ impl Desk<'_> {
         match (method, run) {
             ("service.start", Some(run)) => return self.follow(&answer, &run, wait).await,
             _ if wait.detach => {
-                self.print(&answer, |_| format!("{name}: accepted; `cutover status {name}` shows it"));
+                let status = self.line(&format!("status {name}"));
+                self.print(&answer, |_| format!("{name}: accepted; `{status}` shows it"));
                 return Ok(ExitStatus::Scheduled);
             }
             _ => {}
@@ -249,7 +251,8 @@ impl Desk<'_> {
         if let Some(run) = serde_json::from_value::<Option<RunId>>(answer["runId"].clone())? {
             return self.follow(&answer, &run, &Wait { detach: false, timeout: None }).await;
         }
-        let word = |value: &Value| value.as_str().unwrap_or("see `cutover status`").to_owned();
+        let see = format!("see `{}`", self.line("status"));
+        let word = |value: &Value| value.as_str().unwrap_or(&see).to_owned();
         self.print(&answer, |answer| {
             format!("{}: cancelled; {}", word(&answer["service"]), word(&answer["condition"]))
         });
@@ -302,12 +305,20 @@ impl Desk<'_> {
             }
             last = text;
         }
-        Err(NoDaemon { path: self.scene.layout.control() }.into())
+        Err(NoDaemon::at(&self.scene.layout).into())
+    }
+
+    /// What a person types to have this program do something in the same places.
+    fn line(&self, words: &str) -> String {
+        self.scene.layout.command(words)
     }
 
     fn status_offline(&self, service: Option<&str>) -> anyhow::Result<ExitStatus> {
         let reports = offline::standing(&self.scene.layout, service)?;
-        outlet::aside("no daemon is running; this is what the journal says (start it with `cutover serve`)");
+        outlet::aside(format_args!(
+            "no daemon is running; this is what the journal says (start it with `{}`)",
+            self.line("serve")
+        ));
         self.print(&reports, |reports| reports.iter().map(print::ending).collect::<Vec<_>>().join("\n"));
         Ok(ExitStatus::Done)
     }
@@ -323,7 +334,7 @@ impl Desk<'_> {
         let Some(report) = offline::run(&self.scene.layout, run)? else {
             anyhow::bail!(exit::Failed(crate::api::Failure {
                 code: "unknown_run".into(),
-                message: format!("there is no run {run}; `cutover history` lists them"),
+                message: format!("there is no run {run}; `{}` lists them", self.line("history")),
                 refusal: None,
             }));
         };

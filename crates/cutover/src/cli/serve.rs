@@ -67,6 +67,7 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
     let executable = std::env::current_exe().context("finding this program")?;
     let own = settings.services.values().map(|service| service.policy.drain + service.policy.stop_grace);
     let farewell = own.max().unwrap_or_default() + FAREWELL;
+    let again = layout.command("serve");
     let serving = serve(settings, layout, executable).await?;
     for (name, why) in &serving.registry.broken {
         tracing::error!(service = name, why, "not begun; the other services are");
@@ -80,7 +81,7 @@ pub(super) async fn command(settings: Settings, layout: Layout, end: End) -> any
     }
     match end {
         End::LeaveServices => {
-            tracing::info!("the daemon ends; services and fronts go on, `cutover serve` takes them up again");
+            tracing::info!("the daemon ends; services and fronts go on, `{again}` takes them up again");
             Ok(ExitStatus::Done)
         }
         End::StopServices => match stop_services(&serving.registry, farewell).await {

@@ -136,8 +136,8 @@ impl Handle {
     /// The source does not tell, or a run is under way, which asks it itself.
     pub async fn available(&self) -> Result<Option<Available>, Fault> {
         if let Some(run) = self.view().state().open_run() {
-            let detail =
-                format!("run {run} is under way and asks the source itself: `cutover status` shows it");
+            let status = self.executor.site.layout.command(&format!("status {}", self.service));
+            let detail = format!("run {run} is under way and asks the source itself: `{status}` shows it");
             return Err(acts::fault("already_running", detail));
         }
         look(self).await

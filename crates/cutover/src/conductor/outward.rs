@@ -4,7 +4,7 @@ use crate::preflight::Secrets;
 use cutover_core::{FactName, Fault, Report};
 
 /// In place of what only this machine tells.
-const AT_HOME: &str = "told by `cutover show`";
+const AT_HOME: &str = "told by `show` on that machine";
 
 /// The report without log lines and secret values. What went wrong is told by its stable word; the whole story quotes logs.
 pub(super) fn outward(mut report: Report, secrets: &Secrets) -> Report {

@@ -237,7 +237,7 @@ fn obstacle(name: &str, record: &Record, chronicle: &Chronicle, order: &Order) -
     // From the end of its run on, also before that is on record.
     if let Some(Settlement::GiveBack { why }) = Settlement::of(record, chronicle, wall_ms()) {
         return Some(Obstacle::Return(format!(
-            "{name} is being given back to what served before it ({why}): `cutover status {name}` tells how far that is, `{command} --undo` \
+            "{name} is being given back to what served before it ({why}), and its status tells how far that is: `{command} --undo` \
              does it too; `{command} --apply` takes it over again after that"
         )));
     }

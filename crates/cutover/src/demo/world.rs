@@ -3,6 +3,7 @@
 
 use crate::cli::Client;
 use crate::conductor::{View, free_port};
+use crate::config::Layout;
 use crate::shell;
 use anyhow::{Context, bail};
 use cutover_core::{Report, RunId};
@@ -246,7 +247,7 @@ probe = {{ live = "/healthz", ready = "/readyz", version = {{ http = "/version",
     /// The daemon, asked over its socket.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(&self.state().join("run/control.sock"))
+        Client::new(&Layout::at(self.state(), self.state().join("run")))
     }
 
     /// Types a command as it was told, and `more` behind it.

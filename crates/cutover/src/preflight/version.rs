@@ -24,7 +24,7 @@ pub(super) fn look(told: &Told) -> Finding {
         }
         Ok(version) => {
             let text = format!("the running service tells version {version}, {installed} is installed");
-            Finding::new(Level::Warn, KIND, text).advised("`cutover status` says what runs; restart it first")
+            Finding::new(Level::Warn, KIND, text).advised("its status says what runs; restart it first")
         }
         Err(why) => {
             let text = format!("the running {installed} does not tell its version: {why}");

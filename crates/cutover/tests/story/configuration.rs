@@ -1,7 +1,9 @@
-//! The target's own validator, asked before anything stops.
+//! The service's configuration: the target's own validator, asked before anything stops, and what is taken back of it.
 
-use crate::stage::{assert_told, get, reported, serving, told, update, view, with_policy, world};
-use cutover::demo::SERVICE;
+use crate::stage::{
+    assert_told, executable, get, reported, serving, told, unserved, update, view, with_policy, world,
+};
+use cutover::demo::{Plan, SERVICE};
 use cutover_core::{Level, Resolution, Status};
 use sample_gateway::Knobs;
 
@@ -58,5 +60,60 @@ async fn what_the_running_version_refuses_too_is_a_warning_in_the_plan_and_keeps
     assert!(finding.text.contains("`mode`: is required; 1.0.0, which runs, refuses it too"), "{finding}");
     let ended = reported(&world, &["update", SERVICE, "--to", "2.0.0"]).await?;
     assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
+    Ok(())
+}
+
+/// A gateway whose configuration has a name of its own, which its state holds a link of.
+fn a_gateway(name: &str) -> String {
+    let service = r#"update_button = "openclaw"
+check_every = "0"
+env = { SAMPLE_STATE = "{world}/data", OPENCLAW_CONFIG_PATH = "{world}/data/NAME" }
+state = [{ path = "{world}/data", kind = "files" }, { path = "{env:OPENCLAW_CONFIG_PATH}", kind = "files" }]"#;
+    with_policy(&service.replace("NAME", name), &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_a_link_leads_to_is_taken_back_with_the_state() -> anyhow::Result<()> {
+    let good = Knobs::default;
+    let plan = Plan { service: a_gateway("claw.json"), ..Plan::new(executable()) };
+    let mut world = unserved(plan, &[("1.0.0", good()), ("2.0.0", good())])?;
+    let file = world.path().join("own.json");
+    std::fs::write(&file, "old")?;
+    std::os::unix::fs::symlink(&file, world.path().join("data/claw.json"))?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    serving(&world, "1.0.0").await?;
+    assert_told(&update(&world, "2.0.0").await?, Status::RestartVerified, Resolution::None, 0);
+    std::fs::write(&file, "new")?;
+    let back = reported(&world, &["rollback", SERVICE, "--data", "restore"]).await?;
+    assert_told(&back, Status::RestartVerified, Resolution::None, 0);
+    assert_eq!(std::fs::read_to_string(&file)?, "old");
+    assert_eq!(std::fs::read_link(world.path().join("data/claw.json"))?, file);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_configuration_that_nobody_could_lay_back_is_refused_before_anything_stops()
+-> anyhow::Result<()> {
+    let good = Knobs::default;
+    let plan = Plan { service: a_gateway("claw.json"), ..Plan::new(executable()) };
+    let mut world = unserved(plan, &[("1.0.0", good()), ("2.0.0", good())])?;
+    let (link, long) = (world.path().join("data/claw.json"), world.path().join("x".repeat(200)));
+    std::os::unix::fs::symlink(world.path().join("own.json"), &link)?;
+    std::fs::write(world.path().join("own.json"), "{}")?;
+    world.start_daemon().await?;
+    world.install("1.0.0").await?;
+    let before = serving(&world, "1.0.0").await?.process;
+    std::fs::write(&long, "{}")?;
+    std::fs::remove_file(&link)?;
+    std::os::unix::fs::symlink(&long, &link)?;
+    world.kill_daemon()?;
+    world.start_daemon().await?;
+    serving(&world, "1.0.0").await?;
+    let ended = update(&world, "2.0.0").await?;
+    assert_told(&ended, Status::UpdateFailed, Resolution::OldVerified, 3);
+    let fault = &ended.0.causes[0].fault;
+    assert!(fault.code == "state" && fault.detail.contains("has a name of more than"), "{fault:?}");
+    assert_eq!(view(&world).await?.process, before);
     Ok(())
 }

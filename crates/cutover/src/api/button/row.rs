@@ -176,9 +176,9 @@ fn whole(commands: &[String]) -> String {
         let more = if at == 0 { command.clone() } else { format!(" or {command}") };
         if text.chars().count() + more.chars().count() > TEXT_MAX {
             text.push_str(if at == 0 {
-                "what `cutover status` tells"
+                "what cutover's `status` tells"
             } else {
-                "; `cutover status` tells more"
+                "; cutover's `status` tells more"
             });
             break;
         }
@@ -353,8 +353,8 @@ mod tests {
         assert_eq!(clipped("short"), "short");
         let long = |length: usize| format!("cutover --config /{} recover", "c".repeat(length));
         assert!(whole(&[long(100), long(100)]).ends_with(&format!("{} or {}", long(100), long(100))));
-        assert!(whole(&[long(300), long(300)]).ends_with("recover; `cutover status` tells more"));
-        assert!(whole(&[long(TEXT_MAX)]).ends_with("machine: what `cutover status` tells"));
+        assert!(whole(&[long(300), long(300)]).ends_with("recover; cutover's `status` tells more"));
+        assert!(whole(&[long(TEXT_MAX)]).ends_with("machine: what cutover's `status` tells"));
         assert_eq!(clipped(&"ü".repeat(TEXT_MAX + 1)).chars().count(), TEXT_MAX + 1);
     }
 }

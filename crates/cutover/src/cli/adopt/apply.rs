@@ -190,7 +190,7 @@ async fn taken(desk: &Desk, record: &mut Record) -> anyhow::Result<Ended> {
 
 /// Waits until the daemon has settled it. Its trouble with that, if it lasts, is an error.
 async fn settled(desk: &Desk, record: &mut Record) -> anyhow::Result<()> {
-    let client = Client::new(&desk.scene.layout.control());
+    let client = Client::new(&desk.scene.layout);
     let begun = Instant::now();
     let limit = desk.settings(record)?.policy.start_deadline + predecessor::AGAIN_MAX + SETTLING;
     let mut is_return_told = false;
@@ -229,7 +229,7 @@ async fn settled(desk: &Desk, record: &mut Record) -> anyhow::Result<()> {
 
 /// The run that takes over: the one under way, the one that has ended, or a new one.
 async fn run(desk: &Desk, record: &Record) -> anyhow::Result<Report> {
-    let client = Client::new(&desk.scene.layout.control());
+    let client = Client::new(&desk.scene.layout);
     let name = desk.name.as_str();
     let view: View = serde_json::from_value(client.call("status", json!({ "service": name })).await?)?;
     let show = if desk.scene.json == Output::Json { Show::Nothing } else { Show::Progress };

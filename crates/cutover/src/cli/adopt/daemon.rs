@@ -21,7 +21,7 @@ const LIVES: u32 = 3;
 
 /// Whether a daemon answers.
 pub(super) async fn answers(desk: &Desk) -> anyhow::Result<bool> {
-    match Client::new(&desk.scene.layout.control()).call("health", Value::Null).await {
+    match Client::new(&desk.scene.layout).call("health", Value::Null).await {
         Ok(_) => Ok(true),
         Err(error) if error.downcast_ref::<NoDaemon>().is_some() => Ok(false),
         Err(error) => Err(error),

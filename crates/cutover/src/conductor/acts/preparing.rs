@@ -125,7 +125,8 @@ impl Executor {
         skipped: &[Release],
     ) -> Result<(), Fault> {
         let (version, name) = (&resolved.release.version, &self.site.settings.name);
-        let by_name = format!("`cutover update {name} --to {version}` installs it anyway");
+        let command = self.site.layout.command(&format!("update {name} --to {version}"));
+        let by_name = format!("`{command}` installs it anyway");
         if skipped.contains(&resolved.release) {
             let detail = format!("{channel} names {version}, which failed here and was reverted: {by_name}");
             return Err(fault("skipped", detail));
