@@ -15,6 +15,7 @@ pub use broken::{Defect, broken};
 pub use page::{Page, Reply, fetch};
 pub use plugin::{
     LATER_NAME, PROGRESS_LINES, PROGRESS_LINES_ID, SHARED_NAME, progress_lines, progress_lines_from,
+    progress_lines_that_throw,
 };
 pub use rpc::{Answer, Client, Hello};
 pub use runtime::{NODE_VERSION, Runtime, registry};

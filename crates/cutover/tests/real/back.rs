@@ -1,5 +1,6 @@
-//! The ways back that nobody has to take to see the incident: a plugin that the older gateway lacks a name for, the
-//! button pressed for a build that is older, one that dies soon after it was ready, and a downgrade that somebody asks for.
+//! The ways back that nobody has to take to see the incident: a plugin that the older gateway lacks a name for, one that the
+//! gateway goes on without, the button pressed for a build that is older, one that dies soon after it was ready, and a
+//! downgrade that somebody asks for.
 //!
 //! `CUTOVER_TEST=real-back cargo test -p cutover --test real back -- --nocapture`
 
@@ -8,9 +9,14 @@ use super::figures::Figures;
 use super::ground::Ground;
 use super::traffic::{self, Traffic};
 use super::world::{CALL, RUN, TOKEN, World};
-use super::{Kept, hold, own_address, page, refused, taken_back_by_itself, was_asked_as_users_ask, whole};
-use cutover_core::{FactName, Generation, Status};
-use cutover_testkit::openclaw::{self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, SHARED_NAME};
+use super::{
+    Kept, another_daemon, explained, hold, living, own_address, page, refused, taken_back_by_itself,
+    was_asked_as_users_ask, was_not_isolated, whole,
+};
+use cutover_core::{FactName, Generation, Instance, Report, Status};
+use cutover_testkit::openclaw::{
+    self, Client, Defect, LATER_NAME, NEW, OLD, PROGRESS_LINES, PROGRESS_LINES_ID, SHARED_NAME,
+};
 use cutover_testkit::registry::Registry;
 use cutover_testkit::slow;
 use serde_json::json;
@@ -19,6 +25,10 @@ use std::time::Instant;
 
 /// A build that a real release could have been.
 const SHORT: &str = "2026.5.4-broken.3";
+/// What a proof says that waits for the plugin in vain.
+const NOT_TOLD: &str = ": Plugins: expected progress-lines";
+/// How long a proof that comes no further may wait: all of it is waited for here, three times, and most of it by clients.
+const STUCK: &str = "60s";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_notices_that_the_real_gateway_is_not_taken_where_it_cannot_work_and_goes_back_when_asked() {
@@ -31,7 +41,6 @@ async fn nobody_notices_that_the_real_gateway_is_not_taken_where_it_cannot_work_
     registry.publish(&openclaw::progress_lines("2.0.0", LATER_NAME));
     registry.tag(PROGRESS_LINES, "latest", "2.0.0");
     let mut world = ground.world().with_lines();
-    world.rehearse("never");
     let mut figures = Figures::named("back");
     let begun = Instant::now();
 
@@ -40,7 +49,14 @@ async fn nobody_notices_that_the_real_gateway_is_not_taken_where_it_cannot_work_
     assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
     let direct = own_address(&world).await;
     whole(direct, &page(direct).await, "first process", &mut figures).await;
+    another_daemon(&mut world, &[("start_deadline", STUCK)]).await;
     a_plugin_that_does_not_fit_is_refused(&world, &mut figures).await;
+    registry.publish(&openclaw::progress_lines_that_throw("3.0.0", LATER_NAME));
+    registry.tag(PROGRESS_LINES, "latest", "3.0.0");
+    a_plugin_that_is_not_told_is_refused(&world, &mut figures).await;
+    another_daemon(&mut world, &[("rehearse", "never")]).await;
+    a_plugin_that_is_not_told_is_taken_back(&world, &mut figures).await;
+    registry.tag(PROGRESS_LINES, "latest", "2.0.0");
     dies_after_a_moment(&world, registry, &mut figures).await;
     // The registry knows the gateway by now, and only what of it was published there.
     let old = ground.gateway(OLD).await;
@@ -79,14 +95,70 @@ async fn pressed_in_vain(world: &World) {
 /// The plugin of now imports a name that the old gateway does not have. At run time nobody would tell: the name would be
 /// `undefined` and everything green.
 async fn a_plugin_that_does_not_fit_is_refused(world: &World, figures: &mut Figures) {
-    let before = world.view().await.process;
-    let (report, code) = world.update(OLD).await;
-    figures.run(&format!("{NEW} -> {OLD} with the newer plugin"), &report);
-    assert_eq!((code, report.status), (3, Some(Status::UpdateFailed)), "{report:#?}");
-    let said = &report.causes[0].fault.detail;
+    let load = Traffic::on_gateway(world, "/favicon.ico", "does-not-fit").await;
+    let before = living(world).await;
     let missing = format!("does not provide an export named '{LATER_NAME}'");
-    assert!(said.contains(&missing) && said.contains("index.js:1"), "{said}");
-    assert_eq!(world.view().await.process, before, "nothing was stopped for it");
+    let attempt = attempted(world, OLD, "with the newer plugin", &missing, figures).await;
+    assert!(attempt.0.causes[0].fault.detail.contains("index.js:1"), "{:#?}", attempt.0.causes);
+    nothing_was_stopped(world, attempt, &before).await;
+    load.nobody_noticed(world, 0, figures).await;
+}
+
+/// All that it imports is there, and the gateway is well without it.
+async fn a_plugin_that_is_not_told_is_refused(world: &World, figures: &mut Figures) {
+    let load = Traffic::on_gateway(world, "/favicon.ico", "not-told-rehearsed").await;
+    let before = living(world).await;
+    let attempt = attempted(world, NEW, "with a plugin that throws, rehearsed", NOT_TOLD, figures).await;
+    nothing_else_is_missing(&attempt.0);
+    let is_seen_later = was_not_isolated(&attempt.0, "a plugin that throws", figures);
+    if !is_seen_later {
+        nothing_was_stopped(world, attempt, &before).await;
+    }
+    load.nobody_noticed(world, usize::from(is_seen_later), figures).await;
+}
+
+/// Without a rehearsal it is seen after the cut, and nowhere but in the gateway's own list.
+async fn a_plugin_that_is_not_told_is_taken_back(world: &World, figures: &mut Figures) {
+    let load = Traffic::on_gateway(world, "/favicon.ico", "not-told").await;
+    let (kept, direct) = (Kept::seen(world).await, own_address(world).await);
+    let (report, code) = attempted(world, NEW, "with a plugin that throws", NOT_TOLD, figures).await;
+    assert_eq!(code, 4, "{report:#?}");
+    nothing_else_is_missing(&report);
+    taken_back_by_itself(world, &report, Generation(1), direct).await;
+    hold(&report, &[FactName::Plugins]);
+    assert!(world.hello(direct).await.plugins.contains(&PROGRESS_LINES_ID.to_owned()));
+    kept.is_there(world).await;
+    load.nobody_noticed(world, 1, figures).await;
+}
+
+/// An update that fails with this cause, and what it took.
+async fn attempted(
+    world: &World,
+    version: &str,
+    how: &str,
+    cause: &str,
+    figures: &mut Figures,
+) -> (Report, i32) {
+    let disk = Disk::watched(world);
+    let (report, code) = world.update(version).await;
+    explained(&report, &format!("{NEW} -> {version} {how}"), cause, figures);
+    figures.disk(&disk.end());
+    (report, code)
+}
+
+async fn nothing_was_stopped(world: &World, (report, code): (Report, i32), before: &Instance) {
+    assert_eq!(
+        (code, report.status, report.downtime_ms),
+        (3, Some(Status::UpdateFailed), None),
+        "{report:#?}"
+    );
+    assert_eq!(living(world).await, *before);
+}
+
+/// Of the facts: the gateway was alive, ready and of its version.
+fn nothing_else_is_missing(report: &Report) {
+    let said = &report.causes[0].fault.detail;
+    assert_eq!(said.matches(": expected ").count(), 1, "{said}");
 }
 
 /// Older than what runs, by name: a channel would not go there. With the plugin that fits it, core and plugin go together.

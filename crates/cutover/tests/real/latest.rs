@@ -10,8 +10,8 @@ use super::ground::Ground;
 use super::pressed;
 use super::traffic::{Traffic, shared_file};
 use super::world::{CALL, World};
-use super::{Defect, hold, was_asked_as_users_ask};
-use cutover_core::{Act, FactName, Instance, Report, Resolution, Status};
+use super::{Defect, another_daemon, hold, living, was_asked_as_users_ask, was_not_isolated};
+use cutover_core::{Act, FactName, Report, Resolution, Status};
 use cutover_testkit::openclaw::{self, LATEST, PROGRESS_LINES};
 use cutover_testkit::registry::Package;
 use cutover_testkit::slow;
@@ -87,7 +87,7 @@ async fn nobody_notices_that_two_press_for_a_migration_of_the_real_gateway_with_
     let mut pair = installed("latest", true).await;
     let load = pair.load("latest").await;
     pressed::is_offering(&pair.world);
-    another_daemon(&mut pair.world, "auto").await;
+    another_daemon(&mut pair.world, &[("rehearse", "auto")]).await;
     updated(&mut pair).await;
     load.nobody_noticed(&pair.world, 1, &mut pair.figures).await;
     pair.end("pressed by two, all of it").await;
@@ -106,7 +106,7 @@ async fn nobody_notices_builds_of_the_real_gateway_that_refuse_or_migrate_and_di
     let load = pair.load("latest-broken").await;
     let Pair { world, figures, .. } = &mut pair;
     refused_in_rehearsal(world, figures).await;
-    another_daemon(world, "never").await;
+    another_daemon(world, &[("rehearse", "never")]).await;
     refuses_its_configuration(world, figures).await;
     migrates_and_dies(world, figures).await;
     let (report, code) = attempted(world, LATEST[1], "which works, after them", figures).await;
@@ -117,27 +117,11 @@ async fn nobody_notices_builds_of_the_real_gateway_that_refuse_or_migrate_and_di
     pair.end("builds that are taken back, all of it").await;
 }
 
-/// The gateway and its front go on meanwhile.
-async fn another_daemon(world: &mut World, rehearse: &str) {
-    let process = living(world).await;
-    world.end_daemon().await;
-    world.rehearse(rehearse);
-    world.start_daemon(&[]).await;
-    assert_eq!(living(world).await, process);
-}
-
-async fn living(world: &World) -> Instance {
-    let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
-    view.process.unwrap()
-}
-
 /// A build that ends with 78 does so in its rehearsal, and nothing is stopped for it.
 async fn refused_in_rehearsal(world: &World, figures: &mut Figures) {
     let before = living(world).await;
     let (report, code) = attempted(world, REFUSES, "with a rehearsal", figures).await;
-    let how = report.steps.iter().find(|step| step.name == Act::Rehearse).unwrap();
-    if how.outcome.as_deref().unwrap().starts_with("skipped: no isolation: ") {
-        figures.line("skipped", "the rehearsal of a build that ends with 78");
+    if was_not_isolated(&report, "a build that ends with 78", figures) {
         return;
     }
     assert_eq!((code, report.status), (3, Some(Status::UpdateFailed)), "{report:#?}");

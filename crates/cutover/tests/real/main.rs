@@ -238,11 +238,9 @@ fn was_asked_as_users_ask(report: &Report) {
 
 /// The new version was tried before anything stopped: with its plugin, on a copy, while the old one was used.
 fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) {
-    let step = report.steps.iter().find(|step| step.name == Act::Rehearse).unwrap();
-    let how = step.outcome.as_deref().unwrap();
+    let how = rehearsal(report);
     figures.line("  rehearsal", how);
-    if how.starts_with("skipped: no isolation: ") {
-        figures.line("skipped", "the rehearsal of the real gateway");
+    if was_not_isolated(report, "the real gateway", figures) {
         return;
     }
     assert!(how.starts_with(&format!("{NEW} started in isolation on a copy of the state")), "{how}");
@@ -250,6 +248,20 @@ fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) {
         assert!(how.contains(fact), "{fact}: {how}");
     }
     assert_eq!(std::fs::read_dir(world.copies()).unwrap().count(), 0, "a copy is left");
+}
+
+fn rehearsal(report: &Report) -> &str {
+    let step = report.steps.iter().find(|step| step.name == Act::Rehearse).unwrap();
+    step.outcome.as_deref().unwrap()
+}
+
+/// Whether there was no rehearsal because the kernel grants no sandbox here; what is then not shown is told as skipped.
+fn was_not_isolated(report: &Report, what: &str, figures: &mut Figures) -> bool {
+    let is_skipped = rehearsal(report).starts_with("skipped: no isolation: ");
+    if is_skipped {
+        figures.line("skipped", format_args!("the rehearsal of {what}"));
+    }
+    is_skipped
 }
 
 /// A file of the page that both versions have.
@@ -265,14 +277,8 @@ async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figure
     let before = Kept::seen(world).await;
     let load = Traffic::on_gateway(world, &shared_file(world), "rollback").await;
 
-    // Another daemon: the gateway and its front go on meanwhile. These builds shall be taken back, not refused.
-    let old = world.view().await.process.unwrap();
-    world.end_daemon().await;
-    world.rehearse("never");
-    world.start_daemon(&[]).await;
-    let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
-    assert_eq!(view.process, Some(old.clone()));
-
+    // These builds shall be taken back, not refused.
+    let old = another_daemon(world, &[("rehearse", "never")]).await;
     let [(lost, _, cause), (wrong, _, why)] = BROKEN;
     let report = refused(world, lost, cause, figures).await;
     assert_eq!((report.status, report.resolution), (Some(Status::UpdateFailed), Resolution::OldVerified));
@@ -284,16 +290,33 @@ async fn taken_back(world: &mut World, registry: &Registry, figures: &mut Figure
     load.nobody_noticed(world, 1, figures).await;
 }
 
+/// With these rules from now on. The gateway and its front go on meanwhile.
+async fn another_daemon(world: &mut World, rules: &[(&str, &str)]) -> Instance {
+    let process = living(world).await;
+    world.end_daemon().await;
+    for (name, value) in rules {
+        world.rule(name, value);
+    }
+    world.start_daemon(&[]).await;
+    assert_eq!(living(world).await, process);
+    process
+}
+
+async fn living(world: &World) -> Instance {
+    let view = world.until("a served gateway", |view| view.report.serving.posture == "serve").await;
+    view.process.unwrap()
+}
+
 /// A build that cannot work is not switched to, or does not prove itself and is taken back; the report says why.
 async fn refused(world: &World, version: &str, expected: &str, figures: &mut Figures) -> Report {
     let (report, code) = world.update(version).await;
     assert!(matches!(code, 3 | 4), "{code}: {report:#?}");
-    explained(&report, version, expected, figures);
+    explained(&report, &format!("{NEW} -> {version}"), expected, figures);
     report
 }
 
-fn explained(report: &Report, version: &str, expected: &str, figures: &mut Figures) {
-    figures.run(&format!("{NEW} -> {version}"), report);
+fn explained(report: &Report, name: &str, expected: &str, figures: &mut Figures) {
+    figures.run(name, report);
     let causes: Vec<String> = report
         .causes
         .iter()

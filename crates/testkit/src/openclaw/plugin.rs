@@ -21,10 +21,20 @@ pub fn progress_lines(version: &str, name: &str) -> Package {
 /// The same for the module of the plugin interface that has the name: they differ between years.
 #[must_use]
 pub fn progress_lines_from(version: &str, module: &str, name: &str) -> Package {
+    lines(version, module, name, &format!("console.log('{PROGRESS_LINES_ID}', typeof {name})"))
+}
+
+/// One that fits, and throws when it is asked to register: the gateway notes that in its log, and goes on without it.
+#[must_use]
+pub fn progress_lines_that_throw(version: &str, name: &str) -> Package {
+    lines(version, "channel-streaming", name, "throw new Error('it does not register')")
+}
+
+fn lines(version: &str, module: &str, name: &str, register: &str) -> Package {
     let code = format!(
         "import {{ {name} }} from 'openclaw/plugin-sdk/{module}'\n\
          export default {{\n  id: '{PROGRESS_LINES_ID}',\n  name: 'Progress lines',\n  \
-         register() {{ console.log('{PROGRESS_LINES_ID}', typeof {name}) }},\n}}\n"
+         register() {{ {register} }},\n}}\n"
     );
     let manifest = json!({
         "id": PROGRESS_LINES_ID,

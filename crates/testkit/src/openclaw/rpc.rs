@@ -27,6 +27,8 @@ pub struct Hello {
     pub methods: Vec<String>,
     /// The scopes that it granted.
     pub scopes: Vec<String>,
+    /// The ids of the plugins that it has loaded.
+    pub plugins: Vec<String>,
 }
 
 /// How a call was answered.
@@ -145,6 +147,7 @@ impl Hello {
             boot: server["bootId"].as_str().map(str::to_owned),
             methods: words("/features/methods"),
             scopes: words("/auth/scopes"),
+            plugins: words("/snapshot/health/plugins/loaded"),
         })
     }
 }
