@@ -8,7 +8,7 @@ mod scenario;
 mod script;
 mod world;
 
-pub use hunt::{Hunt, PHASES, interrupted};
+pub use hunt::{Hunt, PHASES, Phase, interrupted};
 pub use world::{Plan, Reach, SERVICE, World, free_address};
 
 use crate::cli::{ExitStatus, outlet};

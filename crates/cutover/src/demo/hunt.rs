@@ -5,8 +5,9 @@
 use crate::conductor::Chronicle;
 use crate::journal::Reader;
 use anyhow::{Context, bail};
-use cutover_core::{Report, RunId, StepRecord, report};
+use cutover_core::{Act, Direction, Report, RunId, StepRecord};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use std::fmt::{self, Display, Formatter};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,18 +19,52 @@ const FRESH: Duration = Duration::from_millis(20);
 /// How long another process's lock on the journal is waited for.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// The phases of a run in which its daemon can be caught, in their order.
-pub const PHASES: [&str; 9] = [
-    "preparing: stage",
-    "preparing: preflight",
-    "cutting over: stop",
-    "cutting over: snapshot",
-    "cutting over: switch",
-    "cutting over: start",
-    "cutting over: prove",
-    "cutting over: release",
-    "cutting over: soak",
+/// The phases of an update in which its daemon can be caught, in their order.
+pub const PHASES: [Phase; 9] = [
+    Phase::forward(Act::Stage),
+    Phase::forward(Act::Preflight),
+    Phase::forward(Act::Stop),
+    Phase::forward(Act::Snapshot),
+    Phase::forward(Act::Switch),
+    Phase::forward(Act::Start),
+    Phase::forward(Act::Prove),
+    Phase::forward(Act::Release),
+    Phase::forward(Act::Soak),
 ];
+
+/// An act of a run, and which way the run goes in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phase {
+    direction: Direction,
+    act: Act,
+}
+
+impl Phase {
+    /// One on the way to the target.
+    #[must_use]
+    pub const fn forward(act: Act) -> Self {
+        Self { direction: Direction::Forward, act }
+    }
+
+    /// One on the way back to the source.
+    #[must_use]
+    pub const fn back(act: Act) -> Self {
+        Self { direction: Direction::Back, act }
+    }
+
+    /// That of a step.
+    #[must_use]
+    pub const fn of(step: &StepRecord) -> Self {
+        Self { direction: step.direction, act: step.name }
+    }
+}
+
+impl Display for Phase {
+    fn fmt(&self, text: &mut Formatter<'_>) -> fmt::Result {
+        let back = if self.direction == Direction::Back { "back " } else { "" };
+        write!(text, "{back}{}", format!("{:?}", self.act).to_lowercase())
+    }
+}
 
 /// Who is to be caught, and where it is seen what it does.
 #[derive(Clone, Debug)]
@@ -42,19 +77,21 @@ pub struct Hunt {
     pub service: String,
     /// The run of the service's.
     pub run: RunId,
-    /// How long the run may take to come to the phase.
+    /// The phases that it is looked for in, in their order. Others may lie between them.
+    pub course: Vec<Phase>,
+    /// How long the run may take to come to the one that is wanted.
     pub limit: Duration,
 }
 
 impl Hunt {
-    /// Stops the daemon where its journal says that the run is in the phase, one of [`PHASES`], or past it. It is stopped
-    /// for each look, so that it cannot go on meanwhile, and looked at only while it writes or if the phase is the next
-    /// one, so that it is not slowed down otherwise.
+    /// Stops the daemon where its journal says that the run is in the phase, one of its course, or past it. It is
+    /// stopped for each look, so that it cannot go on meanwhile, and looked at only while it writes or if the phase is the
+    /// next one, so that it is not slowed down otherwise.
     ///
     /// # Errors
     /// If there is no such phase, the run does not come to it, or the journal or the daemon cannot be got at.
-    pub async fn caught_in(self, phase: &str) -> anyhow::Result<()> {
-        let wanted = PHASES.iter().position(|name| *name == phase).context("no such phase")?;
+    pub async fn caught_in(self, phase: Phase) -> anyhow::Result<()> {
+        let wanted = self.course.iter().position(|one| *one == phase).context("no such phase")?;
         tokio::task::spawn_blocking(move || self.stepping_to(wanted)).await?
     }
 
@@ -90,7 +127,7 @@ impl Hunt {
             }
             std::thread::sleep(STEP);
         }
-        bail!("run {} does not come to `{}`", self.run, PHASES[wanted])
+        bail!("run {} does not come to `{}`", self.run, self.course[wanted])
     }
 
     fn place(&self, reader: &Reader) -> anyhow::Result<Place> {
@@ -99,12 +136,8 @@ impl Hunt {
         if record.ended.is_some() {
             return Ok(Place::Ended);
         }
-        let phase = report(&self.service, &chronicle.state, Some(record)).phase;
-        if let Some(at) = PHASES.iter().position(|name| *name == phase) {
-            return Ok(Place::In(at));
-        }
-        let passed = |name: &str| record.steps.iter().any(|step| name.ends_with(&act(step)));
-        Ok(PHASES.iter().rposition(|name| passed(name)).map_or(Place::Before, Place::In))
+        let passed: Vec<Phase> = record.steps.iter().map(Phase::of).collect();
+        Ok(self.course.iter().rposition(|one| passed.contains(one)).map_or(Place::Before, Place::In))
     }
 }
 
@@ -128,13 +161,9 @@ enum Place {
     Ended,
 }
 
-/// The acts that the daemon's end interrupted, as their phases call them.
+/// The phases that the daemon's end interrupted.
 #[must_use]
-pub fn interrupted(report: &Report) -> Vec<String> {
+pub fn interrupted(report: &Report) -> Vec<Phase> {
     let open = report.steps.iter().filter(|step| step.outcome.as_deref() == Some("interrupted"));
-    open.map(act).collect()
-}
-
-fn act(step: &StepRecord) -> String {
-    format!("{:?}", step.name).to_lowercase()
+    open.map(Phase::of).collect()
 }

@@ -1,6 +1,6 @@
 //! Scenarios in which a part of cutover itself is killed.
 
-use super::hunt::{Hunt, PHASES, interrupted};
+use super::hunt::{Hunt, PHASES, Phase, interrupted};
 use super::scenario::{Story, calm, load};
 use super::script::{boot, updated, world};
 use super::world::{SERVICE, World};
@@ -20,25 +20,22 @@ const LIMIT: Duration = Duration::from_secs(90);
 pub(super) async fn daemon_killed(log: Option<PathBuf>) -> anyhow::Result<Vec<(String, Story)>> {
     let mut stories = Vec::new();
     for phase in PHASES {
-        let log = log.as_ref().map(|path| {
-            path.with_file_name(format!("daemon-killed-{}.jsonl", phase.replace([':', ' '], "-")))
-        });
-        let act = phase.replace("cutting over: ", "").replace("preparing: ", "");
-        stories.push((format!("daemon-killed {act}"), killed_in(phase, &act, log.as_deref()).await?));
+        let log = log.as_ref().map(|path| path.with_file_name(format!("daemon-killed-{phase}.jsonl")));
+        stories.push((format!("daemon-killed {phase}"), killed_in(phase, log.as_deref()).await?));
     }
     Ok(stories)
 }
 
 /// The daemon killed in one phase. Whether it was met is read from the report, where the act that the kill interrupted
 /// is told; a kill that came too late is repeated in a fresh world. Whatever goes wrong in a repeated one is wrong too.
-async fn killed_in(phase: &'static str, act: &str, log: Option<&Path>) -> anyhow::Result<Story> {
+async fn killed_in(phase: Phase, log: Option<&Path>) -> anyhow::Result<Story> {
     let mut tries = 1;
     loop {
         let mut story = killed_once(phase, log.map(Path::to_owned)).await?;
         let interrupted = interrupted(&story.report);
-        let is_met = interrupted == [act];
+        let is_met = interrupted == [phase];
         if is_met || tries == TRIES || !story.wrong.is_empty() {
-            let missed = format!("the kill met {interrupted:?} and not {act}, in {tries} tries");
+            let missed = format!("the kill met {interrupted:?} and not {phase}, in {tries} tries");
             story.expect(&missed, is_met.into());
             if tries > 1 {
                 story.note += &format!(", met at try {tries}");
@@ -49,7 +46,7 @@ async fn killed_in(phase: &'static str, act: &str, log: Option<&Path>) -> anyhow
     }
 }
 
-async fn killed_once(phase: &'static str, log: Option<PathBuf>) -> anyhow::Result<Story> {
+async fn killed_once(phase: Phase, log: Option<PathBuf>) -> anyhow::Result<Story> {
     let slow = Knobs { slow_stop_ms: 300, ..boot() };
     let mut world = world("", slow.clone(), slow).await?;
     let before = world.until("the first version", |view| view.process.is_some()).await?;
@@ -58,7 +55,8 @@ async fn killed_once(phase: &'static str, log: Option<PathBuf>) -> anyhow::Resul
     let run = world.update("2.0.0").await?;
     let daemon = world.daemon_mut().context("there is no daemon to catch")?.id();
     let journal = world.state().join("journal.sqlite");
-    let hunt = Hunt { daemon, journal, service: SERVICE.into(), run: run.clone(), limit: LIMIT };
+    let (service, course) = (SERVICE.into(), PHASES.to_vec());
+    let hunt = Hunt { daemon, journal, service, run: run.clone(), course, limit: LIMIT };
     hunt.caught_in(phase).await?;
     world.kill_daemon()?;
     let killed = Instant::now();

@@ -2,7 +2,8 @@
 
 use super::disk::Used;
 use super::world::target;
-use cutover_core::{Act, CopiedBytes, Direction, PREPARING, Report, StepRecord};
+use cutover::demo::Phase;
+use cutover_core::{Act, CopiedBytes, PREPARING, Report, StepRecord};
 use cutover_testkit::load;
 use cutover_testkit::openclaw::Sweep;
 use std::io::Write as _;
@@ -78,7 +79,7 @@ impl Figures {
     /// Where the time and the bytes of a run went.
     pub(crate) fn run(&mut self, name: &str, report: &Report) {
         let times = |steps: &mut dyn Iterator<Item = &StepRecord>| {
-            let told = steps.map(|step| format!("{} {:.1}", word(step), seconds(step.took_ms)));
+            let told = steps.map(|step| format!("{} {:.1}", Phase::of(step), seconds(step.took_ms)));
             told.collect::<Vec<_>>().join(", ")
         };
         self.line(name, times(&mut report.steps.iter()));
@@ -86,7 +87,7 @@ impl Figures {
         self.line("  not serving", format_args!("{:.1} s: {outage}", seconds(report.downtime_ms)));
         let copied = report.steps.iter().filter(|step| step.copied != Some(0)).map(|step| {
             let bytes = step.copied.map_or_else(|| "not known".into(), mib);
-            format!("{} {bytes}", word(step))
+            format!("{} {bytes}", Phase::of(step))
         });
         let CopiedBytes { served, unserved } = report.copied;
         self.line(
@@ -133,12 +134,6 @@ fn outage(report: &Report) -> impl Iterator<Item = &StepRecord> {
         is_released |= step.name == Act::Release;
         !is_served
     })
-}
-
-fn word(step: &StepRecord) -> String {
-    let word = format!("{:?}", step.name).to_lowercase();
-    let back = if step.direction == Direction::Back { "back " } else { "" };
-    format!("{back}{word}")
 }
 
 fn seconds(ms: Option<u64>) -> f64 {

@@ -236,22 +236,23 @@ fn was_asked_as_users_ask(report: &Report) {
     }
 }
 
-/// The new version was tried before anything stopped: with its plugin, on a copy, while the old one was used.
-fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) {
+/// The new version was tried before anything stopped, on a copy, while the old one was used; or nothing can be isolated here.
+fn was_rehearsed(world: &World, report: &Report, figures: &mut Figures) -> bool {
     let how = rehearsal(report);
     figures.line("  rehearsal", how);
     if was_not_isolated(report, "the real gateway", figures) {
-        return;
+        return false;
     }
     assert!(how.starts_with(&format!("{NEW} started in isolation on a copy of the state")), "{how}");
     for fact in ["version", "readiness", "plugins", "userpath", "tripwires", "ended on TERM after"] {
         assert!(how.contains(fact), "{fact}: {how}");
     }
     assert_eq!(std::fs::read_dir(world.copies()).unwrap().count(), 0, "a copy is left");
+    true
 }
 
 fn rehearsal(report: &Report) -> &str {
-    let step = report.steps.iter().find(|step| step.name == Act::Rehearse).unwrap();
+    let step = report.steps.iter().rfind(|step| step.name == Act::Rehearse).unwrap();
     step.outcome.as_deref().unwrap()
 }
 
@@ -345,14 +346,21 @@ struct Kept {
 
 impl Kept {
     async fn seen(world: &World) -> Self {
-        let (direct, claw) = (own_address(world).await, world.claw());
-        Kept { sessions: sessions(direct).await, identity: identity(&claw), files: files(&claw) }
+        Self::at(own_address(world).await, &world.claw()).await
+    }
+
+    async fn at(gateway: SocketAddr, claw: &Path) -> Self {
+        Kept { sessions: sessions(gateway).await, identity: identity(claw), files: files(claw) }
     }
 
     async fn is_there(&self, world: &World) {
         let page = page(world.front[0]).await;
         assert_eq!(page.missing(world.front[1], CALL).await, Default::default());
-        let now = Self::seen(world).await;
+        self.is_at(own_address(world).await, &world.claw()).await;
+    }
+
+    async fn is_at(&self, gateway: SocketAddr, claw: &Path) {
+        let now = Self::at(gateway, claw).await;
         assert_eq!((&now.sessions, &now.identity), (&self.sessions, &self.identity));
         let lost: Vec<_> = self.files.difference(&now.files).cloned().collect();
         assert!(lost.is_empty(), "the state lost {lost:?}");

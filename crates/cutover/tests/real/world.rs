@@ -409,7 +409,7 @@ impl World {
     }
 
     /// All processes whose arguments or environment name this world's directory.
-    fn processes(&self) -> Vec<(Pid, String)> {
+    pub(crate) fn processes(&self) -> Vec<(Pid, String)> {
         let own = rustix::process::getpid();
         let numbers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
             Pid::from_raw(entry.file_name().to_str()?.parse().ok()?).filter(|pid| *pid != own)
