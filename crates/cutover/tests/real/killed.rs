@@ -62,13 +62,27 @@ async fn a_daemon_killed_in_any_state_of_an_update_of_the_real_gateway_costs_nob
     let mut world = with_both(&ground).await;
     let mut figures = Figures::named("killed");
     let load = Traffic::on_gateway(&world, &shared_file(&world), "killed").await;
-    let mut way = Way::Down;
-    let mut runs = to_and_fro(&mut world, &PHASES, &mut way, &mut figures).await;
+    let runs = to_and_fro(&mut world, &PHASES, &mut figures).await;
+    load.nobody_noticed(&world, runs, &mut figures).await;
+    figures.line("runs", runs);
+    figures.keep();
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_in_the_rehearsal_or_the_drain_of_the_real_gateway_costs_nobody_anything() {
+    if !slow::is_asked_for("real-kill", "the daemon is killed in a rehearsal of the real gateway") {
+        return;
+    }
+    let ground = Ground::alone().await;
+    let mut world = with_both(&ground).await;
     // Another daemon: the gateway and its front go on meanwhile.
     world.end_daemon().await;
     world.rehearse("auto");
     world.start_daemon(&[]).await;
-    runs += to_and_fro(&mut world, &REHEARSED, &mut way, &mut figures).await;
+    let mut figures = Figures::named("killed-rehearsed");
+    let load = Traffic::on_gateway(&world, &shared_file(&world), "killed-rehearsed").await;
+    let runs = to_and_fro(&mut world, &REHEARSED, &mut figures).await;
     load.nobody_noticed(&world, runs, &mut figures).await;
     figures.line("runs", runs);
     figures.keep();
@@ -77,10 +91,8 @@ async fn a_daemon_killed_in_any_state_of_an_update_of_the_real_gateway_costs_nob
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_in_any_act_of_going_back_from_a_build_of_the_real_gateway_costs_nobody_anything() {
-    if !slow::is_asked_for(
-        "real-kill",
-        "the daemon is killed in every act of going back to the real gateway",
-    ) {
+    if !slow::is_asked_for("real-kill", "the daemon is killed in every act of going back to the real gateway")
+    {
         return;
     }
     let ground = Ground::alone().await;
@@ -122,17 +134,18 @@ async fn with_both(ground: &Ground) -> World {
 }
 
 /// Runs to and fro, each with a kill in a phase that no kill has met yet, and how many they were.
-async fn to_and_fro(world: &mut World, course: &[Phase], way: &mut Way, figures: &mut Figures) -> usize {
-    let (mut open, mut runs) = (course.to_vec(), 0);
+async fn to_and_fro(world: &mut World, course: &[Phase], figures: &mut Figures) -> usize {
+    let (mut open, mut runs, mut way) = (course.to_vec(), 0, Way::Down);
     while !open.is_empty() {
         assert!(runs < runs_max(course), "not met in {runs} runs: {open:?}");
         let phase = open.iter().copied().find(|phase| way.passes(*phase));
-        let report = went(world, *way, course, phase, figures).await;
-        if *way == Way::Up && course.contains(&REHEARSE) && !was_rehearsed(world, &report, figures) {
+        let report = went(world, way, course, phase, figures).await;
+        let is_tried = way == Way::Up && course.contains(&REHEARSE);
+        if is_tried && !was_rehearsed(world, &report, &[], figures) {
             open.retain(|one| *one != REHEARSE);
         }
         open.retain(|one| !interrupted(&report).contains(one));
-        (runs, *way) = (runs + 1, way.other());
+        (runs, way) = (runs + 1, way.other());
     }
     runs
 }
