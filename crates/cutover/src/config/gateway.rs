@@ -160,17 +160,11 @@ mod tests {
         assert!(why.starts_with("service.gate.state: OPENCLAW_CONFIG_PATH is /etc/claw.json"), "{why}");
         assert!(why.contains("{ path = \"/etc/claw.json\", kind = \"files\" }"), "{why}");
         assert!(why.contains("OPENCLAW_CONFIG_PATH = \"/etc/claw.json\""), "{why}");
-        let mounted = |states| covered(states, "/etc/claw.json", Some("a mount point"));
-        assert_eq!(
-            mounted(&[&claw]),
-            Ok((1, false)),
-            "nobody could lay it back, and nobody has said that one could"
-        );
-        assert_eq!(
-            mounted(&[&claw, "/etc/claw.json"]),
-            Ok((2, true)),
-            "the preflight refuses what is declared"
-        );
+        let mounted = Some("a mount point");
+        let told = covered(&[&claw], "/etc/claw.json", mounted);
+        assert_eq!(told, Ok((1, false)), "nobody could lay it back, and nobody has said that one could");
+        let told = covered(&[&claw, "/etc/claw.json"], "/etc/claw.json", mounted);
+        assert_eq!(told, Ok((2, true)), "the preflight refuses what is declared");
         assert_eq!(covered(&[&claw], "", None), Ok((1, true)));
     }
 
