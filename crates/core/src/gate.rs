@@ -300,7 +300,8 @@ impl Preparation {
         }
     }
 
-    /// Whether there was a plan that another could differ from: one look was before this one, and its rehearsal let it pass.
+    /// Whether there was a plan that another could differ from: one look was before this one, and was not the one whose rehearsal
+    /// led to it. Each showing is followed by a round, so that is the first.
     fn was_shown(&self) -> bool {
         let is_mended_at_once = self.gate.mendable.is_some() && self.gate.round == 1;
         self.gate.ordered.is_some() && !is_mended_at_once

@@ -246,6 +246,7 @@ impl Telling {
             ["checked"] => self.looked(""),
             ["checked,", what @ ..] => self.looked(&what.join(" ")),
             ["mendable"] => self.finished(Done::Mendable { fault: cast::fault("rehearsal") }),
+            ["not", "rehearsed"] => self.finished(Done::Skipped { why: "no isolation".into() }),
             ["opened"] => self.finished(Done::Done { note: "it opened".into() }),
             ["missed"] => self.finished(Done::Missed { why: "it closed".into() }),
             ["writes", "stay"] => self.finished(Done::Skipped { why: "old code can go on with it".into() }),
@@ -337,7 +338,8 @@ impl Telling {
                 Done::Skipped { why: "old code can go on with it".into() }
             }
             Effect::Preflight { .. } => Done::Checked(Checked::default()),
-            Effect::Rehearse { .. } | Effect::Await { .. } => Done::Skipped { why: "as configured".into() },
+            Effect::Rehearse { .. } => Done::Done { note: "it answers as it must".into() },
+            Effect::Await { .. } => Done::Skipped { why: "as configured".into() },
             Effect::Start { .. } => Done::Started { instance: cast::instance(self.pids + 1) },
             Effect::Prove { installed, instance, .. }
             | Effect::ProveBack { installed, instance }

@@ -156,11 +156,16 @@ fn config(arguments: &Arguments, command: &ConfigCommand) -> anyhow::Result<Exit
         ConfigCommand::Check => {
             let path = config_file(arguments)?;
             let settings = crate::config::load(&path)?;
-            let layout = Scene::of(arguments, &settings.daemon.directories)?.layout;
+            // Where there is no place for state none is begun, which `serve` says.
+            let scene = Scene::of(arguments, &settings.daemon.directories).ok();
             let mut problems: Vec<String> = settings.services.values().flat_map(unfit).collect();
             let mut notes: Vec<String> = settings.services.values().flat_map(crate::config::noted).collect();
-            for service in settings.services.values() {
-                match uncovered(service, &layout) {
+            let looked = settings
+                .services
+                .values()
+                .filter_map(|service| Some(uncovered(service, &scene.as_ref()?.layout)));
+            for looked in looked {
+                match looked {
                     Ok(note) => notes.extend(note),
                     Err(error) => problems.push(format!("  {error:#}")),
                 }

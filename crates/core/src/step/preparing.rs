@@ -97,7 +97,7 @@ fn approved(preparation: &Preparation, plan: &PlanId) -> Result<Preparation, Ref
             Ok(next.again(Act::Await))
         }
         (Awaited::Approval, _) => not_now(
-            "it is not prepared yet: what is approved is looked at first; `cutover status` shows when it waits",
+            "it is not prepared yet: what is approved is looked at first, and its status shows when it waits",
         ),
         _ if preparation.gate.approval == Approval::Given => Err(Refusal::AlreadySo),
         _ => not_now("the run does not wait for an approval"),
@@ -141,6 +141,10 @@ fn finished(state: &State, preparation: &Preparation, done: &Done) -> Result<Tra
             None => next = preparation.looked(checked),
         },
         (Act::Rehearse, Done::Mendable { fault }) => return Ok(mendable(state, next, fault)),
+        // What ended in its rehearsal is not switched to because another one could not be.
+        (Act::Rehearse, Done::Skipped { .. }) if let Some(fault) = &preparation.gate.mendable => {
+            return Ok(faulted(state, preparation, fault));
+        }
         (Act::Await, Done::Skipped { .. } | Done::Done { .. })
             if preparation.awaited() == Awaited::Approval =>
         {

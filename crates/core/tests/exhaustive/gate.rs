@@ -105,6 +105,21 @@ pub(crate) fn what_may_be_mended_is_looked_at_once(taken: &Taken<'_>) -> Broken 
     hold(heeded, "no look heeds what may be mended")
 }
 
+/// What failed in its rehearsal is not switched to because there is no other rehearsal.
+pub(crate) fn what_failed_in_its_rehearsal_is_rehearsed(taken: &Taken<'_>) -> Broken {
+    let (Phase::Preparing(before), Event::Finished { done: Done::Skipped { .. }, .. }) =
+        (&taken.before.phase, &taken.case.event)
+    else {
+        return Ok(());
+    };
+    let failed = before.act == Act::Rehearse && before.gate.mendable.is_some();
+    let goes_on = taken.after().is_some_and(|after| {
+        matches!(&after.phase, Phase::Preparing(next) if next.run == before.run)
+            || matches!(after.phase, Phase::CuttingOver(_))
+    });
+    hold(!failed || !goes_on, "what failed in its rehearsal is switched to without one")
+}
+
 /// A hold is obeyed or refused: what was taken stops before the cut and asks a person.
 pub(crate) fn a_hold_is_obeyed(taken: &Taken<'_>) -> Broken {
     let Event::Ordered { order: Order::Hold, .. } = &taken.case.event else { return Ok(()) };

@@ -47,7 +47,7 @@ pub(crate) fn hold(holds: bool, otherwise: &str) -> Broken {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-pub(crate) const MOVES: [Move; 31] = [
+pub(crate) const MOVES: [Move; 32] = [
     ("a stale answer is refused as stale", a_stale_answer_is_refused),
     ("flawed observations prove nothing", flawed_observations_prove_nothing),
     ("readiness counts only where a process is wanted", readiness_counts_where_wanted),
@@ -82,6 +82,7 @@ pub(crate) const MOVES: [Move; 31] = [
     ("what waited is looked at again before anything stops", gate::what_waited_is_looked_at_again),
     ("a hold is obeyed or refused", gate::a_hold_is_obeyed),
     ("what may be mended is looked at again, and once", gate::what_may_be_mended_is_looked_at_once),
+    ("what failed in its rehearsal is rehearsed again", gate::what_failed_in_its_rehearsal_is_rehearsed),
 ];
 
 pub(crate) const PLACES: [Place; 16] = [

@@ -24,6 +24,7 @@ pub(super) use crate::causes::told;
 pub(super) use going::stop_limits;
 pub(super) use preparing::{Served, served};
 pub(super) use prover::{Proof, Prover};
+pub(super) use rehearsing::LOG_ENDS;
 use repairing::Visit;
 use starting::Origin;
 pub(super) use starting::Starting;

@@ -1,5 +1,6 @@
 //! A report for eyes outside of this machine: the same facts and words, without what quotes logs, and without secrets.
 
+use super::acts::LOG_ENDS;
 use crate::preflight::Secrets;
 use cutover_core::{FactName, Fault, Report};
 
@@ -18,12 +19,17 @@ pub(super) fn outward(mut report: Report, secrets: &Secrets) -> Report {
         };
     }
     for finding in &mut report.findings {
-        finding.text = secrets.hidden_in(&finding.text);
+        finding.text = secrets.hidden_in(without_log(&finding.text));
         finding.advice = finding.advice.as_deref().map(|advice| secrets.hidden_in(advice));
     }
     // Who else is told is nobody else's affair.
     report.notices.clear();
     report
+}
+
+/// What is said before a log is quoted.
+fn without_log(text: &str) -> &str {
+    text.split_once(LOG_ENDS).map_or(text, |(before, _)| before)
 }
 
 fn shorten(fault: &mut Fault) {
@@ -55,7 +61,11 @@ mod tests {
             fact(FactName::Tripwires, "Cannot find module of ann"),
             fact(FactName::Version, "refused with sesame-9"),
         ];
-        whole.findings = vec![Finding::new(Level::Warn, "x", "sesame-9 is set").advised("unset sesame-9")];
+        let quotes = format!("it ended by itself: Code(78){LOG_ENDS}user ann asked");
+        whole.findings = vec![
+            Finding::new(Level::Warn, "x", "sesame-9 is set").advised("unset sesame-9"),
+            Finding::new(Level::Warn, "y", quotes),
+        ];
         let env = BTreeMap::from([("TOKEN".to_owned(), "sesame-9".to_owned())]);
         let told = outward(whole, &Secrets::of(&env, std::iter::empty()));
         let text = serde_json::to_string(&told).unwrap();

@@ -100,7 +100,7 @@ impl Executor {
             notes: None,
         };
         let resolved = self.resolved(&wanted).await?;
-        if self.is_current(&resolved.release, served, &settings.policy).await {
+        if self.is_current(&resolved.release, served, &settings.policy).await? {
             plan.already_current = true;
             plan.target = before;
             return Ok(plan);

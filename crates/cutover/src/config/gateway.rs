@@ -60,6 +60,13 @@ pub fn cover(
     let Some(configuration) = configuration.map(|path| real(&located(Path::new(path), env))) else {
         return Ok(None);
     };
+    // What is mended is the configuration, by its real name; the preset takes it to lie in the state.
+    let usual = state_of(service, env).map(|state| state.join("openclaw.json"));
+    for file in service.repair.iter_mut().flat_map(|repair| &mut repair.files) {
+        if real(file) == configuration || usual.as_ref() == Some(file) {
+            file.clone_from(&configuration);
+        }
+    }
     let is_own = |state: &StateSettings| real(&state.path) == configuration;
     let holds_it = |state: &StateSettings| configuration.starts_with(real(&state.path));
     if service.state.iter().any(|state| holds_it(state) && !is_own(state)) {
@@ -67,10 +74,8 @@ pub fn cover(
         return Ok(None);
     }
     // By its real name: a link in its place is not what is laid back.
-    let states = service.state.iter_mut().map(|state| &mut state.path);
-    let files = service.repair.iter_mut().flat_map(|repair| &mut repair.files);
-    for path in states.chain(files).filter(|path| real(path) == configuration) {
-        path.clone_from(&configuration);
+    for state in service.state.iter_mut().filter(|state| real(&state.path) == configuration) {
+        state.path.clone_from(&configuration);
     }
     let is_declared = |state: &StateSettings| is_own(state) && state.by == DeclaredBy::File;
     // Where nothing is declared nothing else is taken back either.
@@ -190,6 +195,22 @@ mod tests {
             assert_eq!(paths, [claw.as_path(), &file]);
             assert_eq!(gate.repair.unwrap().files, [file.as_path()]);
         }
+    }
+
+    #[test]
+    fn a_configuration_that_only_a_file_of_variables_names_is_what_is_mended() {
+        let declared = format!(
+            "{PRESET}state = [{{ path = \"/srv/claw\", kind = \"files\" }}, {{ path = \"/srv/claw.json\", kind = \"files\" }}]\n\
+             [service.gate.env]\n{STATE} = \"/srv/claw\"\n"
+        );
+        let mut gate = parse(Path::new("cutover.toml"), &declared).unwrap().services["gate"].clone();
+        let mut env = gate.env.clone();
+        env.insert(CONFIGURATION.to_owned(), "/srv/claw.json".to_owned());
+        let files = gate.repair.as_mut().map(|repair| &mut repair.files).unwrap();
+        files.iter_mut().for_each(|file| *file = located(file, &env));
+        assert_eq!(*files, [Path::new("/srv/claw/openclaw.json")]);
+        assert_eq!(cover(&mut gate, &env, |_| None), Ok(None));
+        assert_eq!(gate.repair.unwrap().files, [Path::new("/srv/claw.json")]);
     }
 
     #[test]

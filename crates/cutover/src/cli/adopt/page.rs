@@ -30,7 +30,8 @@ impl Page {
         limit: Duration,
     ) -> anyhow::Result<Self> {
         let Some(path) = &service.page else { return Ok(Self::AsConfigured) };
-        let check = HttpCheck::new(path, [])?;
+        let headers = service.probe_headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let check = HttpCheck::new(path, headers)?;
         let why = match shows_page(&check, &Address::Tcp(old.addresses[0]), limit).await {
             Ok(true) => return Ok(Self::AsConfigured),
             Err(Error::Status { status: 404 }) if line_at(lines, &["probe", "page"]).is_none() => {

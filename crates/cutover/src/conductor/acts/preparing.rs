@@ -1,5 +1,6 @@
 //! Before anything stops: resolve, stage, look.
 
+use super::super::alarm::CUT_OFF;
 use super::super::inbox::{Progress, Unit};
 use super::{Enough, Executor, Outcome, Proof, Prover, blocking, chain, fault};
 use crate::config;
@@ -50,7 +51,7 @@ impl Executor {
             return Ok(Done::Resolved { release });
         }
         let resolved = self.resolved(wanted).await?;
-        if self.is_current(&resolved.release, served, policy).await {
+        if self.is_current(&resolved.release, served, policy).await? {
             return Ok(Done::AlreadyCurrent { release: resolved.release });
         }
         if let Wanted::Channel(channel) = wanted {
@@ -72,14 +73,17 @@ impl Executor {
     }
 
     /// Whether a release needs no update: it is what serves, and its process proves itself now. That it did so once is no
-    /// answer; one that hangs is replaced by the run that was ordered.
+    /// answer; one that hangs is replaced by the run that was ordered. Fails where only its front is in the way, for which no
+    /// service is restarted.
     pub(in super::super) async fn is_current(
         &self,
         release: &Release,
         served: Option<&Served>,
         policy: &Policy,
-    ) -> bool {
-        let Some(served) = served.filter(|served| served.installed.release == *release) else { return false };
+    ) -> Result<bool, Fault> {
+        let Some(served) = served.filter(|served| served.installed.release == *release) else {
+            return Ok(false);
+        };
         let proven = async {
             // What is not known to be what was sealed is had anew.
             self.sealed_within(served.installed.generation, TREE).await?;
@@ -87,10 +91,11 @@ impl Executor {
             self.still_proven(&served.installed, instance, policy).await
         };
         match proven.await {
-            Ok(()) => true,
+            Ok(()) => Ok(true),
+            Err(fault) if fault.code == CUT_OFF => Err(fault),
             Err(fault) => {
                 super::warn(self, "what serves is the wanted release and is not proven", &fault);
-                false
+                Ok(false)
             }
         }
     }

@@ -138,7 +138,11 @@ impl Prover {
     /// Nothing comes through the front in the end. What is missing is missing all the same, unless it holds directly.
     async fn stuck(&mut self, fault: Fault) -> Fault {
         let seen = self.look_directly().await;
-        if self.holds_directly(&seen) { cut_off(&fault.detail) } else { fault }
+        if !self.holds_directly(&seen) {
+            return fault;
+        }
+        let what = if self.is_look { "its front is replaced by itself, order it again then; " } else { "" };
+        cut_off(&format!("{what}{}", fault.detail))
     }
 
     /// Whether everything that is expected holds by a round at its own address, while it is asked elsewhere, too.

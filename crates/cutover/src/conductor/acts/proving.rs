@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Between two questions where a process's files lie.
 const PLACES_PAUSE: Duration = Duration::from_millis(300);
 
+/// Without progress, after a soak whose tree had to be looked at again.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// Lines of a log that are told with a process's end.
 const LAST_WORDS_MAX: usize = 3;
 
@@ -55,9 +58,13 @@ impl Executor {
         // The act has as much time as a start may take, beside the soak; clients who wait have less.
         let late = if released { policy.start_deadline / 2 } else { policy.hold / 8 };
         if proof == Proof::Soak && self.stays_sealed(installed, late).await? {
-            // What was seen is old by now.
+            // What was seen is old by now. A probe may be lost; another instance, or one that was not well for long, has not soaked.
+            let soaked = prover.expectation.service_instance.clone();
             let enough = Enough::rounds(policy.streak, policy);
-            observations = prover.until_proven(&enough, late, Some(ticket)).await?;
+            observations = prover.until_proven(&enough, late.min(AGAIN), Some(ticket)).await?;
+            if prover.expectation.service_instance != soaked {
+                return Err(fault("timeout", "the service began anew after its soak"));
+            }
         }
         if matches!(proof, Proof::Prove | Proof::Return) {
             self.has_the_place_of_the_predecessor(policy).await?;

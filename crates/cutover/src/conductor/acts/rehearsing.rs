@@ -41,6 +41,9 @@ const WAITED: f64 = 0.25;
 const TARGET: f64 = 0.6;
 const SOURCE: f64 = 0.9;
 
+/// Between what happened and what a log says of it, which is for this machine only.
+pub(in super::super) const LOG_ENDS: &str = "; its log ends: ";
+
 /// Last lines of a log that are told with a failure, and how much of each.
 const LINES: usize = 5;
 const LINE_MAX: usize = 240;
@@ -450,7 +453,7 @@ fn last_lines(log: &str) -> String {
         .collect();
     match &lines[lines.len().saturating_sub(LINES)..] {
         [] => "; its log is empty".into(),
-        lines => format!("; its log ends: {}", lines.join(" | ")),
+        lines => format!("{LOG_ENDS}{}", lines.join(" | ")),
     }
 }
 
