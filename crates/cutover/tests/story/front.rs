@@ -220,8 +220,8 @@ async fn a_call_that_is_never_answered_delays_the_stop_to_the_drains_limit_and_i
 }
 
 /// A world whose second version is watched, and how it was seen then: its trouble would be held against it soon.
-async fn watched() -> anyhow::Result<(World, View)> {
-    let rules = with_policy("", &[("start_deadline", "\"1s\"")]);
+async fn watched(start_deadline: &str) -> anyhow::Result<(World, View)> {
+    let rules = with_policy("", &[("start_deadline", start_deadline)]);
     let world = world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
@@ -233,7 +233,7 @@ async fn watched() -> anyhow::Result<(World, View)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_front_that_hangs_while_nothing_is_told_to_it_is_replaced_and_no_evidence_against_the_service()
 -> anyhow::Result<()> {
-    let (world, updated) = watched().await?;
+    let (world, updated) = watched("\"1s\"").await?;
     let hung = processes(&world, "front")[0];
     signal(hung, Signal::STOP)?;
     eventually("its end", async || !is_alive(hung)).await?;
@@ -254,7 +254,7 @@ async fn a_front_that_hangs_while_nothing_is_told_to_it_is_replaced_and_no_evide
 #[tokio::test(flavor = "multi_thread")]
 async fn a_front_through_which_nothing_is_proven_is_replaced_and_no_evidence_against_the_service()
 -> anyhow::Result<()> {
-    let (world, updated) = watched().await?;
+    let (world, updated) = watched("\"1s\"").await?;
     let front = processes(&world, "front")[0];
     // It hears its daemon and its clients, and the way that a proof takes through it is gone.
     std::fs::remove_file(world.state().join("run/fronts/web.probe.sock"))?;
@@ -305,7 +305,7 @@ async fn a_front_that_takes_proofs_in_and_lets_none_through_is_replaced_and_the_
 #[tokio::test(flavor = "multi_thread")]
 async fn where_clients_get_through_the_front_it_is_proven_as_they_ask_and_the_front_stays()
 -> anyhow::Result<()> {
-    let (world, _updated) = watched().await?;
+    let (world, _updated) = watched("\"8s\"").await?;
     let front = processes(&world, "front")[0];
     let _deaf = deaf_lane(&world)?;
     // It is asked whether that is current already.

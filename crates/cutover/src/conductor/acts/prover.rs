@@ -112,9 +112,13 @@ impl Prover {
             if !self.observer.live().is_alive().map_err(chain(super::UNTOLD))? {
                 return self.ended().await;
             }
-            if way.is_needed(self.health(&seen)) && self.finds_another_way(front).await {
-                trial.begin_again();
-                continue;
+            if way.is_needed(self.health(&seen)) {
+                if self.finds_another_way(front).await {
+                    trial.begin_again();
+                    continue;
+                }
+                // What changes nothing may be tried again.
+                way.is_other = !self.is_look;
             }
             let standing = trial.judge(&mut self.expectation, &mut seen);
             if let Some(ticket) = ticket {
