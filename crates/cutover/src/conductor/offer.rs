@@ -136,7 +136,7 @@ impl Handle {
     /// The source does not tell, or a run is under way, which asks it itself.
     pub async fn available(&self) -> Result<Option<Available>, Fault> {
         if let Some(run) = self.view().state().open_run() {
-            let status = self.executor.site.layout.command(&format!("status {}", self.service));
+            let status = self.status_line();
             let detail = format!("run {run} is under way and asks the source itself: `{status}` shows it");
             return Err(acts::fault("already_running", detail));
         }

@@ -65,14 +65,17 @@ impl Handle {
         if let Some(run) = view.state().open_run() {
             // As an update would be refused: with what ends the run, where something does.
             let refused = view.orders.get("update").cloned().flatten();
-            let why = refused.unwrap_or_else(|| {
-                let status = self.executor.site.layout.command(&format!("status {}", self.service));
-                format!("run {run} is under way; `{status}` shows it")
-            });
+            let why = refused
+                .unwrap_or_else(|| format!("run {run} is under way; `{}` shows it", self.status_line()));
             return Err(fault("already_running", why));
         }
         let served = super::acts::served(view.state());
         self.executor.plan(&self.service, view.state(), served.as_ref(), wanted).await
+    }
+
+    /// What a person types to see what this service does.
+    pub(super) fn status_line(&self) -> String {
+        self.executor.site.layout.command(&format!("status {}", self.service))
     }
 }
 

@@ -156,7 +156,8 @@ impl Prover {
     }
 
     /// Nothing can be proven through the front. Where clients get through it, it is asked as they do; else another front takes
-    /// its place, and what the one that stands has in flight or holds is lost; not for a mere look. Answers whether there is another way now.
+    /// its place, and what the one that stands has in flight or holds is lost; not for a mere look. Answers whether there is
+    /// another way now.
     async fn finds_another_way(&mut self, front: Option<u64>) -> bool {
         if self.executor.front.serves()
             && let Some(address) = self.executor.site.public()

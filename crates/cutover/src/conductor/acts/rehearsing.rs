@@ -17,9 +17,7 @@ use crate::rehearsal::{self, End, Next, Rehearsal, Sighting};
 use crate::sandbox::Sandbox;
 use crate::store::snapshot::Mended;
 use crate::supervisor::{Exit, Launch};
-use cutover_core::{
-    Done, Expectation, Fault, Finding, Installed, Level, Policy, RehearsalRule, RepairRule, Ticket,
-};
+use cutover_core::{Done, Expectation, Fault, Finding, Installed, Level, Policy, RehearsalRule, Ticket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,7 +118,7 @@ impl Executor {
             Played::Not { why } => return left_out(policy.rehearse, why),
             Played::Refuted { why } => return Err(failed(version, &why)),
             Played::Failed { why } => (why, false),
-            Played::Hopeless { why } => (why, mended.is_empty() && self.mends(policy)),
+            Played::Hopeless { why } => (why, mended.is_empty() && self.repair(policy).is_some()),
         };
         let refused = |why: &str| {
             let fault = failed(version, why);
@@ -140,11 +138,6 @@ impl Executor {
                 left_out(policy.rehearse, text)
             }
         }
-    }
-
-    /// Whether a target's own repair is tried.
-    fn mends(&self, policy: &Policy) -> bool {
-        self.site.settings.repair.is_some() && policy.repair != RepairRule::Never
     }
 
     /// What a plan and a preflight say of the rehearsal that is to come.

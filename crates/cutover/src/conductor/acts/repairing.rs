@@ -65,11 +65,10 @@ impl Executor {
         });
         let findings: Vec<Finding> = findings.into_iter().chain(found).collect();
         let is_refused = Finding::any_blocks(&findings);
-        let is_tried = is_refused && patient.policy.repair != RepairRule::Never;
-        let Some(repair) = self.site.settings.repair.clone().filter(|_| is_tried) else {
+        let Some(repair) = self.repair(patient.policy).filter(|_| is_refused) else {
             return Ok((findings, None));
         };
-        let (files, how) = match self.prescribed(patient, &repair).await? {
+        let (files, how) = match self.prescribed(patient, repair).await? {
             Mend::Mended { files, how } => (files, how),
             Mend::Not { why } => {
                 return Ok((findings.into_iter().chain([patient.told(&why)]).collect(), None));
@@ -89,6 +88,11 @@ impl Executor {
         });
         let findings = lowered.chain([Finding::new(Level::Warn, KIND, text).changing(how)]).collect();
         Ok((findings, Some(DataClass::Migrated)))
+    }
+
+    /// A target's own repair, where it is tried.
+    pub(super) fn repair(&self, policy: &Policy) -> Option<&RepairSettings> {
+        self.site.settings.repair.as_ref().filter(|_| policy.repair != RepairRule::Never)
     }
 
     /// What the target's own repair makes of the files if that is to be laid down; otherwise what is told of it.
