@@ -350,10 +350,11 @@ fn a_machine_that_goes_down_in_the_gap_and_comes_up_with_the_old_unit_needs_a_da
     world.manager("start");
     world.until("the old unit", || world.get("/readyz").is_some());
     let old = only(&world.gateways());
+    let request = world.ask_to_restart(old);
     let mut daemon = world.serve(None);
     world.until("the settlement", || world.record().contains("\"taken\""));
     is_taken_over(&world, old);
-    assert!(!world.unit_is_enabled());
+    assert!(!world.unit_is_enabled() && !request.exists(), "it was ended, and not restarted");
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }

@@ -425,6 +425,7 @@ mod tests {
             after: Some(RunId("before".into())),
             along: Vec::new(),
             told: crate::probe::Places::default(),
+            state: None,
             command: "adopt".into(),
         };
         let mut record = Record::begin(ground, predecessor.unwrap(), terms).unwrap();

@@ -4,7 +4,6 @@ use super::found::{variables, words};
 use super::{Error, Predecessor, Record, Step};
 use crate::supervisor::{self, StopBudget, process};
 use cutover_core::Instance;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -46,11 +45,7 @@ impl Record {
             self.add(Step::Ending)?;
         }
         let old = self.predecessor.clone();
-        if let Some(state) = &self.terms.told.state
-            && let Err(error) = supervisor::withdraw_request(state, &old.instance)
-        {
-            tracing::warn!(%error, "whether the old process was asked to restart is not known");
-        }
+        self.withdraw_requests()?;
         let mut forced = false;
         if let Some(unit) = &old.unit {
             unit.stop(limits.unit).await?;
@@ -59,6 +54,7 @@ impl Record {
         // A manager that says so is believed only as far as it is so.
         forced |= supervisor::end(&old.instance, limits.budget).await?.forced;
         // The machine may have gone down since, and have come up with it.
+        self.withdraw_requests()?;
         for again in old.lives()?.into_iter().filter(|again| again.boot_id != old.instance.boot_id) {
             forced |= supervisor::end(&again, limits.budget).await?.forced;
         }
@@ -102,6 +98,17 @@ impl Record {
 }
 
 impl Record {
+    /// Takes away what asks a process of its to restart, so that a TERM is its end. Must come before whatever ends one.
+    fn withdraw_requests(&self) -> Result<(), Error> {
+        let Some(state) = self.terms.state() else { return Ok(()) };
+        for instance in self.predecessor.lives()?.iter().chain([&self.predecessor.instance]) {
+            if let Err(error) = supervisor::withdraw_request(state, instance) {
+                tracing::warn!(%error, "whether the old process was asked to restart is not known");
+            }
+        }
+        Ok(())
+    }
+
     /// The end of a take-over: what took the predecessor's place has proven itself, so its unit is not started at login any
     /// more. The unit's file stays as it is. Whoever else starts the predecessor again does not change who has its place.
     ///
@@ -112,6 +119,7 @@ impl Record {
         if let Some(unit) = &old.unit {
             // A machine that went down meanwhile came up with it.
             if unit.is_up().await? {
+                self.withdraw_requests()?;
                 unit.stop(limits.unit).await?;
             }
             unit.disable().await?;
@@ -156,11 +164,8 @@ impl Predecessor {
             let holder = holding.foreign.into_iter().next();
             let Some(holder) = holder else { return Ok(()) };
             if begun.elapsed() > limit {
-                let address: SocketAddr = holder.address;
-                let pid =
-                    holder.instance.map_or_else(String::new, |instance| format!(" (pid {})", instance.pid));
-                let name = holder.command.unwrap_or_else(|| "somebody".into());
-                return Err(Error::Held { address, holder: format!("{name}{pid}"), after: limit });
+                let (address, holder) = (holder.address, holder.to_string());
+                return Err(Error::Held { address, holder, after: limit });
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -199,7 +199,7 @@ pub enum Error {
     },
     /// It was started again and does not show itself.
     #[error(
-        "the old service does not answer as {version} on {address} after {after:?}: {last}; its output is in {log}"
+        "the old service does not answer as {version} on {address} after {after:?}: {last}; what the old service says itself is in {log}"
     )]
     Unproven {
         /// Where it is asked.

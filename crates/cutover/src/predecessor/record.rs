@@ -71,9 +71,19 @@ pub struct Terms {
     /// Where its files lay, in its own words: what takes its place has to tell the same.
     #[serde(default)]
     pub told: Places,
+    /// Its state directory, in its own words or by how it was started.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
     /// What a person types about it, up to the flag that says what is to be done.
     #[serde(default = "usual_command")]
     pub command: String,
+}
+
+impl Terms {
+    /// Where its state lies, as far as that is known.
+    pub(super) fn state(&self) -> Option<&Path> {
+        self.state.as_deref().or(self.told.state.as_deref())
+    }
 }
 
 fn usual_command() -> String {
@@ -281,6 +291,7 @@ pub(super) mod tests {
             after: None,
             along: Vec::new(),
             told: Places::default(),
+            state: None,
             command: usual_command(),
         }
     }

@@ -4,6 +4,7 @@ use super::{Error, Line, Predecessor, Record, Step};
 use crate::probe::{Address, ProbeSettings, observe_service};
 use crate::shell::{quoted, shown};
 use crate::store::Identity;
+use crate::supervisor::{self, process};
 use cutover_core::Seen;
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
@@ -123,15 +124,15 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Asks it on its old address until it says that it is ready and its old version.
+    /// Asks on its old address until it is this one that answers, that it is ready and its old version.
     async fn proven(&self, probe: &ProbeSettings, limit: Duration, log: &str) -> Result<(), Error> {
         let address = self.addresses[0];
         let begun = Instant::now();
         loop {
             let last = match answers(address, probe, &self.package.version).await {
-                Ok(_) => match self.unit_keeps_it().await? {
-                    true => return Ok(()),
-                    false => "its unit does not keep it".to_owned(),
+                Ok(_) => match self.who_else(address).await? {
+                    None => return Ok(()),
+                    Some(instead) => instead,
                 },
                 Err(why) => why,
             };
@@ -143,11 +144,21 @@ impl Predecessor {
         }
     }
 
-    async fn unit_keeps_it(&self) -> Result<bool, Error> {
-        match &self.unit {
-            Some(unit) => Ok(unit.main().await?.is_some()),
-            None => Ok(true),
+    /// Who it is, in words, that answers on an address if it is not this one: another of its version says the same.
+    async fn who_else(&self, address: SocketAddr) -> Result<Option<String>, Error> {
+        let mut own = self.lives()?;
+        if let Some(unit) = &self.unit {
+            let Some(main) = unit.main().await? else { return Ok(Some("its unit does not keep it".into())) };
+            own.extend(process::identify(main)?);
         }
+        own.extend(supervisor::descendants(&own, "")?);
+        let holding = supervisor::holding(address.port(), &own)?;
+        let other = holding.foreign.iter().find(|holder| holder.is_in_the_way_of(address));
+        Ok(match other {
+            Some(other) => Some(format!("{other} answers there in its place")),
+            None if holding.own.is_empty() => Some("nobody listens there any more".into()),
+            None => None,
+        })
     }
 }
 

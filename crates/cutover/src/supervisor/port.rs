@@ -6,6 +6,7 @@ use super::error::Error;
 use super::{kin, process};
 use cutover_core::Instance;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,26 @@ pub struct Holder {
     pub instance: Option<Instance>,
     /// The name that the kernel knows it by.
     pub command: Option<String>,
+}
+
+impl Holder {
+    /// Whether it takes, or may take, what is sent to an address: an unspecified IPv6 address may take IPv4 connections too.
+    #[must_use]
+    pub fn is_in_the_way_of(&self, address: SocketAddr) -> bool {
+        let ip = self.address.ip();
+        self.address.port() == address.port()
+            && (ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified())
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.command.as_deref().unwrap_or("somebody"))?;
+        match &self.instance {
+            Some(instance) => write!(f, " (pid {})", instance.pid),
+            None => write!(f, " (of uid {})", self.uid),
+        }
+    }
 }
 
 /// A port, seen from one family of processes.

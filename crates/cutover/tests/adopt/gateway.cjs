@@ -81,6 +81,15 @@ function unmasked(bytes) {
   return Buffer.from(bytes.subarray(at + 4, at + 4 + length).map((byte, i) => byte ^ mask[i % 4])).toString();
 }
 
+// One that is asked to takes a TERM for a restart in the same process.
+function isAskedToRestart() {
+  try {
+    return JSON.parse(fs.readFileSync(path.join(state, 'gateway-restart-intent.json'), 'utf8')).pid === process.pid;
+  } catch {
+    return false;
+  }
+}
+
 const server = http.createServer((request, response) => {
   if (request.url === (process.env.PAGE ?? '/')) {
     const instead = process.env.SAYS_OF_PAGE;
@@ -118,5 +127,7 @@ server.on('upgrade', (request, socket) => {
     return socket.write(frame({ type: 'res', id, ok: true, payload: { type: 'hello-ok', protocol: 3, server: { version }, snapshot } }));
   });
 });
-process.on('SIGTERM', () => process.exit(0));
+process.on('SIGTERM', () => {
+  if (!isAskedToRestart()) process.exit(0);
+});
 if (!told('broken')) setTimeout(() => server.listen(port, '127.0.0.1'), told('slow') ? 1500 : 0);

@@ -105,11 +105,14 @@ fn a_gateway_that_does_not_tell_where_its_files_lie_is_taken_over_with_a_note() 
         ..Manner::default()
     });
     let old = only(&world.gateways());
+    let request = world.ask_to_restart(old);
     for flags in [&[] as &[&str], &["--apply"]] {
+        assert!(request.exists(), "nothing is changed by a plan");
         let said = ended(&world, &world.adopt(flags), 0);
         assert!(said.contains("note: where its state and its configuration lie is derived"), "{said}");
     }
     is_taken_over(&world, old);
+    assert!(!request.exists(), "what asks for a restart is withdrawn, wherever its state is known from");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,6 +204,31 @@ fn a_return_that_does_not_come_about_is_no_success_and_is_gone_on_with_by_the_sa
     assert!(copies(&world).is_empty(), "nothing of ours is left");
 }
 
+/// Of its version, and ready: only whose process it is tells that it is not the old service.
+#[test]
+fn an_answer_of_somebody_else_on_the_old_address_is_no_return() {
+    let world = World::serving(Started::Plainly);
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    let package = world.package();
+    let other = world.path("other");
+    std::fs::create_dir_all(other.join("dist")).unwrap();
+    for file in ["package.json", "dist/index.js"] {
+        std::fs::copy(package.join(file), other.join(file)).unwrap();
+    }
+    let (script, away) = (package.join("dist/index.js"), world.path("away.js"));
+    std::fs::rename(&script, &away).unwrap();
+    world.start_another_in_a_loop(&other.join("dist/index.js"));
+    let said = ended(&world, &world.adopt(&["--undo"]), 5);
+    let stranger = only(&world.gateways());
+    assert!(said.contains(&format!("(pid {stranger}) answers there in its place")), "{said}");
+    assert!(!world.record().contains("\"returned\""), "{}", world.record());
+    loops(&world).into_iter().for_each(kill);
+    kill(stranger);
+    std::fs::rename(&away, &script).unwrap();
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    is_given_back(&world);
+}
+
 #[test]
 fn a_return_that_a_daemon_goes_on_with_is_told_and_refuses_orders_with_what_to_do() {
     let world = World::serving(Started::Plainly);

@@ -164,6 +164,16 @@ impl World {
         self.start(&["/bin/sh".to_owned(), "-c".to_owned(), script], None);
     }
 
+    /// Somebody else's, by the same words but for the script, who wants its address.
+    pub(crate) fn start_another_in_a_loop(&self, script: &Path) {
+        let mut line = self.line();
+        line[1] = script.display().to_string();
+        self.start(
+            &["/bin/sh".to_owned(), "-c".to_owned(), format!("while :; do {}; done", line.join(" "))],
+            None,
+        );
+    }
+
     fn start_plain(&self, account: Option<u32>) {
         self.start(&self.line(), account);
     }
@@ -340,6 +350,13 @@ impl World {
     pub(crate) fn forget(&self) {
         cutover_testkit::sealed::open_up(&self.path("state"));
         fs::remove_dir_all(self.path("state")).unwrap();
+    }
+
+    /// Asks a process of the gateway's to restart, as 2026.5 asks itself: it does not end at a TERM while that lies there.
+    pub(crate) fn ask_to_restart(&self, pid: u32) -> PathBuf {
+        let path = self.path("claw/gateway-restart-intent.json");
+        fs::write(&path, format!(r#"{{"kind":"gateway-restart","pid":{pid}}}"#)).unwrap();
+        path
     }
 
     /// Where the gateway's own installer lays its plugin.

@@ -75,8 +75,15 @@ pub(super) async fn begin(desk: &Desk, takeover: Takeover) -> anyhow::Result<Exi
     for note in takeover.notes() {
         desk.say(&format!("note: {note}"));
     }
-    let (along, told) = (takeover.import.plugins, takeover.whereabouts.told);
-    let terms = Terms { files: takeover.files, after, along, told, command: desk.adopting() };
+    let (along, whereabouts) = (takeover.import.plugins, takeover.whereabouts);
+    let terms = Terms {
+        files: takeover.files,
+        after,
+        along,
+        told: whereabouts.told,
+        state: Some(whereabouts.state),
+        command: desk.adopting(),
+    };
     let record = Record::begin(&desk.service(), takeover.predecessor, terms)?;
     go_on(desk, record).await
 }

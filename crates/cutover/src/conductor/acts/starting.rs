@@ -163,11 +163,7 @@ impl Executor {
             let holding = supervisor::holding(self.site.port, &[]).map_err(chain("port"))?;
             let Some(holder) = holding.foreign.first() else { return Ok(()) };
             if begun.elapsed() + pause > limit {
-                let who = holder.command.clone().unwrap_or_else(|| "somebody".into());
-                return Err(fault(
-                    PORT_TAKEN,
-                    format!("{} is held by {who} ({:?})", holder.address, holder.instance),
-                ));
+                return Err(fault(PORT_TAKEN, format!("{} is held by {holder}", holder.address)));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PORT_PAUSE_MAX);
