@@ -42,6 +42,8 @@ pub struct Knobs {
     pub no_version: bool,
     /// Tells a fresh boot id with each answer.
     pub wrong_boot_id_each_request: bool,
+    /// Tells the boot id that stands in this file once it is there, as one that began anew in the same process.
+    pub boot_id_in: Option<PathBuf>,
     /// SIGTERM and SIGINT are logged and ignored.
     pub ignore_term: bool,
     /// Milliseconds a stop takes after the last exchange was drained.

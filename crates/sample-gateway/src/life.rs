@@ -101,7 +101,11 @@ impl Service {
     }
 
     pub(crate) fn boot_id(&self) -> String {
-        if self.knobs.wrong_boot_id_each_request { fresh_boot_id() } else { self.boot_id.clone() }
+        if self.knobs.wrong_boot_id_each_request {
+            return fresh_boot_id();
+        }
+        let told = self.knobs.boot_id_in.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        told.unwrap_or_else(|| self.boot_id.clone())
     }
 
     /// The answer of `/version` and of the `status` method.

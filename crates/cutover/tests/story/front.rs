@@ -8,7 +8,7 @@ use cutover::conductor::View;
 use cutover::demo::World;
 use cutover_core::{Resolution, Status};
 use cutover_testkit::openclaw::{Answer, Client};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use sample_gateway::Knobs;
 use serde_json::json;
 use std::os::unix::net::UnixListener;
@@ -299,6 +299,27 @@ async fn a_front_that_takes_proofs_in_and_lets_none_through_is_replaced_and_the_
     let ended = update(&world, "2.0.0").await?;
     assert_told(&ended, Status::RestartVerified, Resolution::None, 0);
     assert!(!is_alive(front));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_what_serves_waits_for_a_front_that_lets_nobody_through_and_replaces_none()
+-> anyhow::Result<()> {
+    let (world, updated) = watched("\"60s\"").await?;
+    let front = processes(&world, "front")[0];
+    // It hears its daemon on, and can take no connection in.
+    let pid = Pid::from_raw(front.cast_signed());
+    let none = Rlimit { current: Some(0), maximum: getrlimit(Resource::Nofile).maximum };
+    let usual = prlimit(pid, Resource::Nofile, none)?;
+    let run = world.update("2.0.0").await?;
+    // Longer than a proof that may replace it waits for it.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert!(is_alive(front) && view(&world).await?.report.ended.is_none());
+    prlimit(pid, Resource::Nofile, usual)?;
+    let report = world.end_of(&run).await?;
+    assert_eq!((report.status, report.ok), (None, true), "{report:#?}");
+    assert!(is_alive(front), "it stands yet");
+    assert_eq!(view(&world).await?.process, updated.process);
     Ok(())
 }
 

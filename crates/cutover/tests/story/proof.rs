@@ -1,8 +1,8 @@
 //! What counts as verified beyond health: a user's path, and how clients fare.
 
 use crate::stage::{
-    assert_told, change_a_file, executable, get, post, serving, told, unserved, update, view, with_policy,
-    world,
+    assert_told, change_a_file, eventually, executable, get, post, serving, told, unserved, update, view,
+    with_policy, world,
 };
 use anyhow::Context;
 use cutover::conductor::View;
@@ -221,6 +221,50 @@ async fn r16_a_tree_that_cannot_be_compared_after_the_soak_is_taken_back_and_nev
 -> anyhow::Result<()> {
     let report = soaked(|world| Ok(std::fs::remove_file(world.generation(2).join("manifest"))?)).await?;
     assert_eq!(report.causes[0].fault.code, "tree_unreadable");
+    Ok(())
+}
+
+/// How an update ends whose new tree cannot be compared at the first look after its soak, and can at a later one; `meanwhile`
+/// is what happens in between.
+async fn compared_later(
+    knobs: Knobs,
+    meanwhile: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Report> {
+    let rules = with_policy("", &[("soak", "\"1s\""), ("start_deadline", "\"60s\"")]);
+    let world = serving_world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", knobs)]).await?;
+    let run = world.update("2.0.0").await?;
+    world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    let (manifest, away) = (world.generation(2).join("manifest"), world.state().join("manifest.away"));
+    std::fs::rename(&manifest, &away)?;
+    let is_looked_at = async || {
+        std::fs::read_to_string(world.daemon_log()).is_ok_and(|log| log.contains("whether its tree is as it"))
+    };
+    eventually("the first look", is_looked_at).await?;
+    meanwhile()?;
+    std::fs::rename(&away, &manifest)?;
+    world.end_of(&run).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_tree_that_can_be_compared_at_a_later_look_is_proven_anew_and_verified() -> anyhow::Result<()> {
+    let report = compared_later(good(), || Ok(())).await?;
+    assert_eq!((report.status, report.resolution), (Some(Status::RestartVerified), Resolution::None));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_service_that_begins_anew_while_its_tree_is_looked_at_again_has_not_soaked()
+-> anyhow::Result<()> {
+    let area = tempfile::tempdir()?;
+    let file = area.path().join("boot-id");
+    let knobs = Knobs { boot_id_in: Some(file.clone()), ..good() };
+    let report = compared_later(knobs, || Ok(std::fs::write(&file, "another")?)).await?;
+    assert_eq!((report.status, report.resolution), (Some(Status::RestartFailed), Resolution::OldVerified));
+    let cause = &report.causes[0].fault;
+    assert_eq!(
+        (cause.code.as_str(), cause.detail.as_str()),
+        ("timeout", "the service began anew after its soak")
+    );
     Ok(())
 }
 
