@@ -313,7 +313,7 @@ async fn a_look_at_what_serves_waits_for_a_front_that_lets_nobody_through_and_re
     let usual = prlimit(pid, Resource::Nofile, none)?;
     let run = world.update("2.0.0").await?;
     // Longer than a proof that may replace it waits for it.
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(is_alive(front) && view(&world).await?.report.ended.is_none());
     prlimit(pid, Resource::Nofile, usual)?;
     let report = world.end_of(&run).await?;
