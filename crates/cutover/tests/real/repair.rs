@@ -1,5 +1,6 @@
-//! A key that 2026.9.5 knows and 2026.9.6 refuses: the real doctor takes it out of a copy, the mended file is laid down while
-//! nothing runs, and a person's way back brings the file as it was.
+//! A key that 2026.9.5 knows and 2026.9.6 refuses, found by its validator, or by its end in the rehearsal where the validator does not
+//! count: the real doctor takes it out of a copy, the mended file is laid down while nothing runs, and a person's way back
+//! brings the file as it was.
 //!
 //! `CUTOVER_TEST=real-repair cargo test -p cutover --test real repair -- --nocapture`
 
@@ -33,7 +34,7 @@ async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_b
     std::fs::write(configuration(&world), &written).unwrap();
     let mut figures = Figures::named("repair");
     world.start_daemon(&[]).await;
-    let [old, new] = LATEST;
+    let [old, _] = LATEST;
     let (report, code) = world.update(old).await;
     assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
     // It writes to its own configuration as it likes: what counts is what lies there before the update.
@@ -45,13 +46,24 @@ async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_b
     world.end_daemon().await;
     world.rule("repair", "apply");
     world.start_daemon(&[]).await;
-    mended(&world, &mut figures).await;
+    let report = mended(&world, "mended", &mut figures).await;
+    assert_eq!([Act::Preflight, Act::Rehearse].map(|act| count(&report, act)), [1, 1]);
+    went_back(&world, &before, &mut figures).await;
 
-    let (report, code) = world.reported(&["rollback", "openclaw", "--data", "restore"]).await;
-    figures.run(&format!("{new} -> {old}, a person's way back"), &report);
-    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
-    assert_eq!(std::fs::read(configuration(&world)).unwrap(), before, "the file is another");
-    load.nobody_noticed(&world, 2, &mut figures).await;
+    world.end_daemon().await;
+    // It has proven itself, and is tried again all the same.
+    world.rehearse("always");
+    world.configure(|service| {
+        let preflight: toml::Table = toml::toml! { configuration = "warn" };
+        service.insert("preflight".into(), preflight.into());
+    });
+    world.start_daemon(&[]).await;
+    let report = mended(&world, "mended after its end in the rehearsal", &mut figures).await;
+    assert_eq!([Act::Preflight, Act::Rehearse].map(|act| count(&report, act)), [2, 2]);
+    let told = |part: &str| report.findings.iter().any(|finding| finding.text.contains(part));
+    assert!(told("does not work in isolation") && told("Code(78)"), "{:#?}", report.findings);
+    went_back(&world, &before, &mut figures).await;
+    load.nobody_noticed(&world, 4, &mut figures).await;
     figures.keep();
     world.end().await;
 }
@@ -72,19 +84,31 @@ async fn offered(world: &World, before: &[u8], figures: &mut Figures) {
     assert_eq!(std::fs::read(configuration(world)).unwrap(), before);
 }
 
-async fn mended(world: &World, figures: &mut Figures) {
+async fn mended(world: &World, how: &str, figures: &mut Figures) -> Report {
     let (report, code) = world.update(LATEST[1]).await;
-    figures.run(&format!("{} -> {}, mended", LATEST[0], LATEST[1]), &report);
+    figures.run(&format!("{} -> {}, {how}", LATEST[0], LATEST[1]), &report);
     told(&report, figures);
     assert_eq!(
         (code, report.status, report.resolution),
         (0, Some(Status::RestartVerified), Resolution::None),
         "{report:#?}"
     );
-    assert!(report.steps.iter().any(|step| step.name == Act::Rehearse && step.ended.is_some()));
     let now = parsed(&std::fs::read(configuration(world)).unwrap());
     assert_eq!(now.pointer(REFUSED), None, "{now:#}");
     assert_eq!(world.hello(world.front[0]).await.version, LATEST[1]);
+    report
+}
+
+async fn went_back(world: &World, before: &[u8], figures: &mut Figures) {
+    let (report, code) = world.reported(&["rollback", "openclaw", "--data", "restore"]).await;
+    figures.run(&format!("{} -> {}, a person's way back", LATEST[1], LATEST[0]), &report);
+    assert_eq!((code, report.status), (0, Some(Status::RestartVerified)), "{report:#?}");
+    assert_eq!(std::fs::read(configuration(world)).unwrap(), before, "the file is another");
+}
+
+/// How often an act was gone through to its end.
+fn count(report: &Report, act: Act) -> usize {
+    report.steps.iter().filter(|step| step.name == act && step.ended.is_some()).count()
 }
 
 fn told(report: &Report, figures: &mut Figures) {
