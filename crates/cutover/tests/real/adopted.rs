@@ -5,7 +5,7 @@
 
 use super::figures::Figures;
 use super::ground::{Ground, INSTALL};
-use super::world::{CALL, TOKEN, World};
+use super::world::{CALL, TOKEN, World, own_configuration};
 use super::{Kept, hold, was_asked_as_users_ask};
 use cutover_core::{FactName, Reading, Report, Status};
 use cutover_testkit::openclaw::{Answer, Client, LATEST, NEW, PLUGIN};
@@ -108,7 +108,7 @@ impl Gateway<'_> {
         let package = ground.gateway(version).await;
         let world = ground.world_of("openclaw");
         world.bare();
-        std::fs::write(world.claw().join("openclaw.json"), r#"{"gateway":{"mode":"local"}}"#).unwrap();
+        std::fs::write(world.claw().join("openclaw.json"), own_configuration().to_string()).unwrap();
         Gateway { ground, package, world }
     }
 

@@ -7,7 +7,7 @@
 use super::figures::Figures;
 use super::ground::Ground;
 use super::traffic::{Traffic, shared_file};
-use super::world::World;
+use super::world::{World, own_configuration};
 use cutover_core::{Act, Report, Resolution, Status};
 use cutover_testkit::openclaw::LATEST;
 use cutover_testkit::slow;
@@ -29,7 +29,8 @@ async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_b
     }
     let mut world = ground.world();
     world.rule("repair", "offer");
-    let written = json!({"gateway": {"mode": "local"}, "tools": {"codeMode": {"languages": ["typescript"]}}});
+    let mut written = own_configuration();
+    written["tools"] = json!({"codeMode": {"languages": ["typescript"]}});
     let written = format!("{written:#}\n");
     std::fs::write(configuration(&world), &written).unwrap();
     let mut figures = Figures::named("repair");

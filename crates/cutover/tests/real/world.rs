@@ -112,7 +112,7 @@ impl World {
         let registry = Table::from_iter([("registry".to_owned(), Value::from(registry))]);
         service.insert("source".into(), registry.into());
         world.settle(std::mem::take(service));
-        fs::write(world.claw().join("openclaw.json"), r#"{"gateway":{"mode":"local"}}"#).unwrap();
+        fs::write(world.claw().join("openclaw.json"), own_configuration().to_string()).unwrap();
         world
     }
 
@@ -125,10 +125,11 @@ impl World {
             let place = format!("{{plugin:{PROGRESS_LINES}}}");
             service["env"].as_table_mut().unwrap().insert("PROGRESS_LINES".into(), place.into());
         });
-        let own = serde_json::json!({"gateway": {"mode": "local"}, "plugins": {
+        let mut own = own_configuration();
+        own["plugins"] = serde_json::json!({
             "load": {"paths": ["${PROGRESS_LINES}"]},
             "entries": {PROGRESS_LINES_ID: {"enabled": true}},
-        }});
+        });
         fs::write(self.claw().join("openclaw.json"), own.to_string()).unwrap();
         self
     }
@@ -469,6 +470,12 @@ impl Drop for World {
         }
         cutover_testkit::sealed::open_up(self.path());
     }
+}
+
+/// The gateway's own configuration. Without its heartbeat: with no model to ask, that makes a session in the midst of a run
+/// and keeps the gateway's only thread busy for up to half a minute on two busy cores, in which nobody is answered.
+pub(crate) fn own_configuration() -> serde_json::Value {
+    serde_json::json!({"gateway": {"mode": "local"}, "agents": {"defaults": {"heartbeat": {"every": "0m"}}}})
 }
 
 /// Where what outlives a test is written.
