@@ -10,6 +10,7 @@ mod found;
 mod manager;
 mod package;
 mod places;
+mod processes;
 mod record;
 mod respawner;
 mod returning;

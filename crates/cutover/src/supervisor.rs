@@ -34,7 +34,7 @@ pub use file::identify;
 pub use kin::{bearing, descendants};
 pub use live::Live;
 pub use output::OUTPUT_LOST;
-pub use port::{Holder, Holding, Listener, holding, listeners, listening};
+pub use port::{Holder, Holding, Listener, holding, listeners, listening, receiving};
 pub use record::{ExecRecord, Exit, ExitRecord, KeeperRecord, Launch, LogFile, Moment};
 pub use request::withdraw_request;
 pub use start::{Prepared, prepare};

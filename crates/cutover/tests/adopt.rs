@@ -207,11 +207,23 @@ fn a_process_of_another_account_stays_that_accounts_before_and_after() {
 }
 
 #[test]
+fn what_a_wrapper_keeps_for_a_unit_is_taken_over_and_given_back_with_it() {
+    let world = World::serving(Started::ByAWrapper);
+    let old = only(&world.gateways());
+    ended(&world, &world.adopt(&["--apply"]), 0);
+    is_taken_over(&world, old);
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    is_given_back(&world);
+    assert!(world.unit_is_enabled());
+}
+
+#[test]
 fn a_process_under_a_title_is_taken_over_and_brought_back_by_the_command_line_that_is_named() {
     let world = World::serving(Started::UnderATitle);
     let said = told(&world.adopt(&[]));
     assert!(said.contains("it says `openclaw-gateway`") && said.contains("after `--`"), "{said}");
-    let line = world.line();
+    // By more words than it was started with: its title is followed by as many empty ones.
+    let line = [world.line(), vec!["--verbose".to_owned(); 5]].concat();
     let named = |flag: &'static str| -> Vec<&str> {
         std::iter::once(flag).chain(["--"]).chain(line.iter().map(String::as_str)).collect()
     };

@@ -1,10 +1,7 @@
 //! The predecessor's end: on record before it is begun, proven before it is called one.
 
-use super::found::{variables, words};
 use super::{Error, Predecessor, Record, Step};
 use crate::supervisor::{self, StopBudget, process};
-use cutover_core::Instance;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Between two looks at the address.
@@ -45,16 +42,17 @@ impl Record {
             self.add(Step::Ending)?;
         }
         let old = self.predecessor.clone();
-        self.withdraw_requests()?;
+        self.withdraw_requests().await?;
         let mut forced = false;
         if let Some(unit) = &old.unit {
             unit.stop(limits.unit).await?;
             crate::crash_point!("predecessor: unit stopped");
+            self.withdraw_requests().await?;
         }
         // A manager that says so is believed only as far as it is so.
         forced |= supervisor::end(&old.instance, limits.budget).await?.forced;
         // The machine may have gone down since, and have come up with it.
-        self.withdraw_requests()?;
+        self.withdraw_requests().await?;
         for again in old.lives()?.into_iter().filter(|again| again.boot_id != old.instance.boot_id) {
             forced |= supervisor::end(&again, limits.budget).await?.forced;
         }
@@ -99,10 +97,10 @@ impl Record {
 
 impl Record {
     /// Takes away what asks a process of its to restart, so that a TERM is its end. Must come before whatever ends one.
-    fn withdraw_requests(&self) -> Result<(), Error> {
+    async fn withdraw_requests(&self) -> Result<(), Error> {
         let Some(state) = self.terms.state() else { return Ok(()) };
-        for instance in self.predecessor.lives()?.iter().chain([&self.predecessor.instance]) {
-            if let Err(error) = supervisor::withdraw_request(state, instance) {
+        for instance in self.predecessor.processes().await? {
+            if let Err(error) = supervisor::withdraw_request(state, &instance) {
                 tracing::warn!(%error, "whether the old process was asked to restart is not known");
             }
         }
@@ -119,7 +117,7 @@ impl Record {
         if let Some(unit) = &old.unit {
             // A machine that went down meanwhile came up with it.
             if unit.is_up().await? {
-                self.withdraw_requests()?;
+                self.withdraw_requests().await?;
                 unit.stop(limits.unit).await?;
             }
             unit.disable().await?;
@@ -130,32 +128,6 @@ impl Record {
 }
 
 impl Predecessor {
-    /// The processes that are it: itself, or started again. Known by program and directory, and by its command line, which a
-    /// supervisor does not change; or by the title that it had put over that, and then by its environment too. The
-    /// environment alone is its siblings' as well: whatever one shell or one table of jobs has started.
-    pub(super) fn lives(&self) -> Result<Vec<Instance>, Error> {
-        let path = Path::new("/proc");
-        let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source })?;
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let runs_it = |pid: &u32| {
-            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == self.program)
-        };
-        let is_it = |instance: &Instance| {
-            // One that has ended meanwhile, or may not be looked into, is not it.
-            let Ok(Some(links)) = process::links(instance) else { return false };
-            let pid = instance.pid;
-            links.exe == self.program
-                && links.cwd == self.cwd
-                && words(&format!("/proc/{pid}/cmdline")).is_ok_and(|words| {
-                    let is_titled = || variables(pid).is_ok_and(|env| env == self.env);
-                    words == self.command || (words == self.shown && is_titled())
-                })
-        };
-        // Most of what runs is seen not to be it at one look.
-        let pids = pids.filter(runs_it);
-        Ok(pids.filter_map(|pid| process::identify(pid).ok().flatten()).filter(is_it).collect())
-    }
-
     /// Waits until nobody listens where it did but this program.
     async fn is_vacated(&self, limit: Duration) -> Result<(), Error> {
         let (begun, own) = (Instant::now(), process::own()?);

@@ -110,7 +110,7 @@ pub async fn find(search: &Search) -> Result<Predecessor, Error> {
     });
     Ok(Predecessor {
         instance,
-        program: links.exe,
+        program: program(links.exe),
         command,
         shown,
         cwd: links.cwd,
@@ -202,6 +202,15 @@ pub(super) fn words(path: &str) -> Result<Vec<String>, Error> {
     let text = read(path)?;
     let text = text.strip_suffix(&[0]).unwrap_or(&text);
     Ok(text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+/// The file of a program by the name that it is started by again: one that was replaced since it was started is told as deleted.
+pub(super) fn program(exe: PathBuf) -> PathBuf {
+    let name = exe.to_str().and_then(|name| name.strip_suffix(" (deleted)"));
+    match name.filter(|_| !exe.exists()) {
+        Some(name) => PathBuf::from(name),
+        None => exe,
+    }
 }
 
 /// The environment that a process was started with.

@@ -95,6 +95,12 @@ impl Unit {
         format!("{} {verb} {}", self.manager.program(), quoted(&self.name))
     }
 
+    /// What a person would type to see what it says.
+    pub(super) fn journal(&self) -> String {
+        let whose = if self.manager == Manager::User { " --user" } else { "" };
+        format!("journalctl{whose} -u {}", quoted(&self.name))
+    }
+
     /// Stops it. It is still started at the next login: until what takes its place has proven itself, a machine that goes down
     /// comes back with it. Must be idempotent: it may run again after a crash.
     pub(super) async fn stop(&self, limit: Duration) -> Result<(), Error> {

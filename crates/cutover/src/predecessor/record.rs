@@ -267,7 +267,7 @@ pub(super) mod tests {
     use crate::predecessor::{Account, Package};
     use cutover_core::{BootId, Instance};
 
-    fn predecessor() -> Predecessor {
+    pub(in super::super) fn predecessor() -> Predecessor {
         Predecessor {
             instance: Instance { pid: 1, start_time: 2, boot_id: BootId("b".into()) },
             program: "/usr/bin/node".into(),

@@ -1,10 +1,10 @@
 //! Bringing the predecessor back: its unit, or its own command line in its own directory and environment; and the proof.
 
 use super::{Error, Line, Predecessor, Record, Step};
+use crate::causes::told;
 use crate::probe::{Address, ProbeSettings, observe_service};
 use crate::shell::{quoted, shown};
 use crate::store::Identity;
-use crate::supervisor::{self, process};
 use cutover_core::Seen;
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
@@ -47,7 +47,10 @@ impl Record {
             None => old.start(service)?,
         }
         crate::crash_point!("predecessor: started again");
-        let log = old.output[1].clone().unwrap_or_else(|| service.join(OUTPUT)).display().to_string();
+        let log = match &old.unit {
+            Some(unit) => format!("`{}`", unit.journal()),
+            None => old.output[1].clone().unwrap_or_else(|| service.join(OUTPUT)).display().to_string(),
+        };
         old.proven(probe, limit, &log).await?;
         Ok(begun.elapsed())
     }
@@ -124,17 +127,17 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Asks on its old address until it is this one that answers, that it is ready and its old version.
+    /// Asks on its old address until it says that it is ready and its old version, and one process of its listened there
+    /// before it did and after.
     async fn proven(&self, probe: &ProbeSettings, limit: Duration, log: &str) -> Result<(), Error> {
         let address = self.addresses[0];
         let begun = Instant::now();
         loop {
-            let last = match answers(address, probe, &self.package.version).await {
-                Ok(_) => match self.who_else(address).await? {
-                    None => return Ok(()),
-                    Some(instead) => instead,
-                },
-                Err(why) => why,
+            let last = match self.answered(probe).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(why)) => why,
+                // A question that cannot be put now may be put later.
+                Err(error) => told(&error),
             };
             if begun.elapsed() > limit {
                 let version = self.package.version.clone();
@@ -144,20 +147,19 @@ impl Predecessor {
         }
     }
 
-    /// Who it is, in words, that answers on an address if it is not this one: another of its version says the same.
-    async fn who_else(&self, address: SocketAddr) -> Result<Option<String>, Error> {
-        let mut own = self.lives()?;
-        if let Some(unit) = &self.unit {
-            let Some(main) = unit.main().await? else { return Ok(Some("its unit does not keep it".into())) };
-            own.extend(process::identify(main)?);
+    /// One look; in words, what is not so.
+    async fn answered(&self, probe: &ProbeSettings) -> Result<Result<(), String>, Error> {
+        let before = match self.listener().await? {
+            Ok(listener) => listener,
+            Err(why) => return Ok(Err(why)),
+        };
+        if let Err(why) = answers(self.addresses[0], probe, &self.package.version).await {
+            return Ok(Err(why));
         }
-        own.extend(supervisor::descendants(&own, "")?);
-        let holding = supervisor::holding(address.port(), &own)?;
-        let other = holding.foreign.iter().find(|holder| holder.is_in_the_way_of(address));
-        Ok(match other {
-            Some(other) => Some(format!("{other} answers there in its place")),
-            None if holding.own.is_empty() => Some("nobody listens there any more".into()),
-            None => None,
+        Ok(match self.listener().await? {
+            Ok(after) if after == before => Ok(()),
+            Ok(_) => Err("it was started anew while it was asked".into()),
+            Err(why) => Err(why),
         })
     }
 }
@@ -173,12 +175,12 @@ pub async fn answers(
 ) -> Result<Seen<Vec<String>>, String> {
     let clock = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
     let seen = observe_service(probe, &Address::Tcp(address), &clock).await;
-    let told = |seen: &Seen<String>| match seen {
+    let instead = |seen: &Seen<String>| match seen {
         Seen::Yes { value, .. } => format!("it says that it is {value}"),
         Seen::Missing { why, .. } | Seen::NotApplicable { why } => why.clone(),
     };
     if seen.version.value().map(String::as_str) != Some(version) {
-        return Err(told(&seen.version));
+        return Err(instead(&seen.version));
     }
     match seen.ready.value() {
         Some(true) => Ok(seen.plugins),

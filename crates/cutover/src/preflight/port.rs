@@ -18,8 +18,12 @@ pub(super) fn look(address: SocketAddr, ours: &[Instance]) -> Vec<Finding> {
             return vec![Finding::new(Level::Warn, KIND, text)];
         }
     };
-    let in_the_way = holding.foreign.iter().filter(|holder| holder.is_in_the_way_of(address));
-    in_the_way.map(|holder| told_of(address, holder)).collect()
+    // An unspecified IPv6 address may take IPv4 connections too.
+    let is_in_the_way = |holder: &&Holder| {
+        let ip = holder.address.ip();
+        ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified()
+    };
+    holding.foreign.iter().filter(is_in_the_way).map(|holder| told_of(address, holder)).collect()
 }
 
 fn told_of(address: SocketAddr, holder: &Holder) -> Finding {

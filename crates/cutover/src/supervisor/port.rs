@@ -37,13 +37,14 @@ pub struct Holder {
     pub command: Option<String>,
 }
 
-impl Holder {
-    /// Whether it takes, or may take, what is sent to an address: an unspecified IPv6 address may take IPv4 connections too.
-    #[must_use]
-    pub fn is_in_the_way_of(&self, address: SocketAddr) -> bool {
-        let ip = self.address.ip();
-        self.address.port() == address.port()
-            && (ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified())
+impl From<Listener> for Holder {
+    fn from(row: Listener) -> Self {
+        Self {
+            address: row.address,
+            uid: row.uid,
+            command: row.owners.first().and_then(|owner| kin::command(owner.pid)),
+            instance: row.owners.into_iter().next(),
+        }
     }
 }
 
@@ -83,6 +84,30 @@ pub fn listeners(port: u16) -> Result<Vec<Listener>, Error> {
     Ok(found)
 }
 
+/// Finds the listeners of which the kernel gives one what is sent to an address from this machine: those on exactly it, or
+/// else on every address of its family, or else of both. More than one where they share it.
+///
+/// # Errors
+/// As [`listeners`].
+pub fn receiving(address: SocketAddr) -> Result<Vec<Listener>, Error> {
+    let everywhere = |ip: IpAddr| ip.is_unspecified();
+    // What is sent to every address goes to this machine's own.
+    let asked = match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let all = listeners(address.port())?;
+    let fits: [&dyn Fn(IpAddr) -> bool; 3] =
+        [&|ip| ip.to_canonical() == asked, &|ip| everywhere(ip) && ip.is_ipv4() == asked.is_ipv4(), &|ip| {
+            everywhere(ip) && ip.is_ipv6()
+        }];
+    let of = |fits: &&dyn Fn(IpAddr) -> bool| -> Vec<Listener> {
+        all.iter().filter(|row| fits(row.address.ip())).cloned().collect()
+    };
+    Ok(fits.iter().map(of).find(|rows| !rows.is_empty()).unwrap_or_default())
+}
+
 /// Finds all TCP addresses that one process listens on, lowest port first.
 ///
 /// # Errors
@@ -112,13 +137,7 @@ fn rows() -> Result<Vec<Listener>, Error> {
 pub fn holding(port: u16, family: &[Instance]) -> Result<Holding, Error> {
     let is_own = |row: &Listener| row.owners.iter().any(|owner| family.contains(owner));
     let (own, others): (Vec<_>, Vec<_>) = listeners(port)?.into_iter().partition(is_own);
-    let foreign = others.into_iter().map(|row| Holder {
-        address: row.address,
-        uid: row.uid,
-        command: row.owners.first().and_then(|owner| kin::command(owner.pid)),
-        instance: row.owners.into_iter().next(),
-    });
-    Ok(Holding { own, foreign: foreign.collect() })
+    Ok(Holding { own, foreign: others.into_iter().map(Holder::from).collect() })
 }
 
 fn read_table(path: &Path) -> Result<Vec<Listener>, Error> {
@@ -213,6 +232,36 @@ mod tests {
             drop(socket);
             assert!(!listeners(address.port()).unwrap().iter().any(|row| row.address == address));
         }
+    }
+
+    #[test]
+    fn what_is_sent_to_an_address_goes_to_whoever_listens_on_it_and_else_to_whoever_listens_everywhere() {
+        let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = everywhere.local_addr().unwrap().port();
+        let of = |address: &str| -> Vec<SocketAddr> {
+            let found = receiving(SocketAddr::new(address.parse().unwrap(), port)).unwrap();
+            found.iter().map(|row| row.address).collect()
+        };
+        let at = |address: &str| SocketAddr::new(address.parse().unwrap(), port);
+        for asked in ["127.0.0.1", "127.0.0.9", "0.0.0.0", "::ffff:127.0.0.1"] {
+            assert_eq!(of(asked), [at("0.0.0.0")], "{asked}");
+        }
+        assert!(of("::1").is_empty());
+        let Ok(beside) = only_ipv6(port) else {
+            return eprintln!("skipped: this machine has no IPv6");
+        };
+        assert_eq!(of("127.0.0.1"), [at("0.0.0.0")], "who listens on the other family has none of it");
+        assert_eq!((of("::1"), of("::")), (vec![at("::")], vec![at("::")]));
+        drop((everywhere, beside));
+    }
+
+    fn only_ipv6(port: u16) -> rustix::io::Result<std::os::fd::OwnedFd> {
+        use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+        let socket = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
+        sockopt::set_ipv6_v6only(&socket, true)?;
+        bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+        listen(&socket, 1)?;
+        Ok(socket)
     }
 
     #[test]

@@ -220,7 +220,10 @@ fn an_answer_of_somebody_else_on_the_old_address_is_no_return() {
     world.start_another_in_a_loop(&other.join("dist/index.js"));
     let said = ended(&world, &world.adopt(&["--undo"]), 5);
     let stranger = only(&world.gateways());
-    assert!(said.contains(&format!("(pid {stranger}) answers there in its place")), "{said}");
+    assert!(
+        said.contains(&format!("(pid {stranger}) listens on 127.0.0.1:{} in its place", world.port)),
+        "{said}"
+    );
     assert!(!world.record().contains("\"returned\""), "{}", world.record());
     loops(&world).into_iter().for_each(kill);
     kill(stranger);

@@ -45,6 +45,8 @@ pub(crate) struct Manner {
 pub(crate) enum Started {
     Plainly,
     ByAUnit,
+    /// By a unit whose main process is a shell that waits for it.
+    ByAWrapper,
     /// By a unit of the system's manager, as another account where we are root.
     ByASystemUnit,
     /// Plainly, and it writes a title over its command line.
@@ -91,7 +93,12 @@ impl World {
         let systemctl = world.path("bin/systemctl");
         fs::write(&systemctl, include_str!("systemctl.sh")).unwrap();
         fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
-        let line = world.line().join(" ");
+        let wrapper = world.path("bin/wrapped");
+        fs::write(&wrapper, "\"$@\" &\ntrap 'kill $!; wait' TERM\nwait\n").unwrap();
+        let mut line = world.line().join(" ");
+        if started == Started::ByAWrapper {
+            line = format!("/bin/sh {} {line}", wrapper.display());
+        }
         let variables: String =
             world.variables().iter().map(|(name, value)| format!("Environment={name}={value}\n")).collect();
         fs::write(world.units().join(UNIT), format!("[Service]\n{variables}ExecStart={line}\n")).unwrap();
@@ -110,7 +117,7 @@ impl World {
                 }
                 fs::remove_file(world.path("sys/calls")).unwrap();
             }
-            Started::ByAUnit => {
+            Started::ByAUnit | Started::ByAWrapper => {
                 for verb in ["enable", "start"] {
                     let done =
                         world.with_environment(&systemctl).args(["--user", verb, UNIT]).status().unwrap();
@@ -262,7 +269,9 @@ impl World {
     pub(crate) fn adopt_as_another(&self, flags: &[&str]) -> Output {
         // The built one may lie where nobody else may look.
         let program = self.path("bin/cutover");
-        fs::copy(env!("CARGO_BIN_EXE_cutover"), &program).unwrap();
+        // By another process: whatever a test beside this one starts would keep a file of ours open for writing.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_cutover")).arg(&program).status().unwrap();
+        assert!(copied.success());
         let mut command = self.with_environment(&program);
         command.args(["adopt", "openclaw", "--port", &self.port.to_string()]).args(flags);
         command.env("CUTOVER_STATE", self.path("home/state")).uid(OTHER).gid(OTHER).output().unwrap()
@@ -494,7 +503,9 @@ impl World {
 
     /// The processes that serve as a gateway.
     pub(crate) fn gateways(&self) -> Vec<u32> {
-        self.processes(|line| line.contains("dist/index.js gateway") && !line.contains(" -c "))
+        self.processes(|line| {
+            line.contains("dist/index.js gateway") && !line.contains(" -c ") && !line.starts_with("/bin/sh ")
+        })
     }
 
     /// Whose a process is.

@@ -1,5 +1,5 @@
-//! A key that 2026.9.5 knows and 2026.9.6 refuses, found by its validator, or by its end in the rehearsal where the validator does not
-//! count: the real doctor takes it out of a copy, the mended file is laid down while nothing runs, and a person's way back
+//! A key that 2026.9.5 knows and 2026.9.6 refuses, found by its validator, or by its end in the rehearsal where another
+//! validator accepts everything: the real doctor takes it out of a copy, the mended file is laid down while nothing runs, and a person's way back
 //! brings the file as it was.
 //!
 //! `CUTOVER_TEST=real-repair cargo test -p cutover --test real repair -- --nocapture`
@@ -55,10 +55,11 @@ async fn a_key_that_the_next_version_refuses_is_mended_by_its_doctor_and_comes_b
     // It has proven itself, and is tried again all the same.
     world.rehearse("always");
     world.configure(|service| {
-        let preflight: toml::Table = toml::toml! { configuration = "warn" };
+        let preflight: toml::Table = toml::toml! { validate = ["/bin/true"] };
         service.insert("preflight".into(), preflight.into());
     });
     world.start_daemon(&[]).await;
+    let before = std::fs::read(configuration(&world)).unwrap();
     let report = mended(&world, "mended after its end in the rehearsal", &mut figures).await;
     assert_eq!([Act::Preflight, Act::Rehearse].map(|act| count(&report, act)), [2, 2]);
     let told = |part: &str| report.findings.iter().any(|finding| finding.text.contains(part));

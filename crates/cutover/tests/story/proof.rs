@@ -230,7 +230,7 @@ async fn compared_later(
     knobs: Knobs,
     meanwhile: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Report> {
-    let rules = with_policy("", &[("soak", "\"1s\""), ("start_deadline", "\"60s\"")]);
+    let rules = with_policy("", &[("soak", "\"3s\""), ("start_deadline", "\"60s\"")]);
     let world = serving_world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", knobs)]).await?;
     let run = world.update("2.0.0").await?;
     world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;

@@ -145,8 +145,9 @@ impl Prover {
         if !self.holds_directly(&seen) {
             return fault;
         }
-        let what = if self.is_look { "its front is replaced by itself, order it again then; " } else { "" };
-        cut_off(&format!("{what}{}", fault.detail))
+        let then =
+            if self.is_look { "; the daemon replaces that front by itself, order it again then" } else { "" };
+        cut_off(&format!("{}{then}", fault.detail))
     }
 
     /// Whether everything that is expected holds by a round at its own address, while it is asked elsewhere, too.
