@@ -93,15 +93,7 @@ impl World {
         let systemctl = world.path("bin/systemctl");
         fs::write(&systemctl, include_str!("systemctl.sh")).unwrap();
         fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
-        let wrapper = world.path("bin/wrapped");
-        fs::write(&wrapper, "\"$@\" &\ntrap 'kill $!; wait' TERM\nwait\n").unwrap();
-        let mut line = world.line().join(" ");
-        if started == Started::ByAWrapper {
-            line = format!("/bin/sh {} {line}", wrapper.display());
-        }
-        let variables: String =
-            world.variables().iter().map(|(name, value)| format!("Environment={name}={value}\n")).collect();
-        fs::write(world.units().join(UNIT), format!("[Service]\n{variables}ExecStart={line}\n")).unwrap();
+        let line = world.write_unit(started);
         match started {
             Started::ByASystemUnit => {
                 world.belongs_to_another();
@@ -145,6 +137,20 @@ impl World {
         }
         world.until("the gateway's answer", || world.get("/readyz").is_some());
         world
+    }
+
+    /// Answers the command line that is in it.
+    fn write_unit(&self, started: Started) -> String {
+        let wrapper = self.path("bin/wrapped");
+        fs::write(&wrapper, "\"$@\" &\ntrap 'kill $!; wait' TERM\nwait\n").unwrap();
+        let mut line = self.line().join(" ");
+        if started == Started::ByAWrapper {
+            line = format!("/bin/sh {} {line}", wrapper.display());
+        }
+        let variables: String =
+            self.variables().iter().map(|(name, value)| format!("Environment={name}={value}\n")).collect();
+        fs::write(self.units().join(UNIT), format!("[Service]\n{variables}ExecStart={line}\n")).unwrap();
+        line
     }
 
     fn empty(manner: impl FnOnce(&Self) -> Manner) -> Self {
