@@ -2,60 +2,62 @@
 
 use super::found::{program, variables, words};
 use super::{Error, Predecessor};
+use crate::resolved::real;
 use crate::supervisor::{self, Holder, Listener, process};
 use cutover_core::Instance;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Variables by which two services that are started alike are told apart.
-const PLACES: [&str; 6] = [
-    "HOME",
-    "OPENCLAW_HOME",
-    "OPENCLAW_STATE_DIR",
-    "OPENCLAW_CONFIG_PATH",
-    "OPENCLAW_PROFILE",
-    "OPENCLAW_GATEWAY_PORT",
-];
+/// By it two gateways that are started alike are told apart.
+const STATE: &str = "OPENCLAW_STATE_DIR";
 
 impl Predecessor {
     /// The processes that are it: itself, or started again. Known by program and directory, and by its command line, which a
     /// supervisor does not change; or by the title that it had put over that, and then by its environment too. The
-    /// environment alone is its siblings' as well: whatever one shell or one table of jobs has started.
+    /// environment alone is its siblings' as well: whatever one shell or one table of jobs has started. Who names another state
+    /// is another. Otherwise a doubt is for it: one that is missed is started twice.
     pub(super) fn lives(&self) -> Result<Vec<Instance>, Error> {
         let path = Path::new("/proc");
         let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source })?;
         let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let wanted = program(self.program.clone());
         let runs_it = |pid: &u32| {
-            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|found| program(found) == self.program)
+            *pid == self.instance.pid
+                || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|found| program(found) == wanted)
         };
         // Most of what runs is seen not to be it at one look.
-        let pids = pids.filter(runs_it);
-        Ok(pids.filter_map(|pid| process::identify(pid).ok().flatten()).filter(|one| self.is(one)).collect())
+        let found = pids.filter(runs_it).filter_map(|pid| process::identify(pid).ok().flatten());
+        Ok(found.filter(|one| self.is(one, &wanted)).collect())
     }
 
-    fn is(&self, instance: &Instance) -> bool {
+    fn is(&self, instance: &Instance, wanted: &Path) -> bool {
         // One that has ended meanwhile, or may not be looked into, is not it.
         let Ok(Some(links)) = process::links(instance) else { return false };
+        if *instance == self.instance {
+            return true;
+        }
         let pid = instance.pid;
-        let (Ok(words), Ok(env)) = (words(&format!("/proc/{pid}/cmdline")), variables(pid)) else {
-            return false;
-        };
-        *instance == self.instance
-            || (program(links.exe) == self.program
-                && links.cwd == self.cwd
-                && self.is_at_its_place(&env)
-                && (said(&words) == said(&self.command)
-                    || (said(&words) == said(&self.shown) && env == self.env)))
+        let Ok(words) = words(&format!("/proc/{pid}/cmdline")) else { return false };
+        let env = variables(pid).unwrap_or_default();
+        program(links.exe) == wanted
+            && links.cwd == self.cwd
+            && !self.has_another_state(&env)
+            && (said(&words) == said(&self.command) || (said(&words) == said(&self.shown) && env == self.env))
     }
 
-    fn is_at_its_place(&self, env: &BTreeMap<String, String>) -> bool {
-        PLACES.iter().all(|name| env.get(*name) == self.env.get(*name))
+    fn has_another_state(&self, env: &BTreeMap<String, String>) -> bool {
+        let [own, other] = [&self.env, env].map(|env| env.get(STATE).filter(|path| !path.is_empty()));
+        own.zip(other).is_some_and(|(own, other)| real(Path::new(own)) != real(Path::new(other)))
     }
 
-    /// What ends when it is ended, or asks to be: those, and the main process of its unit, whatever that runs by now.
+    /// What ends when it is ended, or asks to be: those, and what its unit keeps, whatever that is by now.
     pub(super) async fn processes(&self) -> Result<Vec<Instance>, Error> {
         let mut found = self.lives()?;
-        found.extend(self.main().await?);
+        if let Some(main) = self.main().await? {
+            // Where not all processes may be looked into, descent cannot be told.
+            found.extend(supervisor::descendants(std::slice::from_ref(&main), "").unwrap_or_default());
+            found.push(main);
+        }
         Ok(found)
     }
 
@@ -120,6 +122,7 @@ mod tests {
     use crate::predecessor::record::tests::predecessor;
     use std::path::PathBuf;
     use std::process::{Child, Command};
+    use std::time::Duration;
 
     /// A process of its own program in its own directory.
     struct Ground {
@@ -143,17 +146,17 @@ mod tests {
             self.directory.path().join("sleep")
         }
 
-        fn started(&mut self, state: &str) -> Instance {
+        fn started(&mut self, env: &[(&str, &str)]) -> Instance {
             let mut command = Command::new(self.program());
-            command
-                .arg("600")
-                .env_clear()
-                .env("OPENCLAW_STATE_DIR", state)
-                .current_dir(self.directory.path());
+            command.arg("600").env_clear().envs(env.iter().copied()).current_dir(self.directory.path());
             let child = command.spawn().unwrap();
-            let instance = process::identify(child.id()).unwrap().unwrap();
+            let pid = child.id();
             self.children.push(child);
-            instance
+            // Its words and its environment are there a moment after it is.
+            while words(&format!("/proc/{pid}/cmdline")).unwrap().last().is_none_or(|word| word != "600") {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            process::identify(pid).unwrap().unwrap()
         }
 
         fn found(&self, instance: &Instance) -> Predecessor {
@@ -182,25 +185,34 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_started_alike_for_another_state_is_another_s() {
+    fn one_that_is_started_alike_for_another_state_is_another_s_and_any_other_difference_says_nothing() {
         let mut ground = Ground::new();
-        let [first, second, other] = ["/a", "/a", "/b"].map(|state| ground.started(state));
-        let mut lives = ground.found(&first).lives().unwrap();
-        lives.sort_by_key(|one| one.pid != first.pid);
-        assert_eq!(lives, [first, second], "and not {other}");
+        let named = ["/a", "/a/", "/b"].map(|state| ground.started(&[(STATE, state)]));
+        // A gateway that restarts itself names its port and its profile to the next.
+        let more = ground.started(&[("OPENCLAW_GATEWAY_PORT", "1"), ("HOME", "/elsewhere")]);
+        let found = ground.found(&named[0]);
+        let lives = found.lives().unwrap();
+        let is_it = |one: &Instance| lives.contains(one);
+        assert_eq!(named.each_ref().map(is_it), [true, true, false]);
+        assert!(is_it(&more) && lives.len() == 3, "{lives:?}");
     }
 
     #[test]
     fn one_whose_program_was_replaced_since_is_itself_and_so_is_one_that_was_found_then() {
         let mut ground = Ground::new();
-        let first = ground.started("/a");
+        let first = ground.started(&[]);
         let before = ground.found(&first);
         std::fs::remove_file(ground.program()).unwrap();
         ground.install();
-        assert_eq!(before.lives().unwrap(), std::slice::from_ref(&first));
-        let after = Predecessor { program: program(ground.found(&first).program), ..before };
+        let second = ground.started(&[]);
+        let as_recorded = ground.found(&first);
+        assert!(as_recorded.program.to_str().unwrap().ends_with(" (deleted)"));
+        let after = Predecessor { program: program(as_recorded.program.clone()), ..before.clone() };
         assert_eq!(after.program, ground.program(), "what is there by its name is what is started again");
-        assert_eq!(after.lives().unwrap(), [first]);
+        for found in [before, as_recorded, after] {
+            let lives = found.lives().unwrap();
+            assert!(lives.contains(&first) && lives.contains(&second) && lives.len() == 2, "{lives:?}");
+        }
     }
 
     #[test]

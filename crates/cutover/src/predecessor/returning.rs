@@ -47,9 +47,10 @@ impl Record {
             None => old.start(service)?,
         }
         crate::crash_point!("predecessor: started again");
-        let log = match &old.unit {
-            Some(unit) => format!("`{}`", unit.journal()),
-            None => old.output[1].clone().unwrap_or_else(|| service.join(OUTPUT)).display().to_string(),
+        let log = match (&old.output[1], &old.unit) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Some(unit)) => format!("`{}`", unit.journal()),
+            (None, None) => service.join(OUTPUT).display().to_string(),
         };
         old.proven(probe, limit, &log).await?;
         Ok(begun.elapsed())

@@ -90,7 +90,7 @@ pub fn listeners(port: u16) -> Result<Vec<Listener>, Error> {
 /// # Errors
 /// As [`listeners`].
 pub fn receiving(address: SocketAddr) -> Result<Vec<Listener>, Error> {
-    let everywhere = |ip: IpAddr| ip.is_unspecified();
+    let everywhere = |ip: IpAddr| ip.to_canonical().is_unspecified();
     // What is sent to every address goes to this machine's own.
     let asked = match address.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -247,12 +247,28 @@ mod tests {
             assert_eq!(of(asked), [at("0.0.0.0")], "{asked}");
         }
         assert!(of("::1").is_empty());
-        let Ok(beside) = only_ipv6(port) else {
+        if TcpListener::bind("[::1]:0").is_err() {
             return eprintln!("skipped: this machine has no IPv6");
-        };
+        }
+        let beside = only_ipv6(port).unwrap();
         assert_eq!(of("127.0.0.1"), [at("0.0.0.0")], "who listens on the other family has none of it");
         assert_eq!((of("::1"), of("::")), (vec![at("::")], vec![at("::")]));
         drop((everywhere, beside));
+    }
+
+    #[test]
+    fn what_is_sent_to_one_address_goes_to_nobody_who_listens_on_another_and_to_who_listens_in_both_families()
+    {
+        let one = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = one.local_addr().unwrap().port();
+        let of = |address: &str, port| receiving(SocketAddr::new(address.parse().unwrap(), port)).unwrap();
+        assert_eq!((of("127.0.0.1", port).len(), of("127.0.0.9", port).len()), (1, 0));
+        let Ok(both) = TcpListener::bind("[::]:0") else {
+            return eprintln!("skipped: this machine has no IPv6");
+        };
+        let port = both.local_addr().unwrap().port();
+        assert_eq!(of("127.0.0.1", port)[0].address, both.local_addr().unwrap());
+        drop((one, both));
     }
 
     fn only_ipv6(port: u16) -> rustix::io::Result<std::os::fd::OwnedFd> {
