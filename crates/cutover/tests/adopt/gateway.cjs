@@ -1,6 +1,6 @@
 // What a gateway's preset asks of it, and no more: health, readiness, a page, a hello over a WebSocket that needs the token, and a
 // validator. It finds its state and its configuration as a gateway does, and tells them to whom it grants `operator.admin`; with
-// SAYS_STATE it tells another state, with MUTE nothing. Its page is at PAGE, `/` if that is not set,
+// SAYS_STATE it tells another state, with MUTE nothing. With WORD it is asked for by that. Its page is at PAGE, `/` if that is not set,
 // and nowhere if it is empty; with SAYS_OF_PAGE it answers that status there, or with `nothing` hangs up. It runs the plugins in its state whose own link to their host leads to it. Files in its state directory tell a copy of
 // it to misbehave: `broken` (it ends at once), `slow` (it listens, or ends, later), `deaf` (it runs no plugin), `lost` (it tells another state); and each of them,
 // copy or not, to write a title over its command line: `titled`.
@@ -91,6 +91,10 @@ function isAskedToRestart() {
 }
 
 const server = http.createServer((request, response) => {
+  // Whoever does not know the word is not told that it lives, and does not see its page.
+  if (process.env.WORD && request.url !== '/readyz' && request.headers['x-word'] !== process.env.WORD) {
+    return response.writeHead(403).end();
+  }
   if (request.url === (process.env.PAGE ?? '/')) {
     const instead = process.env.SAYS_OF_PAGE;
     if (instead === 'nothing') return request.socket.destroy();

@@ -115,6 +115,22 @@ fn a_gateway_that_does_not_tell_where_its_files_lie_is_taken_over_with_a_note() 
     assert!(!request.exists(), "what asks for a restart is withdrawn, wherever its state is known from");
 }
 
+#[test]
+fn a_gateway_that_wants_a_word_of_its_environment_s_with_each_question_is_asked_with_it_before_and_after() {
+    let world = World::serving_so(Started::Plainly, |_| Manner {
+        env: vec![("WORD", Some("open-up".into()))],
+        ..Manner::default()
+    });
+    let old = only(&world.gateways());
+    let refused = ended(&world, &world.adopt(&[]), 8);
+    assert!(refused.contains("did not show its page"), "{refused}");
+    let headers = r#"probe.headers = { X-Word = "{env:WORD}" }"#;
+    ended(&world, &world.adopt(&["--apply", "--set", headers]), 0);
+    is_taken_over(&world, old);
+    ended(&world, &world.adopt(&["--undo"]), 0);
+    is_given_back(&world);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_outside_of_the_state_is_taken_over_and_taken_back_with_it() {
     let registry = Registry::start().await.unwrap();

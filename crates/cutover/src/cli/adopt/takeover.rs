@@ -17,6 +17,7 @@ use crate::supervisor::Identity;
 use anyhow::{Context, bail};
 use cutover_core::Seen;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -94,10 +95,15 @@ impl Takeover {
         let mut rest = wanted.lines.iter().fold(String::new(), |text, line| text + line + "\n");
         let _ = write!(rest, "\n[service.{name}.env]\n{}", derived.variables());
         let service = settings(name, &path, &format!("{begun}{rest}"))?;
-        let asked = probe(&service, &token)?;
+        let mut variables = carried.variables.clone();
+        variables.insert(TOKEN.into(), token);
+        let asked = probe(&service, &variables)?;
         let told = told(&predecessor, &asked).await;
         let page = match &told {
-            Ok(_) => Page::asked(&predecessor, &service, wanted.lines, QUESTION).await?,
+            Ok(_) => {
+                let headers = headers(&service, &variables);
+                Page::asked(&predecessor, &service, &headers, wanted.lines, QUESTION).await?
+            }
             Err(_) => Page::AsConfigured,
         };
         let whereabouts = match &told {
@@ -117,7 +123,7 @@ impl Takeover {
         let mut settings = settings(name, &path, &text)?;
         comparable(&settings, &whereabouts.told)?;
         let uncovered = covered(&mut settings, &carried, &desk.service().join("snapshots"))?;
-        let environment = environment(&carried, &token);
+        let environment = environment(&variables);
         let files = vec![Written { path, text }, Written { path: secret, text: environment }];
         Ok(Self {
             name: name.to_owned(),
@@ -156,9 +162,7 @@ impl Takeover {
 }
 
 /// The lines of the environment's file.
-fn environment(carried: &Carried, token: &str) -> String {
-    let mut variables = carried.variables.clone();
-    variables.insert(TOKEN.into(), token.to_owned());
+fn environment(variables: &BTreeMap<String, String>) -> String {
     variables.iter().fold(String::new(), |mut text, (name, value)| {
         let _ = writeln!(text, "{name}={value}");
         text
@@ -246,9 +250,15 @@ pub(super) fn settings(name: &str, path: &Path, text: &str) -> anyhow::Result<Se
     settings.services.remove(name).with_context(|| format!("{} does not configure {name}", path.display()))
 }
 
-/// How the service is asked, before and after.
-pub(super) fn probe(settings: &ServiceSettings, token: &str) -> anyhow::Result<ProbeSettings> {
-    let check = |path: &str| HttpCheck::new(path, []);
+/// How the service is asked, before and after, by what its environment holds.
+pub(super) fn probe(
+    settings: &ServiceSettings,
+    variables: &BTreeMap<String, String>,
+) -> anyhow::Result<ProbeSettings> {
+    let token =
+        variables.get(TOKEN).with_context(|| format!("{TOKEN} is not among the service's variables"))?;
+    let headers = headers(settings, variables);
+    let check = |path: &str| HttpCheck::new(path, named(&headers));
     Ok(ProbeSettings {
         live: settings.live.as_deref().map(check).transpose()?,
         ready: settings.ready.as_deref().map(check).transpose()?,
@@ -262,11 +272,22 @@ pub(super) fn probe(settings: &ServiceSettings, token: &str) -> anyhow::Result<P
     })
 }
 
-/// The token that a record's files hold.
-pub(super) fn token_in(record: &Record) -> anyhow::Result<String> {
-    let lines = record.terms.files.iter().flat_map(|file| file.text.lines());
-    let token = lines.filter_map(|line| line.split_once('=')).find(|(name, _)| *name == TOKEN);
-    Ok(token.context("the record of the take-over holds no token")?.1.to_owned())
+/// The headers of its probes, as each proof sends them.
+fn headers(settings: &ServiceSettings, variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let filled = |value: &str| config::fill(value, Path::new(""), 0, settings, variables);
+    settings.probe_headers.iter().map(|(name, value)| (name.clone(), filled(value))).collect()
+}
+
+/// Headers, as a question takes them.
+pub(super) fn named(headers: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// The environment that a record's files hold.
+pub(super) fn variables_in(record: &Record) -> BTreeMap<String, String> {
+    let lines = record.terms.files.iter().skip(1).flat_map(|file| file.text.lines());
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// The token, from the environment, the command line or the gateway's own configuration.
