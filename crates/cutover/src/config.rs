@@ -25,7 +25,7 @@ mod trust;
 mod weight;
 
 pub use env_file::unreadable;
-pub(crate) use env_file::variables;
+pub(crate) use env_file::{variables, variables_of};
 pub use file::{Error, directories, load, parse, schema, shown};
 pub use fragment::DeclaredBy;
 pub use gateway::cover;

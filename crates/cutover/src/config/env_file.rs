@@ -17,12 +17,21 @@ pub fn unreadable(service: &ServiceSettings) -> Option<String> {
     (!is_denied).then(|| format!("service.{}.env_file: {error:#}", service.name))
 }
 
-/// The variables that a file names. Empty lines and those that begin with `#` are left out, and quotes around a value.
+/// The variables that a file names.
 ///
 /// # Errors
-/// If it cannot be read, or a line is something else.
+/// If it cannot be read, or as [`variables_of`].
 pub(crate) fn variables(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    variables_of(path, &text)
+}
+
+/// The variables that the text of a file names. Empty lines and those that begin with `#` are left out, and quotes around a
+/// value.
+///
+/// # Errors
+/// If a line is something else.
+pub(crate) fn variables_of(path: &Path, text: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))

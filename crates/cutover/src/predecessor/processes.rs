@@ -70,19 +70,25 @@ impl Predecessor {
     /// The process of its that takes what is sent to where clients ask; in words, what is there instead. What another of its
     /// version answers is no answer of its.
     pub(super) async fn listener(&self) -> Result<Result<Instance, String>, Error> {
+        let mut rows = Vec::new();
+        for address in self.addresses.iter().filter(|address| address.port() == self.port()) {
+            rows.extend(supervisor::receiving(*address)?.into_iter().map(|row| (address, row)));
+        }
+        let mut found = Err("nobody listens there".to_owned());
+        // While it starts that is all there is to see: no manager and no other process is asked.
+        if rows.is_empty() {
+            return Ok(found);
+        }
         let own = match (&self.unit, self.main().await?) {
             (Some(_), None) => return Ok(Err("its unit does not keep it".into())),
             (Some(_), Some(main)) => vec![main],
             (None, _) => self.lives()?,
         };
-        let mut found = Err("nobody listens there".to_owned());
-        for address in self.addresses.iter().filter(|address| address.port() == self.port()) {
-            for row in supervisor::receiving(*address)? {
-                match member(&own, &row) {
-                    Some(member) if *address == self.addresses[0] => found = Ok(member),
-                    Some(_) => {}
-                    None => return Ok(Err(stranger(row))),
-                }
+        for (address, row) in rows {
+            match member(&own, &row) {
+                Some(member) if *address == self.addresses[0] => found = Ok(member),
+                Some(_) => {}
+                None => return Ok(Err(stranger(row))),
             }
         }
         Ok(found)

@@ -124,8 +124,8 @@ impl World {
                 let script = format!("{line} & wait");
                 world.start(&[runsv.display().to_string(), "-c".to_owned(), script], None);
             }
-            Started::InALoop => world.start_in_a_loop(""),
-            Started::InALoopLater => world.start_in_a_loop(&world.until_again()),
+            Started::InALoop => world.start_in_a_loop(&world.line(), ""),
+            Started::InALoopLater => world.start_in_a_loop(&world.line(), &world.until_again()),
             Started::UnderATitle => {
                 fs::write(world.path("claw/titled"), "").unwrap();
                 world.start_plain(None);
@@ -172,8 +172,8 @@ impl World {
         format!("until [ -e {} ]; do sleep 0.05; done;", self.again().display())
     }
 
-    fn start_in_a_loop(&self, pause: &str) {
-        let script = format!("while :; do {}; {pause} done", self.line().join(" "));
+    fn start_in_a_loop(&self, line: &[String], pause: &str) {
+        let script = format!("while :; do {}; {pause} done", line.join(" "));
         self.start(&["/bin/sh".to_owned(), "-c".to_owned(), script], None);
     }
 
@@ -181,10 +181,7 @@ impl World {
     pub(crate) fn start_another_in_a_loop(&self, script: &Path) {
         let mut line = self.line();
         line[1] = script.display().to_string();
-        self.start(
-            &["/bin/sh".to_owned(), "-c".to_owned(), format!("while :; do {}; done", line.join(" "))],
-            None,
-        );
+        self.start_in_a_loop(&line, "");
     }
 
     fn start_plain(&self, account: Option<u32>) {

@@ -7,7 +7,7 @@ use crate::stage::{
 use anyhow::Context;
 use cutover::conductor::View;
 use cutover::demo::{Plan, World};
-use cutover_core::{FactName, Generation, Level, Reading, Report, Resolution, Status};
+use cutover_core::{FactName, Generation, Level, Reading, Report, Resolution, RunId, Status};
 use sample_gateway::Knobs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -196,12 +196,18 @@ async fn few_exchanges_say_nothing_and_are_said_to() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What becomes of an update whose new tree meets this in its soak.
-async fn soaked(meet: impl FnOnce(&World) -> anyhow::Result<()>) -> anyhow::Result<Report> {
-    let rules = with_policy("", &[("soak", "\"3s\"")]);
-    let world = serving_world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", Knobs::default())]).await?;
+/// A world in which an update is in its soak, and its run.
+async fn soaking(rules: &[(&str, &str)], knobs: Knobs) -> anyhow::Result<(World, RunId)> {
+    let rules = with_policy("", &[&[("soak", "\"3s\"")], rules].concat());
+    let world = serving_world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", knobs)]).await?;
     let run = world.update("2.0.0").await?;
     world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    Ok((world, run))
+}
+
+/// What becomes of an update whose new tree meets this in its soak.
+async fn soaked(meet: impl FnOnce(&World) -> anyhow::Result<()>) -> anyhow::Result<Report> {
+    let (world, run) = soaking(&[], Knobs::default()).await?;
     meet(&world)?;
     let report = world.end_of(&run).await?;
     assert_eq!(report.status, Some(Status::RestartFailed), "{report:#?}");
@@ -230,10 +236,7 @@ async fn compared_later(
     knobs: Knobs,
     meanwhile: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Report> {
-    let rules = with_policy("", &[("soak", "\"3s\""), ("start_deadline", "\"60s\"")]);
-    let world = serving_world(&rules, &[("1.0.0", Knobs::default()), ("2.0.0", knobs)]).await?;
-    let run = world.update("2.0.0").await?;
-    world.until("the soak", |view| view.report.phase == "cutting over: soak").await?;
+    let (world, run) = soaking(&[("start_deadline", "\"60s\"")], knobs).await?;
     let (manifest, away) = (world.generation(2).join("manifest"), world.state().join("manifest.away"));
     std::fs::rename(&manifest, &away)?;
     let is_looked_at = async || {

@@ -1,11 +1,10 @@
 //! Whether the gateway shows the page that every proof will ask for. Only its own word that there is none leaves it out.
 
-use super::takeover::{line_at, named};
+use super::takeover::{check, line_at};
 use crate::config::ServiceSettings;
 use crate::predecessor::Predecessor;
-use crate::probe::{Address, Error, HttpCheck, shows_page};
+use crate::probe::{Address, Error, shows_page};
 use anyhow::bail;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What is written of a gateway without a page.
@@ -27,12 +26,11 @@ impl Page {
     pub(super) async fn asked(
         old: &Predecessor,
         service: &ServiceSettings,
-        headers: &BTreeMap<String, String>,
         lines: &[String],
         limit: Duration,
     ) -> anyhow::Result<Self> {
         let Some(path) = &service.page else { return Ok(Self::AsConfigured) };
-        let check = HttpCheck::new(path, named(headers))?;
+        let check = check(service, path)?;
         let why = match shows_page(&check, &Address::Tcp(old.addresses[0]), limit).await {
             Ok(true) => return Ok(Self::AsConfigured),
             Err(Error::Status { status: 404 }) if line_at(lines, &["probe", "page"]).is_none() => {

@@ -94,16 +94,13 @@ impl Takeover {
         let begun = configuration(name, &predecessor, &listen, &secret, &options)?;
         let mut rest = wanted.lines.iter().fold(String::new(), |text, line| text + line + "\n");
         let _ = write!(rest, "\n[service.{name}.env]\n{}", derived.variables());
-        let service = settings(name, &path, &format!("{begun}{rest}"))?;
         let mut variables = carried.variables.clone();
         variables.insert(TOKEN.into(), token);
+        let service = as_asked(settings(name, &path, &format!("{begun}{rest}"))?, &variables);
         let asked = probe(&service, &variables)?;
         let told = told(&predecessor, &asked).await;
         let page = match &told {
-            Ok(_) => {
-                let headers = headers(&service, &variables);
-                Page::asked(&predecessor, &service, &headers, wanted.lines, QUESTION).await?
-            }
+            Ok(_) => Page::asked(&predecessor, &service, wanted.lines, QUESTION).await?,
             Err(_) => Page::AsConfigured,
         };
         let whereabouts = match &told {
@@ -250,18 +247,28 @@ pub(super) fn settings(name: &str, path: &Path, text: &str) -> anyhow::Result<Se
     settings.services.remove(name).with_context(|| format!("{} does not configure {name}", path.display()))
 }
 
-/// How the service is asked, before and after, by what its environment holds.
+/// A service with the headers of its probes as each proof sends them.
+pub(super) fn as_asked(
+    mut settings: ServiceSettings,
+    variables: &BTreeMap<String, String>,
+) -> ServiceSettings {
+    let filled = |value: &str| config::fill(value, Path::new(""), 0, &settings, variables);
+    let headers = settings.probe_headers.iter().map(|(name, value)| (name.clone(), filled(value)));
+    settings.probe_headers = headers.collect();
+    settings
+}
+
+/// How the service is asked, before and after.
 pub(super) fn probe(
-    settings: &ServiceSettings,
+    asked: &ServiceSettings,
     variables: &BTreeMap<String, String>,
 ) -> anyhow::Result<ProbeSettings> {
     let token =
         variables.get(TOKEN).with_context(|| format!("{TOKEN} is not among the service's variables"))?;
-    let headers = headers(settings, variables);
-    let check = |path: &str| HttpCheck::new(path, named(&headers));
+    let check = |path: &str| check(asked, path);
     Ok(ProbeSettings {
-        live: settings.live.as_deref().map(check).transpose()?,
-        ready: settings.ready.as_deref().map(check).transpose()?,
+        live: asked.live.as_deref().map(check).transpose()?,
+        ready: asked.ready.as_deref().map(check).transpose()?,
         version: Some(VersionProbe {
             ask: Ask::OpenClawHello(Hello::new("/", Some(Token::new(token)))?),
             fields: Fields::of_openclaw(),
@@ -272,22 +279,15 @@ pub(super) fn probe(
     })
 }
 
-/// The headers of its probes, as each proof sends them.
-fn headers(settings: &ServiceSettings, variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let filled = |value: &str| config::fill(value, Path::new(""), 0, settings, variables);
-    settings.probe_headers.iter().map(|(name, value)| (name.clone(), filled(value))).collect()
-}
-
-/// Headers, as a question takes them.
-pub(super) fn named(headers: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+/// A question for a path of a service.
+pub(super) fn check(asked: &ServiceSettings, path: &str) -> Result<HttpCheck, probe::Error> {
+    HttpCheck::new(path, asked.probe_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// The environment that a record's files hold.
-pub(super) fn variables_in(record: &Record) -> BTreeMap<String, String> {
-    let lines = record.terms.files.iter().skip(1).flat_map(|file| file.text.lines());
-    let pairs = lines.filter_map(|line| line.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+pub(super) fn variables_in(record: &Record) -> anyhow::Result<BTreeMap<String, String>> {
+    let secret = record.terms.files.get(1).context("the record of the take-over holds no environment")?;
+    config::variables_of(&secret.path, &secret.text)
 }
 
 /// The token, from the environment, the command line or the gateway's own configuration.

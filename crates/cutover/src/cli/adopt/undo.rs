@@ -4,7 +4,7 @@ use super::super::arguments::Output;
 use super::super::exit::ExitStatus;
 use super::super::outlet;
 use super::apply::write;
-use super::takeover::{probe, variables_in};
+use super::takeover::{as_asked, probe, variables_in};
 use super::{Desk, daemon};
 use crate::predecessor::{Record, Step};
 use crate::store::snapshot;
@@ -59,7 +59,8 @@ pub(super) fn allowed(desk: &Desk, record: Option<Record>) -> anyhow::Result<Rec
 /// of a daemon that did it too.
 pub(super) async fn give_back(desk: &Desk, mut record: Record, why: &str) -> anyhow::Result<()> {
     let settings = desk.settings(&record)?;
-    let asked = probe(&settings, &variables_in(&record))?;
+    let variables = variables_in(&record)?;
+    let asked = probe(&as_asked(settings.clone(), &variables), &variables)?;
     let limit = settings.policy.start_deadline;
     for file in record.terms.files.iter().filter(|file| !file.path.exists() && !is_returned(&record)) {
         // Ending what is ours takes its configuration, which a return that was killed may have removed.
